@@ -1,0 +1,76 @@
+"""VILA-U for Hugging Face: one autoregressive model that understands and generates images, videos and text."""
+
+from pathlib import Path
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
+from transformers.models.auto.modeling_auto import (
+    AutoModelForMultimodalLM,
+    AutoModelForPreTraining,
+    AutoModelForZeroShotImageClassification,
+)
+from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
+from .modeling import (
+    VilaUConfig,
+    VilaUDepthConfig,
+    VilaUDepthTransformer,
+    VilaUForConditionalGeneration,
+    VilaUGenerateOutput,
+    VilaUModel,
+    VilaUPreTrainedModel,
+    VilaUResidualQuantizer,
+    VilaUVisionConfig,
+    VilaUVisionTower,
+    VilaUVisionTowerForPreTraining,
+)
+from .processing import (
+    VilaUImageProcessor,
+    VilaUImageProcessorPil,
+    VilaUProcessor,
+    VilaUVideoProcessor,
+    vilau_chat_template,
+)
+from .version import __version__
+
+
+# folder of the small checkpoint that comes with the package
+TINY_CHECKPOINT = str(Path(__file__).parent / "checkpoints" / "tiny")
+
+AutoConfig.register("vilau", VilaUConfig)
+AutoConfig.register("vilau_vision", VilaUVisionConfig)
+AutoConfig.register("vilau_depth", VilaUDepthConfig)
+AutoModel.register(VilaUConfig, (VilaUForConditionalGeneration, VilaUModel))
+AutoModel.register(VilaUVisionConfig, (VilaUVisionTower, VilaUVisionTowerForPreTraining))
+AutoModel.register(VilaUDepthConfig, VilaUDepthTransformer)
+AutoModelForImageTextToText.register(VilaUConfig, VilaUForConditionalGeneration)
+AutoModelForMultimodalLM.register(VilaUConfig, VilaUForConditionalGeneration)
+AutoModelForPreTraining.register(VilaUConfig, VilaUForConditionalGeneration)
+AutoModelForZeroShotImageClassification.register(VilaUVisionConfig, VilaUVisionTowerForPreTraining)
+AutoProcessor.register(VilaUConfig, VilaUProcessor)
+AutoImageProcessor.register(
+    VilaUConfig, image_processor_classes={"torchvision": VilaUImageProcessor, "pil": VilaUImageProcessorPil}
+)
+AutoVideoProcessor.register(
+    VilaUConfig, video_processor_classes={"torchvision": VilaUVideoProcessor, "pil": VilaUVideoProcessor}
+)
+
+__all__ = [
+    "__version__",
+    "TINY_CHECKPOINT",
+    "VilaUConfig",
+    "VilaUDepthConfig",
+    "VilaUDepthTransformer",
+    "VilaUForConditionalGeneration",
+    "VilaUGenerateOutput",
+    "VilaUImageProcessor",
+    "VilaUImageProcessorPil",
+    "VilaUModel",
+    "VilaUPreTrainedModel",
+    "VilaUProcessor",
+    "VilaUResidualQuantizer",
+    "VilaUVideoProcessor",
+    "VilaUVisionConfig",
+    "VilaUVisionTower",
+    "VilaUVisionTowerForPreTraining",
+    "vilau_chat_template",
+]

@@ -1,0 +1,23 @@
+"""Configurations and models."""
+
+from .configuration_vilau import VilaUConfig, VilaUDepthConfig, VilaUVisionConfig
+from .generation_vilau import VilaUGenerateOutput
+from .modeling_depth_transformer import VilaUDepthTransformer
+from .modeling_residual_quantizer import VilaUResidualQuantizer
+from .modeling_vilau import VilaUForConditionalGeneration, VilaUModel, VilaUPreTrainedModel
+from .modeling_vision_tower import VilaUVisionTower, VilaUVisionTowerForPreTraining
+
+
+__all__ = [
+    "VilaUConfig",
+    "VilaUDepthConfig",
+    "VilaUDepthTransformer",
+    "VilaUForConditionalGeneration",
+    "VilaUGenerateOutput",
+    "VilaUModel",
+    "VilaUPreTrainedModel",
+    "VilaUResidualQuantizer",
+    "VilaUVisionConfig",
+    "VilaUVisionTower",
+    "VilaUVisionTowerForPreTraining",
+]

@@ -1,0 +1,176 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""Residual quantizer of the vision tower (VILA-U, equations 2 to 4)."""
+
+import torch
+from torch import nn
+
+
+class VilaUResidualQuantizer(nn.Module):
+    r"""
+    Residual quantizer: each of `code_depth` look-ups encodes what the ones before left over (VILA-U, eq. 2-4),
+
+    `r_0 = z`, `k_d = argmin_k ||r_{d-1} - e(k)||^2`, `r_d = r_{d-1} - e(k_d)`, `z_hat = sum_d e(k_d)`.
+
+    The codebook is trained by exponential moving averages of cluster sizes and sums (van den Oord et al., 2017,
+    appendix A.1), never by gradients. All maths is done in float32 whatever the dtype of the features.
+
+    Args:
+        config ([`VilaUVisionConfig`]): gives codebook size K, code depth D, code dimension C and the EMA settings.
+    """
+
+    # at most this many scores at once: 256 MiB in float32
+    max_scores = 2**26
+
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+        self.codebook_size = config.codebook_size
+        self.code_depth = config.code_depth
+        self.num_codebooks = 1 if config.shared_codebook else config.code_depth
+        rows = self.num_codebooks * config.codebook_size
+        self.codebook = nn.Embedding(rows, config.hidden_size)  # depth d of separate codebooks begins at row d * K
+        self.codebook.weight.requires_grad_(False)
+        self.register_buffer("cluster_size", torch.zeros(rows, dtype=torch.float32))
+        self.register_buffer("cluster_sum", torch.zeros(rows, config.hidden_size, dtype=torch.float32))
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        self._known_initialized = False  # spares a device wait per training step once the buffer was seen to be set
+
+    def _offset(self, depth: int) -> int:
+        return 0 if self.num_codebooks == 1 else depth * self.codebook_size
+
+    def _check_codes(self, codes: torch.Tensor):
+        if codes.ndim < 2 or codes.shape[-1] != self.code_depth:
+            raise ValueError(f"`codes` must have shape (N, L, {self.code_depth}), got {tuple(codes.shape)}.")
+        if codes.is_floating_point() or codes.dtype == torch.bool:
+            raise ValueError(f"`codes` must be integers, got {codes.dtype}.")
+
+    def _nearest(self, residual: torch.Tensor, depth: int) -> torch.Tensor:
+        """Rows of the codebook nearest to `residual` of shape `(M, C)`: int64 `(M,)`."""
+        begin = self._offset(depth)
+        weight = self.codebook.weight[begin : begin + self.codebook_size].float()  # (K, C)
+        half_norms = weight.square().sum(-1) / 2  # ||r - e||^2 / 2 = ||r||^2 / 2 - (r.e - ||e||^2 / 2)
+        rows = max(1, self.max_scores // self.codebook_size)
+        nearest = [torch.addmm(-half_norms, part, weight.T).argmax(-1) for part in residual.split(rows)]
+        return torch.cat(nearest) + begin
+
+    def _quantize(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Codebook rows `(D, M)` and what each look-up was given, `(D, M, C)`, for float32 `features` `(M, C)`."""
+        residual, rows, residuals = features, [], []
+        for depth in range(self.code_depth):
+            residuals.append(residual)
+            rows.append(self._nearest(residual, depth))
+            residual = residual - self.codebook.weight[rows[-1]].float()
+        return torch.stack(rows), torch.stack(residuals)
+
+    def _rows_to_codes(self, rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        offsets = torch.tensor([self._offset(depth) for depth in range(self.code_depth)], device=rows.device)
+        return (rows - offsets[:, None]).T.reshape(*shape[:-1], self.code_depth)
+
+    @torch.no_grad()
+    def encode(self, features: torch.Tensor) -> torch.LongTensor:
+        """Maps `features` of shape `(N, L, C)` to `codes` of shape `(N, L, D)`, int64 in `[0, codebook_size)`."""
+        with torch.autocast(features.device.type, enabled=False):
+            rows, _ = self._quantize(features.reshape(-1, features.shape[-1]).float())
+        return self._rows_to_codes(rows, features.shape)
+
+    def code_embeddings(self, codes: torch.LongTensor) -> torch.Tensor:
+        """
+        Maps `codes` of shape `(N, L, D)` to their embeddings, `(N, L, D, C)`.
+
+        Raises:
+            ValueError: if the last dimension is not the code depth, or the codes are no integers.
+        """
+        self._check_codes(codes)
+        if self.num_codebooks > 1:
+            codes = codes + torch.arange(self.code_depth, device=codes.device) * self.codebook_size
+        return self.codebook(codes)
+
+    def embed_depth(self, codes: torch.LongTensor, depth: int) -> torch.Tensor:
+        """Embeddings `(M, C)` of the `codes` `(M,)` of one 0-based `depth`."""
+        return self.codebook(codes + self._offset(depth))
+
+    def decode(self, codes: torch.LongTensor) -> torch.Tensor:
+        """Maps `codes` of shape `(N, L, D)` to quantized features of shape `(N, L, C)`, the sum over the depths."""
+        return self.code_embeddings(codes).sum(dim=-2)
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.LongTensor, torch.Tensor]:
+        """
+        Quantizes `features` of shape `(N, L, C)`; in training mode the codebook takes one EMA step.
+
+        Returns:
+            The quantized features `(N, L, C)` with a straight-through gradient, the codes `(N, L, D)` and the
+            commitment loss `()`: the mean over depths d of `||z - sg(sum_{i<=d} e(k_i))||^2`, itself a mean over
+            elements (Lee et al., 2022, eq. 7).
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            flat = features.reshape(-1, features.shape[-1]).float()  # (M, C)
+            if self.training:
+                self._initialize(flat.detach())
+            with torch.no_grad():
+                rows, residuals = self._quantize(flat)
+                left_over = residuals[1:].clone()  # z minus the partial sums up to depths 1 .. D-1
+                quantized = self.codebook.weight[rows].float().sum(0)
+            # z - sg(partial sum), written with the residuals: its gradient with respect to z is that of z
+            commitment_loss = (flat - quantized).square().mean()
+            for residual in left_over:
+                commitment_loss = commitment_loss + (flat - (flat.detach() - residual)).square().mean()
+            commitment_loss = commitment_loss / self.code_depth
+            if self.training:
+                self._update(rows.flatten(), residuals.flatten(0, 1))
+        straight_through = features + (quantized.view_as(features).to(features.dtype) - features).detach()
+        return straight_through, self._rows_to_codes(rows, features.shape), commitment_loss
+
+    @torch.no_grad()
+    def _initialize(self, features: torch.Tensor):
+        """Fills an untrained codebook with random features of the first batch, the same ones on every rank."""
+        if self._known_initialized:
+            return
+        if not bool(self.initialized):
+            residual = features
+            for book in range(self.num_codebooks):
+                begin = book * self.codebook_size
+                embeddings = _random_rows(residual, self.codebook_size)
+                self.codebook.weight[begin : begin + self.codebook_size] = embeddings.to(self.codebook.weight.dtype)
+                residual = residual - self.codebook.weight[self._nearest(residual, book)].float()
+            self.cluster_size.fill_(1.0)
+            self.cluster_sum.copy_(self.codebook.weight)
+            self.initialized.fill_(True)
+        self._known_initialized = True
+
+    @torch.no_grad()
+    def _update(self, rows: torch.Tensor, residuals: torch.Tensor):
+        """One EMA step: `rows` `(D*M,)` are the codebook rows chosen for `residuals` `(D*M, C)`."""
+        decay, epsilon = self.config.codebook_decay, self.config.codebook_epsilon
+        counts = torch.bincount(rows, minlength=self.cluster_size.numel()).to(self.cluster_size.dtype)
+        sums = torch.zeros_like(self.cluster_sum).index_add_(0, rows, residuals)
+        if _is_distributed():
+            torch.distributed.all_reduce(counts)
+            torch.distributed.all_reduce(sums)
+        self.cluster_size.lerp_(counts, 1 - decay)
+        self.cluster_sum.lerp_(sums, 1 - decay)
+        if self.config.restart_unused_codes:
+            groups = residuals.view(self.num_codebooks, -1, residuals.shape[-1])
+            replacements = torch.cat([_random_rows(group, self.codebook_size) for group in groups])
+            dead = self.cluster_size < 1
+            self.cluster_size.masked_fill_(dead, 1.0)
+            self.cluster_sum.copy_(torch.where(dead[:, None], replacements, self.cluster_sum))
+        sizes = self.cluster_size.view(self.num_codebooks, -1)
+        total = sizes.sum(-1, keepdim=True)
+        smoothed = (sizes + epsilon) / (total + self.codebook_size * epsilon) * total
+        self.codebook.weight.copy_(self.cluster_sum / smoothed.view(-1, 1))
+
+
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _random_rows(vectors: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` random rows of `vectors` `(M, C)`, repeated only if M is smaller; rank 0 chooses for all ranks."""
+    order = torch.cat([torch.randperm(len(vectors), device=vectors.device) for _ in range(-(-count // len(vectors)))])
+    chosen = vectors[order[:count]].contiguous()
+    if _is_distributed():
+        torch.distributed.broadcast(chosen, src=0)
+    return chosen
+
+
+__all__ = ["VilaUResidualQuantizer"]

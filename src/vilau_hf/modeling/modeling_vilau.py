@@ -1,0 +1,454 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""VILA-U: a language model that reads and writes visual tokens."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import ModelOutput
+
+from .configuration_vilau import VilaUConfig
+from .generation_vilau import VilaUGenerationMixin
+from .modeling_depth_transformer import VilaUDepthTransformer
+from .modeling_vision_tower import VilaUVisionTower
+
+
+@dataclass
+class VilaUModelOutputWithPast(ModelOutput):
+    r"""
+    last_hidden_state (`torch.Tensor` of shape `(B, T, H)`): output of the language model's last layer, after its norm.
+    past_key_values (`Cache`, *optional*): keys and values of the language model.
+    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
+    visual_codes (`torch.LongTensor` of shape `(B, T, D)`, *optional*, with visual input): codes at visual positions,
+        -1 elsewhere.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    visual_codes: torch.LongTensor | None = None
+
+
+@dataclass
+class VilaUCausalLMOutputWithPast(ModelOutput):
+    r"""
+    loss (`torch.Tensor` of shape `()`, *optional*, when `labels` is given): weighted sum of the two losses.
+    text_loss, visual_loss (`torch.Tensor` of shape `()`, *optional*): cross-entropy over text tokens, over codes.
+    logits (`torch.Tensor` of shape `(B, T, vocab_size)`, *optional*): text scores before softmax; left out when a
+        training step with `labels` needs them only where a label stands.
+    code_logits (`torch.Tensor` of shape `(M, D, K)`, *optional*, with `output_code_logits`): code scores of the M
+        supervised visual tokens, in order.
+    past_key_values (`Cache`, *optional*): keys and values of the language model.
+    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    text_loss: torch.Tensor | None = None
+    visual_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    code_logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class VilaUMultiModalProjector(nn.Module):
+    """Two-layer GELU MLP from the code dimension C to the language model's width H."""
+
+    def __init__(self, config: VilaUConfig):
+        super().__init__()
+        width = config.text_config.hidden_size
+        self.linear_1 = nn.Linear(config.vision_config.hidden_size, width)
+        self.activation = nn.GELU()
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, quantized: torch.Tensor) -> torch.Tensor:
+        return self.linear_2(self.activation(self.linear_1(quantized.to(self.linear_1.weight.dtype))))
+
+
+class VilaUPreTrainedModel(PreTrainedModel):
+    """Weights, loading and dtype rules of the complete model."""
+
+    config_class = VilaUConfig
+    config: VilaUConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SiglipEncoderLayer", "VilaUResidualQuantizer", "VilaUDepthLayer", "LlamaDecoderLayer"]
+    _keep_in_fp32_modules_strict = ["quantizer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+
+class VilaUModel(VilaUPreTrainedModel):
+    r"""
+    Vision tower, projector and language model, without heads.
+
+    Args:
+        config ([`VilaUConfig`]): sizes and token ids.
+    """
+
+    def __init__(self, config: VilaUConfig):
+        super().__init__(config)
+        self.vision_tower = VilaUVisionTower._from_config(config.vision_config)
+        self.multi_modal_projector = VilaUMultiModalProjector(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.language_model.set_input_embeddings(value)
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
+
+        Returns:
+            `last_hidden_state` `(N, L, C)`, the quantized features, and `pooler_output` `(N, L, H)`, what the language
+            model reads.
+        """
+        quantized = self.vision_tower.encode(pixel_values).quantized
+        return BaseModelOutputWithPooling(
+            last_hidden_state=quantized, pooler_output=self.multi_modal_projector(quantized)
+        )
+
+    @torch.no_grad()
+    def get_visual_codes(
+        self,
+        input_ids: torch.LongTensor,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        codes: torch.LongTensor | None = None,
+    ) -> torch.LongTensor:
+        """
+        Codes at the placeholders of `input_ids`, -1 elsewhere.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`): ids with one placeholder for each visual token.
+            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*): images in order of their placeholders.
+            pixel_values_videos (`torch.Tensor` of shape `(V, F, 3, S, S)`, *optional*): videos, likewise.
+            codes (`torch.LongTensor` of shape `(N, L, D)`, *optional*): codes of all images and frames in order of
+                their placeholders, in place of pixels.
+
+        Returns:
+            `torch.LongTensor` of shape `(B, T, D)`.
+
+        Raises:
+            ValueError: if placeholders and visual tokens differ in number, or `codes` are wrong in shape or range.
+        """
+        is_image, is_video = input_ids == self.config.image_token_id, input_ids == self.config.video_token_id
+        depth = self.config.vision_config.code_depth
+        grid = torch.full((*input_ids.shape, depth), -1, dtype=torch.long, device=input_ids.device)
+        if codes is not None:
+            if pixel_values is not None or pixel_values_videos is not None:
+                raise ValueError("`codes` replace `pixel_values` and `pixel_values_videos`: give one or the other.")
+            self._check_codes(codes)
+            return self._place(grid, is_image | is_video, codes, "codes")
+        if pixel_values is None and pixel_values_videos is None:
+            raise ValueError(
+                f"the prompt holds {int((is_image | is_video).sum())} visual placeholders, but none of `pixel_values`, "
+                "`pixel_values_videos` and `codes` is given."
+            )
+        for mask, pixels, name in (
+            (is_image, pixel_values, "pixel_values"),
+            (is_video, pixel_values_videos, "pixel_values_videos"),
+        ):
+            if pixels is not None:
+                if name == "pixel_values_videos":
+                    pixels = pixels.flatten(0, 1)  # (V * F, 3, S, S)
+                grid = self._place(grid, mask, self.vision_tower.encode(pixels).codes, name)
+            elif bool(mask.any()):
+                raise ValueError(f"the prompt holds {int(mask.sum())} placeholders of `{name}`, which is not given.")
+        return grid
+
+    def _check_codes(self, codes: torch.LongTensor):
+        vision = self.config.vision_config
+        expected = (vision.num_visual_tokens, vision.code_depth)
+        if codes.ndim != 3 or codes.shape[1:] != expected or codes.is_floating_point():
+            raise ValueError(
+                f"`codes` must be integers of shape (N, {expected[0]}, {expected[1]}), got {codes.dtype} of shape "
+                f"{tuple(codes.shape)}."
+            )
+        if codes.numel() and not (0 <= codes.min() and codes.max() < vision.codebook_size):
+            raise ValueError(
+                f"`codes` must be in [0, {vision.codebook_size}), got values from {codes.min().item()} to "
+                f"{codes.max().item()}."
+            )
+
+    def _place(self, grid, mask, codes, name):
+        num_placeholders, num_tokens = int(mask.sum()), codes.shape[0] * codes.shape[1]
+        if num_placeholders != num_tokens:
+            raise ValueError(
+                f"`{name}` give {num_tokens} visual tokens ({codes.shape[0]} images or frames of {codes.shape[1]}), but "
+                f"the prompt holds {num_placeholders} placeholders."
+            )
+        return grid.masked_scatter(mask[..., None], codes.to(grid.device, grid.dtype))
+
+    def embed(self, input_ids: torch.LongTensor, visual_codes: torch.LongTensor | None = None) -> torch.Tensor:
+        """Input embeddings `(B, T, H)`: those of `input_ids` `(B, T)`, or of `visual_codes` `(B, T, D)` where >= 0."""
+        is_visual = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_visual, 0))
+        if visual_codes is None:
+            return embeds
+        codes = visual_codes[is_visual]  # (M, D)
+        return embeds.masked_scatter(is_visual[..., None], self.embed_codes(codes).to(embeds.dtype))
+
+    def embed_codes(self, codes: torch.LongTensor) -> torch.Tensor:
+        """Language-model inputs `(..., H)` of visual tokens with `codes` `(..., D)`."""
+        return self.multi_modal_projector(self.vision_tower.quantizer.decode(codes))
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        codes: torch.LongTensor | None = None,
+        visual_codes: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> VilaUModelOutputWithPast:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(B, T)`): text ids, a placeholder at each visual position.
+            attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for positions to attend to.
+            position_ids (`torch.LongTensor` of shape `(B, T)`): positions of the tokens.
+            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): images in [-1, 1], in order of their placeholders.
+            pixel_values_videos (`torch.Tensor` of shape `(V, F, 3, S, S)`): videos in [-1, 1].
+            codes (`torch.LongTensor` of shape `(N, L, D)`): codes in place of pixels; the tower is not run.
+            visual_codes (`torch.LongTensor` of shape `(B, T, D)`): the same by position, as `get_visual_codes` gives.
+            past_key_values (`Cache`): keys and values of earlier positions.
+            inputs_embeds (`torch.Tensor` of shape `(B, T, H)`): embeddings in place of `input_ids`.
+            use_cache (`bool`): return the cache.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give one of `input_ids` and `inputs_embeds`.")
+        if inputs_embeds is None:
+            if visual_codes is None and (
+                pixel_values is not None or pixel_values_videos is not None or codes is not None
+            ):
+                visual_codes = self.get_visual_codes(input_ids, pixel_values, pixel_values_videos, codes)
+            inputs_embeds = self.embed(input_ids, visual_codes)
+        outputs = self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        return VilaUModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            visual_codes=visual_codes,
+        )
+
+
+class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, GenerationMixin):
+    r"""
+    VILA-U with both heads: understands and generates text, images and videos.
+
+    Args:
+        config ([`VilaUConfig`]): sizes and token ids.
+
+    Example:
+
+    ```python
+    >>> from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
+
+    >>> model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+    >>> processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+    >>> prompt = [{"role": "user", "content": "a small red cross at the bottom on a white background"}]
+    >>> inputs = processor.apply_chat_template(
+    ...     prompt, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    ... )
+    >>> codes = model.generate(**inputs, generation_mode="image")
+    >>> codes.shape
+    torch.Size([1, 8, 8, 4])
+    >>> image = processor.post_process_multimodal_output(model.decode_image_tokens(codes), generation_mode="image")[0]
+    ```
+    """
+
+    output_modalities = ("text", "image")
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    # code logits computed at once in a training step: 64 MiB in float32
+    max_code_logits = 2**24
+
+    def __init__(self, config: VilaUConfig):
+        super().__init__(config)
+        self.model = VilaUModel(config)
+        self.depth_transformer = VilaUDepthTransformer._from_config(config.depth_config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+        self.generation_config._from_model_config = False  # or a saved file's own fields are dropped at loading
+
+    def get_input_embeddings(self):
+        return self.model.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.model.set_input_embeddings(value)
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def set_output_embeddings(self, value):
+        self.lm_head = value
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """As [`VilaUModel.get_image_features`]."""
+        return self.model.get_image_features(pixel_values)
+
+    @torch.no_grad()
+    def decode_image_tokens(self, image_tokens: torch.LongTensor) -> torch.Tensor:
+        """
+        Pixels `(rows, 3, S', S')` in [-1, 1] of the code grids `(rows, h, w, D)` that `generate` returned.
+
+        Raises:
+            ValueError: for another shape, or codes out of range.
+        """
+        tower = self.model.vision_tower
+        grid, depth = tower.config.grid_size, tower.config.code_depth
+        if image_tokens.ndim != 4 or image_tokens.shape[1:] != (grid, grid, depth):
+            raise ValueError(
+                f"`image_tokens` must have shape (rows, {grid}, {grid}, {depth}), got {tuple(image_tokens.shape)}."
+            )
+        return tower.decode(image_tokens.flatten(1, 2)).clamp(-1, 1)
+
+    @torch.no_grad()
+    def decode_video_tokens(self, video_tokens: torch.LongTensor) -> torch.Tensor:
+        """Pixels `(rows, F, 3, S', S')` in [-1, 1] of the code grids `(rows, F, h, w, D)` that `generate` returned."""
+        if video_tokens.ndim != 5:
+            raise ValueError(f"`video_tokens` must have shape (rows, F, h, w, D), got {tuple(video_tokens.shape)}.")
+        rows = video_tokens.shape[0]
+        return self.decode_image_tokens(video_tokens.flatten(0, 1)).unflatten(0, (rows, -1))
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        codes: torch.LongTensor | None = None,
+        visual_codes: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        output_code_logits: bool = False,
+        num_text_items: torch.Tensor | int | None = None,
+        num_visual_items: torch.Tensor | int | None = None,
+        **kwargs,
+    ) -> VilaUCausalLMOutputWithPast:
+        """
+        Inputs as for [`VilaUModel.forward`], and:
+
+        Args:
+            labels (`torch.LongTensor` of shape `(B, T)`): -100 where nothing is supervised, a text id where that text
+                is the target, a placeholder id where the visual token there is the target.
+            logits_to_keep (`int` or `torch.Tensor`): text logits for the last so many positions, 0 for all.
+            output_code_logits (`bool`): return the code logits of the supervised visual tokens.
+            num_text_items, num_visual_items (`torch.Tensor` or `int`): what the sums of the losses over text labels
+                and over visual tokens are divided by, in place of this batch's own counts (gradient accumulation,
+                data parallelism).
+        """
+        if labels is not None:
+            use_cache = False  # a cache would hide packed sequences from the attention masks
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            codes=codes,
+            visual_codes=visual_codes,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = outputs.last_hidden_state
+        result = VilaUCausalLMOutputWithPast(
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+        if labels is None or not self.training:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            result.logits = self.lm_head(hidden_states[:, kept])
+        if labels is not None:
+            text_loss, visual_loss, result.code_logits = self._losses(
+                hidden_states, labels, outputs.visual_codes, num_text_items, num_visual_items, output_code_logits
+            )
+            result.text_loss, result.visual_loss = text_loss, visual_loss
+            result.loss = self.config.text_loss_weight * text_loss + self.config.visual_loss_weight * visual_loss
+        return result
+
+    def _losses(self, hidden_states, labels, visual_codes, num_text_items, num_visual_items, output_code_logits):
+        """Cross-entropy over text (VILA-U, eq. 5) and over the codes at all depths (eq. 7); position t predicts t + 1."""
+        targets, hidden_states = labels[:, 1:], hidden_states[:, :-1]
+        is_visual = (targets == self.config.image_token_id) | (targets == self.config.video_token_id)
+        is_text = (targets != -100) & ~is_visual
+        text_logits = self.lm_head(hidden_states[is_text])  # (number of text labels, vocab_size)
+        text_loss = nn.functional.cross_entropy(text_logits.float(), targets[is_text], reduction="sum")
+        text_loss = text_loss / self._count(is_text, num_text_items)
+        if visual_codes is not None:
+            visual_hidden, target_codes = hidden_states[is_visual], visual_codes[:, 1:][is_visual]  # (M, H), (M, D)
+        elif bool(is_visual.any()):
+            raise ValueError(
+                f"`labels` ask for {int(is_visual.sum())} visual tokens, but neither pixels nor `codes` are given."
+            )
+        else:
+            visual_hidden = hidden_states[:0, 0]
+            target_codes = labels.new_zeros(0, self.config.depth_config.code_depth)
+        visual_loss, code_logits = self._code_loss(visual_hidden, target_codes, output_code_logits)
+        visual_loss = visual_loss / (self._count(is_visual, num_visual_items) * target_codes.shape[-1])
+        return text_loss, visual_loss, code_logits
+
+    @staticmethod
+    def _count(mask, num_items):
+        """What a summed loss is divided by: the global count if given, else this batch's own; never 0."""
+        count = mask.sum() if num_items is None else torch.as_tensor(num_items, device=mask.device)
+        return count.clamp(min=1)
+
+    def _code_loss(self, visual_hidden, target_codes, output_code_logits):
+        """Summed cross-entropy over `target_codes` `(M, D)`; the logits of a long video never exist all at once."""
+        if len(target_codes) == 0:
+            # every rank and step must enter the depth transformer, or distributed training waits for ever
+            depth, dim = self.config.depth_config.code_depth, self.config.depth_config.code_dim
+            unused = visual_hidden.new_zeros(1, visual_hidden.shape[-1])
+            return self.depth_transformer(unused, unused.new_zeros(1, depth, dim)).sum() * 0, None
+
+        def part_loss(hidden, codes):
+            embeddings = self.model.vision_tower.quantizer.code_embeddings(codes)  # (m, D, C)
+            logits = self.depth_transformer(hidden, embeddings)  # (m, D, K)
+            return nn.functional.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="sum"), logits
+
+        rows = max(1, self.max_code_logits // (self.config.depth_config.codebook_size * target_codes.shape[-1]))
+        if output_code_logits or len(target_codes) <= rows:
+            loss, logits = part_loss(visual_hidden, target_codes)
+            return loss, logits if output_code_logits else None
+        loss = 0
+        for hidden, codes in zip(visual_hidden.split(rows), target_codes.split(rows), strict=True):
+            loss = loss + checkpoint(lambda *args: part_loss(*args)[0], hidden, codes, use_reentrant=False)
+        return loss, None
+
+
+__all__ = ["VilaUForConditionalGeneration", "VilaUModel", "VilaUPreTrainedModel"]

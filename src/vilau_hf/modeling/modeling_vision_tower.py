@@ -1,0 +1,358 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""Unified vision tower: pixels to codes and back, and its pre-training with a text encoder."""
+
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.autoencoders.vae import Decoder
+from torch import nn
+from transformers import PreTrainedModel, SiglipModel, SiglipTextModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.siglip.modeling_siglip import (
+    SiglipAttention,
+    SiglipEncoderLayer,
+    SiglipMultiheadAttentionPoolingHead,
+    SiglipPreTrainedModel,
+    SiglipVisionEmbeddings,
+)
+from transformers.utils import ModelOutput
+
+from .configuration_vilau import VilaUVisionConfig
+from .modeling_residual_quantizer import VilaUResidualQuantizer
+
+
+@dataclass
+class VilaUVisionTowerOutput(ModelOutput):
+    r"""
+    codes (`torch.LongTensor` of shape `(N, L, D)`): codes in `[0, codebook_size)`.
+    quantized (`torch.Tensor` of shape `(N, L, C)`): sum of the code embeddings.
+    """
+
+    codes: torch.LongTensor | None = None
+    quantized: torch.Tensor | None = None
+
+
+@dataclass
+class VilaUVisionTowerForPreTrainingOutput(ModelOutput):
+    r"""
+    loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): weighted sum of the parts below.
+    contrastive_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): SigLIP's sigmoid loss.
+    reconstruction_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): weighted pixel losses.
+    commitment_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): features against their codes.
+    logits_per_image (`torch.Tensor` of shape `(N, T)`, *optional*, with texts): scaled image-text similarities.
+    image_embeds (`torch.Tensor` of shape `(N, C)`): normalised image embeddings.
+    text_embeds (`torch.Tensor` of shape `(T, C)`, *optional*, with texts): normalised text embeddings.
+    codes (`torch.LongTensor` of shape `(N, L, D)`): codes of the images.
+    reconstruction (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*, with `return_loss`): decoded pixels in [-1, 1].
+    """
+
+    loss: torch.Tensor | None = None
+    contrastive_loss: torch.Tensor | None = None
+    reconstruction_loss: torch.Tensor | None = None
+    commitment_loss: torch.Tensor | None = None
+    logits_per_image: torch.Tensor | None = None
+    image_embeds: torch.Tensor | None = None
+    text_embeds: torch.Tensor | None = None
+    codes: torch.LongTensor | None = None
+    reconstruction: torch.Tensor | None = None
+
+
+class VilaUVisionEncoder(SiglipPreTrainedModel):
+    """SigLIP's image encoder without its last layer, whose input the quantizer replaces."""
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.embeddings = SiglipVisionEmbeddings(config)
+        self.layers = nn.ModuleList([SiglipEncoderLayer(config) for _ in range(config.num_hidden_layers - 1)])
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+        hidden_states = self.embeddings(pixel_values)  # (N, L, C)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, None, **kwargs)
+        return hidden_states
+
+
+class VilaUImagePooler(SiglipPreTrainedModel):
+    """SigLIP's last encoder layer, layer norm and attention pooling, applied to the quantized features."""
+
+    main_input_name = "quantized"
+    input_modalities = ("image",)
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = SiglipEncoderLayer(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.head = SiglipMultiheadAttentionPoolingHead(config)
+        self.post_init()
+
+    def forward(self, quantized: torch.Tensor, **kwargs) -> torch.Tensor:
+        hidden_states = self.layer(quantized, None, **kwargs)
+        return self.head(self.post_layernorm(hidden_states))  # (N, C)
+
+
+class VilaUVisionPreTrainedModel(PreTrainedModel):
+    """Weights, loading and dtype rules of the vision tower."""
+
+    config_class = VilaUVisionConfig
+    config: VilaUVisionConfig
+    base_model_prefix = "vision_tower"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["SiglipEncoderLayer", "VilaUResidualQuantizer", "ResnetBlock2D"]
+    _keep_in_fp32_modules_strict = ["quantizer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": SiglipEncoderLayer, "attentions": SiglipAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, VilaUResidualQuantizer):
+            init.normal_(module.codebook.weight, std=self.config.initializer_range)
+            init.zeros_(module.cluster_size)
+            init.zeros_(module.cluster_sum)
+            init.zeros_(module.initialized)
+
+
+class VilaUVisionTower(VilaUVisionPreTrainedModel):
+    r"""
+    Maps pixels to codes and codes to pixels.
+
+    Args:
+        config ([`VilaUVisionConfig`]): sizes.
+
+    Example:
+
+    ```python
+    >>> import torch
+    >>> from transformers import SiglipVisionConfig
+    >>> from vilau_hf import VilaUVisionConfig, VilaUVisionTower
+
+    >>> encoder = SiglipVisionConfig(
+    ...     hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=4
+    ... )
+    >>> config = VilaUVisionConfig(
+    ...     encoder_config=encoder, codebook_size=8, latent_channels=8, block_out_channels=[8, 8, 8], norm_num_groups=4
+    ... )
+    >>> VilaUVisionTower(config).encode(torch.zeros(1, 3, 16, 16)).codes.shape
+    torch.Size([1, 16, 4])
+    ```
+    """
+
+    def __init__(self, config: VilaUVisionConfig):
+        super().__init__(config)
+        self.encoder = VilaUVisionEncoder._from_config(config.encoder_config)
+        self.quantizer = VilaUResidualQuantizer(config)
+        self.post_quant_conv = nn.Conv2d(config.hidden_size, config.latent_channels, kernel_size=1)
+        self.pixel_decoder = Decoder(
+            in_channels=config.latent_channels,
+            out_channels=3,
+            up_block_types=tuple(config.up_block_types),
+            block_out_channels=tuple(config.block_out_channels),
+            layers_per_block=config.layers_per_block,
+            norm_num_groups=config.norm_num_groups,
+        )
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.encoder.embeddings.patch_embedding
+
+    def _check_pixels(self, pixel_values: torch.Tensor):
+        side = self.config.image_size
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
+            raise ValueError(f"`pixel_values` must have shape (N, 3, {side}, {side}), got {tuple(pixel_values.shape)}.")
+
+    def get_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+        """Features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
+        self._check_pixels(pixel_values)
+        return self.encoder(pixel_values.to(self.post_quant_conv.weight.dtype), **kwargs)
+
+    def encode(self, pixel_values: torch.Tensor) -> VilaUVisionTowerOutput:
+        """
+        Codes of images.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
+
+        Raises:
+            ValueError: if the shape is another.
+        """
+        codes = self.quantizer.encode(self.get_features(pixel_values))
+        return VilaUVisionTowerOutput(codes=codes, quantized=self.quantizer.decode(codes))
+
+    def decode(self, quantized_or_codes: torch.Tensor) -> torch.Tensor:
+        """
+        Pixels `(N, 3, S', S')`, nominally in [-1, 1] and not clipped, of codes `(N, L, D)` or of quantized features
+        `(N, L, C)`; which of the two is told by the dtype.
+
+        Raises:
+            ValueError: for a wrong shape, or codes outside `[0, codebook_size)`.
+        """
+        quantized = quantized_or_codes
+        if not quantized.is_floating_point():
+            if quantized.numel() and not (0 <= quantized.min() and quantized.max() < self.config.codebook_size):
+                raise ValueError(
+                    f"`codes` must be in [0, {self.config.codebook_size}), got values from {quantized.min().item()} to "
+                    f"{quantized.max().item()}."
+                )
+            quantized = self.quantizer.decode(quantized)
+        grid = self.config.grid_size
+        if quantized.ndim != 3 or quantized.shape[1:] != (grid * grid, self.config.hidden_size):
+            raise ValueError(
+                f"a tensor to decode must have shape (N, {grid * grid}, {self.config.code_depth}) as codes or "
+                f"(N, {grid * grid}, {self.config.hidden_size}) as features, got {tuple(quantized_or_codes.shape)}."
+            )
+        latents = quantized.transpose(1, 2).unflatten(2, (grid, grid))  # (N, C, h, w)
+        size = self.config.decoder_latent_size
+        if size is not None and size != grid:
+            latents = nn.functional.interpolate(latents, size=(size, size), mode="bilinear")
+        return self.pixel_decoder(self.post_quant_conv(latents.to(self.post_quant_conv.weight.dtype)))
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+        """Quantized features of `pixel_values` `(N, 3, S, S)` as `last_hidden_state` `(N, L, C)`."""
+        return BaseModelOutputWithPooling(last_hidden_state=self.encode(pixel_values).quantized)
+
+    def forward(self, pixel_values: torch.Tensor) -> VilaUVisionTowerOutput:
+        """As [`VilaUVisionTower.encode`]."""
+        return self.encode(pixel_values)
+
+
+class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
+    r"""
+    The vision tower with SigLIP's text encoder, for stage 1 and for zero-shot classification. The image embedding is
+    read from the *quantized* features, so that codes carry meaning as well as pixels (VILA-U, section 3.1).
+
+    Args:
+        config ([`VilaUVisionConfig`]): must have a `text_config`.
+    """
+
+    input_modalities = ("image", "text")
+
+    def __init__(self, config: VilaUVisionConfig):
+        if config.text_config is None:
+            raise ValueError("`config.text_config` is None: pre-training needs the configuration of a text encoder.")
+        super().__init__(config)
+        self.vision_tower = VilaUVisionTower(config)
+        self.image_pooler = VilaUImagePooler._from_config(config.encoder_config)
+        self.text_model = SiglipTextModel._from_config(config.text_config)
+        self.logit_scale = nn.Parameter(torch.zeros(1))
+        self.logit_bias = nn.Parameter(torch.zeros(1))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, VilaUVisionTowerForPreTraining):
+            init.zeros_(module.logit_scale)
+            init.zeros_(module.logit_bias)
+
+    @classmethod
+    def from_siglip(cls, siglip: SiglipModel, freeze_text: bool = True, **config_kwargs):
+        """
+        A tower for pre-training whose vision and text weights are those of a trained SigLIP model.
+
+        Args:
+            siglip ([`SiglipModel`]): the trained model.
+            freeze_text (`bool`, *optional*, defaults to `True`): the recipe of the paper: the text encoder stays as it is.
+            config_kwargs: further fields of [`VilaUVisionConfig`], for example `codebook_size`.
+        """
+        config = cls.config_class(
+            encoder_config=siglip.config.vision_config.to_dict(),
+            text_config=siglip.config.text_config.to_dict(),
+            **config_kwargs,
+        )
+        model = cls(config)
+        vision = siglip.vision_model
+        model.vision_tower.encoder.embeddings.load_state_dict(vision.embeddings.state_dict())
+        model.vision_tower.encoder.layers.load_state_dict(vision.encoder.layers[:-1].state_dict())
+        model.image_pooler.layer.load_state_dict(vision.encoder.layers[-1].state_dict())
+        model.image_pooler.post_layernorm.load_state_dict(vision.post_layernorm.state_dict())
+        model.image_pooler.head.load_state_dict(vision.head.state_dict())
+        model.text_model.load_state_dict(siglip.text_model.state_dict())
+        with torch.no_grad():
+            model.logit_scale.copy_(siglip.logit_scale)
+            model.logit_bias.copy_(siglip.logit_bias)
+        model.text_model.requires_grad_(not freeze_text)
+        return model
+
+    def get_input_embeddings(self):
+        return self.text_model.embeddings.token_embedding
+
+    def get_text_features(self, input_ids: torch.LongTensor, attention_mask=None) -> torch.Tensor:
+        """Text embeddings `(T, C)`, not normalised, of texts padded to the length the model was trained with."""
+        return self.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Image embeddings `(N, C)`, not normalised, of `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
+        return self.image_pooler(self.vision_tower.encode(pixel_values).quantized)
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        return_loss: bool = False,
+    ) -> VilaUVisionTowerForPreTrainingOutput:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
+            input_ids (`torch.LongTensor` of shape `(T, tokens)`, *optional*): texts; with `return_loss` the n-th text
+                describes the n-th image.
+            attention_mask (`torch.Tensor` of shape `(T, tokens)`, *optional*): none in SigLIP's own training.
+            return_loss (`bool`, *optional*, defaults to `False`): compute the losses of stage 1.
+        """
+        features = self.vision_tower.get_features(pixel_values)
+        quantized, codes, commitment_loss = self.vision_tower.quantizer(features)
+        image_embeds = nn.functional.normalize(self.image_pooler(quantized), dim=-1)
+        output = VilaUVisionTowerForPreTrainingOutput(image_embeds=image_embeds, codes=codes)
+        if input_ids is not None:
+            text_embeds = nn.functional.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
+            output.text_embeds = text_embeds
+            output.logits_per_image = image_embeds @ text_embeds.T * self.logit_scale.exp() + self.logit_bias
+        if return_loss:
+            if input_ids is None:
+                raise ValueError("`input_ids` must be given with `return_loss=True`, got None.")
+            output.contrastive_loss = sigmoid_contrastive_loss(output.logits_per_image)
+            output.commitment_loss = commitment_loss
+            output.reconstruction = self.vision_tower.decode(quantized)
+            output.reconstruction_loss = self._pixel_loss(output.reconstruction, pixel_values)
+            output.loss = self.config.contrastive_loss_weight * output.contrastive_loss
+            output.loss = output.loss + self.config.reconstruction_loss_weight * (
+                output.reconstruction_loss + self.config.commitment_loss_weight * commitment_loss
+            )
+        return output
+
+    def _pixel_loss(self, reconstruction: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        if reconstruction.shape != pixel_values.shape:
+            raise ValueError(
+                f"the pixel decoder gives {tuple(reconstruction.shape[-2:])} pixels and the images have "
+                f"{tuple(pixel_values.shape[-2:])}: choose `block_out_channels` and `decoder_latent_size` to match."
+            )
+        target = pixel_values.to(reconstruction.dtype)
+        loss = self.config.mse_loss_weight * nn.functional.mse_loss(reconstruction, target)
+        if self.config.l1_loss_weight:
+            loss = loss + self.config.l1_loss_weight * nn.functional.l1_loss(reconstruction, target)
+        return loss
+
+
+def sigmoid_contrastive_loss(logits_per_image: torch.Tensor) -> torch.Tensor:
+    """Sigmoid loss over all pairs of `(N, N)` logits, the diagonal being the true ones (Zhai et al., 2023, eq. 1)."""
+    signs = 2 * torch.eye(len(logits_per_image), device=logits_per_image.device) - 1
+    return -nn.functional.logsigmoid(signs * logits_per_image.float()).sum() / len(logits_per_image)
+
+
+__all__ = [
+    "VilaUVisionTower",
+    "VilaUVisionTowerForPreTraining",
+    "VilaUVisionTowerForPreTrainingOutput",
+    "VilaUVisionTowerOutput",
+]

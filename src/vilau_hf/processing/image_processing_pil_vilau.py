@@ -1,0 +1,140 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""Image processor of VILA-U that needs no torchvision, and the picture functions that all VILA-U processors share."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.image_processing_backends import PilBackend
+from transformers.image_utils import PILImageResampling, SizeDict, is_valid_image, load_image
+from transformers.processing_utils import ImagesKwargs, Unpack
+
+
+class VilaUImageProcessorPilKwargs(ImagesKwargs, total=False):
+    r"""
+    resize_before_rgb (`bool`, *optional*, defaults to `False`):
+        Whether a PIL image is resized in its own mode (palette, alpha) and converted to RGB after that, as the
+        original VILA-U did for understanding. By default it is converted first.
+    """
+
+    resize_before_rgb: bool | None
+
+
+def fetch_pictures(pictures: Any) -> Any:
+    """
+    Opens file names, URLs and base64 strings as RGB images; keeps the nesting, and images that are already open.
+
+    Args:
+        pictures (`str`, `os.PathLike`, `PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or nested lists of them).
+
+    Raises:
+        ValueError: for an image that cannot be read, with its name and the reason.
+    """
+    if isinstance(pictures, (list, tuple)):
+        return [fetch_pictures(picture) for picture in pictures]
+    if isinstance(pictures, (str, os.PathLike)):
+        try:
+            return load_image(os.fspath(pictures))
+        except Exception as error:  # every codec has errors of its own
+            name = os.fspath(pictures)[:200]
+            reason = str(error)[:300] or type(error).__name__
+            raise ValueError(f"Cannot read the image {name!r}: {type(error).__name__}: {reason}") from error
+    if is_valid_image(pictures):
+        return pictures
+    raise TypeError(f"An image must be a PIL image, an array, a tensor or a file name, got {type(pictures).__name__}.")
+
+
+def prepare_picture(
+    image: Image.Image,
+    do_resize: bool,
+    size: SizeDict | None,
+    resample: int | None,
+    do_convert_rgb: bool,
+    resize_before_rgb: bool = False,
+) -> Image.Image:
+    """Resizes a PIL image in PIL, which gives the pixels of the original VILA-U exactly, and converts it to RGB."""
+    if do_convert_rgb and not resize_before_rgb and image.mode != "RGB":
+        image = image.convert("RGB")
+    if do_resize:
+        if not (size.height and size.width):
+            raise ValueError(f"`size` must have the keys 'height' and 'width', got {dict(size)}.")
+        if image.size != (size.width, size.height):
+            image = image.resize(
+                (size.width, size.height), PILImageResampling.BICUBIC if resample is None else resample
+            )
+    if do_convert_rgb and image.mode != "RGB":
+        image = image.convert("RGB")
+    return image
+
+
+def pixels_to_images(pixels: torch.Tensor, output_type: str = "pil") -> list[Image.Image] | np.ndarray | torch.Tensor:
+    """
+    Maps decoded pixels of shape `(N, 3, H, W)` in [-1, 1] to images; values outside are clipped.
+
+    Args:
+        pixels (`torch.Tensor` of shape `(N, 3, H, W)`).
+        output_type (`str`, *optional*, defaults to `"pil"`): `"pil"` for a list of N PIL images, `"np"` for an array
+            `(N, H, W, 3)` and `"pt"` for a tensor `(N, 3, H, W)`, both float32 in [0, 1].
+    """
+    if output_type not in ("pil", "np", "pt"):
+        raise ValueError(f"`output_type` must be 'pil', 'np' or 'pt', got {output_type!r}.")
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(f"`pixels` must have shape (N, 3, H, W), got {tuple(pixels.shape)}.")
+    pixels = (pixels.detach().float() / 2 + 0.5).clamp(0, 1)
+    if output_type == "pt":
+        return pixels
+    pixels = pixels.permute(0, 2, 3, 1).cpu()  # (N, H, W, 3)
+    if output_type == "np":
+        return pixels.numpy()
+    return [Image.fromarray(array) for array in (pixels * 255).round().to(torch.uint8).numpy()]
+
+
+class VilaUImageProcessorPil(PilBackend):
+    r"""
+    Image processor of VILA-U on PIL and numpy: resize to `size`, rescale to [0, 1], normalise to [-1, 1].
+
+    Example:
+
+    ```python
+    >>> from PIL import Image
+    >>> processor = VilaUImageProcessorPil(size={"height": 32, "width": 32})
+    >>> processor(Image.new("RGB", (50, 40)), return_tensors="pt")["pixel_values"].shape
+    torch.Size([1, 3, 32, 32])
+
+    ```
+    """
+
+    resample = PILImageResampling.BICUBIC
+    image_mean = [0.5, 0.5, 0.5]
+    image_std = [0.5, 0.5, 0.5]
+    size = {"height": 256, "width": 256}
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    resize_before_rgb = False
+    valid_kwargs = VilaUImageProcessorPilKwargs
+
+    def __init__(self, **kwargs: Unpack[VilaUImageProcessorPilKwargs]):
+        super().__init__(**kwargs)
+
+    def fetch_images(self, image_url_or_urls):
+        """Opens file names and URLs, see `fetch_pictures`."""
+        return fetch_pictures(image_url_or_urls)
+
+    def process_image(self, image, do_convert_rgb=None, **kwargs) -> np.ndarray:
+        """Turns one image into an array `(C, H, W)`; a PIL image is resized and converted here."""
+        if isinstance(image, Image.Image):
+            names = ("do_resize", "size", "resample", "resize_before_rgb")
+            image = prepare_picture(image, do_convert_rgb=do_convert_rgb, **{name: kwargs[name] for name in names})
+            do_convert_rgb = False
+        return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
+
+    def postprocess(self, pixels: torch.Tensor, output_type: str = "pil"):
+        """Maps pixels `(N, 3, H, W)` in [-1, 1] to images, see `pixels_to_images`."""
+        return pixels_to_images(pixels, output_type)
+
+
+__all__ = ["VilaUImageProcessorPil"]

@@ -1,0 +1,378 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""Processor of VILA-U: prompts, placeholders, training labels and what generation gives back."""
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.utils.chat_template_utils import render_jinja_template
+
+
+VICUNA_SYSTEM_PROMPT = (
+    "A chat between a curious user and an artificial intelligence assistant. "
+    "The assistant gives helpful, detailed, and polite answers to the user's questions."
+)
+
+GENERATION_MODES = ("text", "image", "video", "interleaved")
+
+# The prompt ends in "ASSISTANT:" without a space: a text answer brings its own (" text"), a picture starts with its
+# marker, so the ids of the prompt are the same in training and at inference whatever comes next.
+_CHAT_TEMPLATE = r"""
+{%- macro parts(content) -%}
+    {%- if content is string -%}
+        {%- if content | trim -%}{{ ' ' + content | trim }}{%- endif -%}
+    {%- else -%}
+        {%- for item in content -%}
+            {%- if item.type == 'text' -%}
+                {%- if item.text | trim -%}{{ ' ' + item.text | trim }}{%- endif -%}
+            {%- elif item.type in ('image', 'video') -%}
+                {{ '<' + item.type + '>' }}
+            {%- else -%}
+                {{ raise_exception('Content type must be text, image or video, got ' ~ item.type) }}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro -%}
+{%- set system = __SYSTEM_PROMPT__ -%}
+{%- set state = namespace(gap='') -%}
+{{- bos_token -}}
+{%- if messages[0].role == 'system' -%}
+    {%- set system = parts(messages[0].content) | trim -%}
+{%- endif -%}
+{%- if system and messages[0].role != 'document' -%}
+    {{ system }}
+    {%- set state.gap = ' ' -%}
+{%- endif -%}
+{%- for message in messages -%}
+    {%- if message.role == 'user' -%}
+        {{ state.gap + 'USER:' + parts(message.content) }}
+        {%- set state.gap = ' ' -%}
+    {%- elif message.role == 'assistant' -%}
+        {{ state.gap + 'ASSISTANT:' }}
+        {%- generation -%}{{ parts(message.content) }}{{ eos_token }}{%- endgeneration -%}
+        {%- set state.gap = '' -%}
+    {%- elif message.role == 'document' -%}
+        {%- if message.content is string -%}
+            {%- generation -%}{{ message.content }}{%- endgeneration -%}
+        {%- else -%}
+            {%- for item in message.content -%}
+                {%- if item.type == 'text' -%}
+                    {%- generation -%}{{ item.text }}{%- endgeneration -%}
+                {%- else -%}
+                    {{ parts([item]) }}
+                {%- endif -%}
+            {%- endfor -%}
+        {%- endif -%}
+        {%- generation -%}{{ eos_token }}{%- endgeneration -%}
+        {%- set state.gap = '' -%}
+    {%- elif message.role != 'system' or not loop.first -%}
+        {{ raise_exception('Role must be system (first), user, assistant or document, got ' ~ message.role) }}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{ state.gap + 'ASSISTANT:' }}
+{%- endif -%}
+"""
+
+
+def vilau_chat_template(system_prompt: str = VICUNA_SYSTEM_PROMPT) -> str:
+    """
+    Chat template (jinja) with the wording of vicuna v1: `{system} USER: {question} ASSISTANT: {answer}</s>`.
+
+    What the assistant says, with the end token, is marked by `{% generation %}`; of a `document` the text is, its
+    images and videos are not.
+
+    Args:
+        system_prompt (`str`, *optional*, defaults to that of vicuna v1): the line before a conversation that has no
+            system message of its own; `""` for none.
+    """
+    return _CHAT_TEMPLATE.strip().replace("__SYSTEM_PROMPT__", json.dumps(system_prompt))
+
+
+class VilaUProcessorKwargs(ProcessingKwargs, total=False):
+    r"""
+    generation_mode (`str`, *optional*, defaults to `"text"`):
+        What will be generated: `"text"`, `"image"`, `"video"` or `"interleaved"`. The prompt is the same for all;
+        `generate` puts the start marker behind it.
+    """
+
+    generation_mode: str
+
+
+class VilaUProcessor(ProcessorMixin):
+    r"""
+    Processor of VILA-U: image processor, tokenizer and video processor in one. A placeholder `<image>` in the text
+    becomes `<image_start>`, `num_visual_tokens` placeholders and `<image_end>`; `<video>` the same with all frames in
+    a row.
+
+    Args:
+        image_processor ([`VilaUImageProcessor`] or [`VilaUImageProcessorPil`]).
+        tokenizer ([`PreTrainedTokenizerFast`]): with the `extra_special_tokens` `image_token`, `image_start_token`,
+            `image_end_token`, `video_token`, `video_start_token`, `video_end_token`.
+        video_processor ([`VilaUVideoProcessor`]).
+        chat_template (`str`, *optional*, defaults to [`vilau_chat_template`]).
+        num_visual_tokens (`int`, *optional*, defaults to 256): visual tokens L of an image or a frame.
+    """
+
+    valid_processor_kwargs = VilaUProcessorKwargs
+    text_kwargs = {"padding": True, "padding_side": "left"}
+    generation_mode = "text"
+
+    def __init__(self, image_processor, tokenizer, video_processor, chat_template=None, num_visual_tokens: int = 256):
+        for kind in ("image", "video"):
+            for name in (f"{kind}_token", f"{kind}_start_token", f"{kind}_end_token"):
+                token = getattr(tokenizer, name, None)
+                if token is None:
+                    raise ValueError(f"`tokenizer` has no `{name}`; name it in its `extra_special_tokens`.")
+                setattr(self, name, token)
+                setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+        self.num_visual_tokens = num_visual_tokens
+        chat_template = vilau_chat_template() if chat_template is None else chat_template
+        super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
+
+    @property
+    def unused_input_names(self) -> list[str]:
+        """Tokenizer outputs that the model does not take."""
+        return ["token_type_ids"]
+
+    def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Checks the prompts before any work is done, then lists them and opens the images."""
+        if text is not None:
+            prompts = [text] if isinstance(text, str) else text
+            if not isinstance(prompts, (list, tuple)) or not all(isinstance(prompt, str) for prompt in prompts):
+                raise ValueError(f"`text` must be a string or a list of strings, got {_kind_of(text)}.")
+            if not prompts:
+                raise ValueError("`text` is an empty list, give at least one prompt.")
+        mode = kwargs.get("generation_mode", self.generation_mode)
+        if mode not in GENERATION_MODES:
+            raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {mode!r}.")
+        images, videos = (None if _is_empty(media) else media for media in (images, videos))
+        return super().prepare_inputs_layout(images, text, _paths_to_strings(videos), audio, **kwargs)
+
+    def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Compares placeholders with media, row by row where the media are given by row."""
+        for kind, media in (("image", images), ("video", videos)) if text is not None else ():
+            token = getattr(self, f"{kind}_token")
+            found = [prompt.count(token) for prompt in text]
+            by_row = isinstance(media, (list, tuple)) and len(media) == len(text) > 1 and kind == "image"
+            if by_row and all(isinstance(row, (list, tuple)) for row in media):
+                given = [len(row) for row in media]
+                if found != given:
+                    raise ValueError(
+                        f"The number of {token} tokens in the prompts should be the same as the number of {kind}s of "
+                        f"each prompt. Found {found} {token} tokens and {given} {kind}s."
+                    )
+            elif media is None and any(found):
+                raise ValueError(
+                    f"The total number of {token} tokens in the prompts should be the same as the number of {kind}s "
+                    f"passed. Found total {sum(found)} {token} tokens and 0 {kind}s."
+                )
+        super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+        """The text that stands for one image: start marker, L placeholders, end marker."""
+        return self.image_start_token + self.image_token * self.num_visual_tokens + self.image_end_token
+
+    def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
+        """The text that stands for one video: start marker, L placeholders for each frame, end marker."""
+        count = self.num_visual_tokens * len(video_inputs["pixel_values_videos"][video_idx])
+        return self.video_start_token + self.video_token * count + self.video_end_token
+
+    def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
+        """Counts placeholders for images of sizes `(height, width)` and videos of sizes `(frames, height, width)`."""
+        data = {}
+        if image_sizes is not None:
+            data["num_image_tokens"] = [self.num_visual_tokens] * len(image_sizes)
+            data["num_image_patches"] = [1] * len(image_sizes)
+        if video_sizes is not None:
+            data["num_video_tokens"] = [self.num_visual_tokens * size[0] for size in video_sizes]
+        return MultiModalData(**data)
+
+    def unconditional_prompt_ids(self, negative_prompt: str = "") -> list[int]:
+        """Ids of the prompt that the unconditional stream of classifier-free guidance sees."""
+        messages = [{"role": "user", "content": negative_prompt}]
+        prompt = self.apply_chat_template(messages, add_generation_prompt=True)
+        return self.tokenizer(prompt, add_special_tokens=not self._starts_with_bos(prompt))["input_ids"]
+
+    def _starts_with_bos(self, prompt: str) -> bool:
+        return self.tokenizer.bos_token is not None and prompt.startswith(self.tokenizer.bos_token)
+
+    def encode_training_samples(
+        self,
+        conversations: list[list[dict]],
+        images: list[list] | None = None,
+        videos: list[list] | None = None,
+        max_length: int | None = None,
+    ) -> BatchFeature:
+        """
+        Encodes conversations with their labels, padded on the right.
+
+        Args:
+            conversations (`list[list[dict]]`): messages of each sample.
+            images (`list[list]`, *optional*): the images of each sample, in the order of its placeholders.
+            videos (`list[list]`, *optional*): the videos of each sample; all of them with the same number of frames.
+            max_length (`int`, *optional*): text beyond this many tokens is cut off.
+
+        Returns:
+            `BatchFeature` with `input_ids`, `attention_mask`, `labels`, all `(B, T)`; `pixel_values` `(N, 3, S, S)`
+            and `pixel_values_videos` `(V, F, 3, S, S)` if there are any. `labels` are the ids where the assistant
+            speaks (the placeholder's at visual tokens) and -100 elsewhere.
+
+        Raises:
+            ValueError: if placeholders and media differ in number, or `max_length` would cut an image or a video.
+        """
+        if not conversations:
+            raise ValueError("`conversations` is empty, give at least one sample.")
+        if self.tokenizer.pad_token_id is None:
+            raise ValueError("`tokenizer` has no `pad_token`, which a batch of samples needs.")
+        pixels = {}
+        media = {"image": images or [[]] * len(conversations), "video": videos or [[]] * len(conversations)}
+        if any(media["image"]):
+            flat = [image for row in media["image"] for image in row]
+            pixels.update(self.image_processor(flat, return_tensors="pt", disable_grouping=False))
+        if any(media["video"]):
+            processed = self.video_processor([v for row in media["video"] for v in row])["pixel_values_videos"]
+            frames = sorted({len(video) for video in processed})
+            if len(frames) > 1:
+                raise ValueError(f"`videos` of one batch must have the same number of frames, got {frames}.")
+            pixels["pixel_values_videos"] = torch.stack([torch.as_tensor(video) for video in processed])
+
+        ids, rows, supervised = self._tokenize_with_targets(conversations)
+        for kind in ("image", "video"):
+            self._check_placeholders(kind, rows[ids == getattr(self, f"{kind}_token_id")], media[kind])
+        num_frames = pixels["pixel_values_videos"].shape[1] if "pixel_values_videos" in pixels else 0
+        ids, rows, supervised = self._expand_placeholders(ids, rows, supervised, num_frames)
+        batch = self._pad_samples(ids, rows, supervised, len(conversations), max_length)
+        return BatchFeature({**batch, **pixels})
+
+    def _tokenize_with_targets(self, conversations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ids of all samples in a row, the sample each belongs to, and whether it is the assistant's (all 1-D)."""
+        prompts, spans = render_jinja_template(
+            conversations=conversations,
+            chat_template=self._resolve_chat_template(None),
+            return_assistant_tokens_mask=True,
+            **self.tokenizer.special_tokens_map,
+        )
+        encoded = self.tokenizer(
+            prompts,
+            add_special_tokens=not self._starts_with_bos(prompts[0]),
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            padding=False,
+        )
+        lengths = np.array([len(prompt) for prompt in prompts])
+        first_chars = np.cumsum(lengths) - lengths
+        marks = np.zeros(lengths.sum() + 1, dtype=np.int64)  # +1 where a span opens, -1 where it closes
+        for first, row_spans in zip(first_chars, spans, strict=True):
+            for start, end in row_spans:
+                marks[first + start] += 1
+                marks[first + end] -= 1
+        covered = np.concatenate([[0], np.cumsum(np.cumsum(marks) > 0)])  # supervised characters before each character
+        rows = np.repeat(np.arange(len(prompts)), [len(row) for row in encoded["input_ids"]])
+        ids = np.concatenate([np.asarray(row, dtype=np.int64) for row in encoded["input_ids"]])
+        offsets = np.concatenate([np.asarray(row, dtype=np.int64) for row in encoded["offset_mapping"]])
+        offsets = offsets + first_chars[rows, None]  # (tokens, 2)
+        return ids, rows, covered[offsets[:, 1]] > covered[offsets[:, 0]]
+
+    def _check_placeholders(self, kind: str, rows: np.ndarray, media: list[list]):
+        for row, (found, items) in enumerate(zip(np.bincount(rows, minlength=len(media)), media, strict=True)):
+            if found != len(items):
+                token = getattr(self, f"{kind}_token")
+                raise ValueError(
+                    f"The number of {token} tokens in the prompts should be the same as the number of {kind}s. Found "
+                    f"{found} {token} tokens and {len(items)} {kind}s in sample {row}."
+                )
+
+    def _expand_placeholders(self, ids, rows, supervised, num_frames: int):
+        """Each placeholder becomes its span; special tokens split the text, so this equals expanding the text."""
+        counts = np.ones_like(ids)
+        counts[ids == self.image_token_id] = self.num_visual_tokens + 2
+        counts[ids == self.video_token_id] = self.num_visual_tokens * num_frames + 2
+        ends = np.cumsum(counts)
+        expanded = np.repeat(ids, counts)
+        for kind in ("image", "video"):
+            places = ids == getattr(self, f"{kind}_token_id")
+            expanded[(ends - counts)[places]] = getattr(self, f"{kind}_start_token_id")
+            expanded[ends[places] - 1] = getattr(self, f"{kind}_end_token_id")
+        return expanded, np.repeat(rows, counts), np.repeat(supervised, counts)
+
+    def _pad_samples(self, ids, rows, supervised, batch_size: int, max_length: int | None) -> dict[str, torch.Tensor]:
+        lengths = np.bincount(rows, minlength=batch_size)
+        columns = np.arange(len(ids)) - (np.cumsum(lengths) - lengths)[rows]
+        if max_length is not None and lengths.max() > max_length:
+            kept = columns < max_length
+            visual = np.isin(
+                ids, [self.image_token_id, self.image_end_token_id, self.video_token_id, self.video_end_token_id]
+            )
+            if (visual & ~kept).any():
+                row = rows[visual & ~kept][0]
+                raise ValueError(
+                    f"`max_length` ({max_length}) would cut an image or a video of sample {row}, which has "
+                    f"{lengths[row]} tokens; raise it or leave the sample out."
+                )
+            ids, rows, supervised, columns = ids[kept], rows[kept], supervised[kept], columns[kept]
+            lengths = np.minimum(lengths, max_length)
+        shape = (batch_size, lengths.max())
+        input_ids = np.full(shape, self.tokenizer.pad_token_id, dtype=np.int64)
+        attention_mask, labels = np.zeros(shape, dtype=np.int64), np.full(shape, -100, dtype=np.int64)
+        input_ids[rows, columns] = ids
+        attention_mask[rows, columns] = 1
+        labels[rows, columns] = np.where(supervised, ids, -100)
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def post_process_image_text_to_text(
+        self, generated_outputs, skip_special_tokens: bool = True, **kwargs
+    ) -> list[str]:
+        """Decodes generated ids `(B, T)` into strings."""
+        return self.tokenizer.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
+
+    def post_process_multimodal_output(
+        self, generated_outputs, skip_special_tokens: bool = True, generation_mode: str | None = None, **kwargs
+    ) -> list:
+        """
+        Turns what was generated into what is shown.
+
+        Args:
+            generated_outputs (`torch.Tensor`): ids `(B, T)`, pixels of images `(N, 3, H, W)` or of videos
+                `(N, F, 3, H, W)`, in [-1, 1].
+            skip_special_tokens (`bool`, *optional*, defaults to `True`): for text.
+            generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"` or `"video"`.
+
+        Returns:
+            A list of strings, of PIL images, or of lists of PIL images (the frames of a video).
+        """
+        if generation_mode in (None, "text"):
+            return self.post_process_image_text_to_text(generated_outputs, skip_special_tokens, **kwargs)
+        if generation_mode == "image":
+            return self.image_processor.postprocess(generated_outputs)
+        if generation_mode == "video":
+            if generated_outputs.ndim != 5:
+                shape = tuple(generated_outputs.shape)
+                raise ValueError(f"`generated_outputs` of videos must have shape (N, F, 3, H, W), got {shape}.")
+            return [self.image_processor.postprocess(video) for video in generated_outputs]
+        raise ValueError(f"`generation_mode` must be 'text', 'image' or 'video', got {generation_mode!r}.")
+
+
+def _kind_of(text: Any) -> str:
+    if isinstance(text, (list, tuple)):
+        return "a list of " + ", ".join(sorted({type(item).__name__ for item in text}))
+    return type(text).__name__
+
+
+def _is_empty(media: Any) -> bool:
+    """Whether `media` is a list without anything in it, at any nesting."""
+    return isinstance(media, (list, tuple)) and all(_is_empty(item) for item in media)
+
+
+def _paths_to_strings(media: Any) -> Any:
+    if isinstance(media, (list, tuple)):
+        return [_paths_to_strings(item) for item in media]
+    return os.fspath(media) if isinstance(media, os.PathLike) else media
+
+
+__all__ = ["VilaUProcessor", "vilau_chat_template"]

@@ -1,0 +1,67 @@
+"""Logging of the parts of a loss beside their sum."""
+
+from collections import defaultdict
+
+import torch
+from transformers import Trainer
+
+
+class LossPartsTrainer(Trainer):
+    """
+    A [`Trainer`] that logs the losses named in `loss_parts`, each a field of the model's output. The values stay on
+    the device between two logs.
+    """
+
+    loss_parts: tuple[str, ...] = ()
+    # what ranks hold of a part: "mean" of their own batch, or the "sum" that makes up the global mean
+    loss_parts_reduction = "mean"
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._part_sums = {"": defaultdict(list), "eval_": defaultdict(list)}
+        self._num_steps = {"": 0, "eval_": 0}
+
+    def get_batch_samples(self, *args, **kwargs):
+        self._num_steps[""] += 1
+        return super().get_batch_samples(*args, **kwargs)
+
+    def prediction_step(self, *args, **kwargs):
+        self._num_steps["eval_"] += 1
+        return super().prediction_step(*args, **kwargs)
+
+    def record_loss_parts(self, model, outputs):
+        """Keeps the parts of one forward pass; for training to be called once a micro-batch."""
+        prefix = "" if model.training else "eval_"
+        scale = 1.0
+        if model.training and self.loss_parts_reduction == "mean":
+            scale = 1.0 / self.current_gradient_accumulation_steps
+        for name in self.loss_parts:
+            if outputs.get(name) is not None:
+                self._part_sums[prefix][name].append(outputs[name].detach() * scale)
+
+    def log(self, logs, start_time=None):
+        prefix = "eval_" if "eval_loss" in logs else ""
+        for name, values in self._part_sums[prefix].items():
+            total = self.accelerator.reduce(torch.stack(values).sum(), reduction=self.loss_parts_reduction)
+            logs[prefix + name] = total.item() / max(1, self._num_steps[prefix])
+        self._part_sums[prefix].clear()
+        self._num_steps[prefix] = 0
+        super().log(logs, start_time)
+
+
+def parameter_groups(trainer: Trainer, rate_of) -> list[dict]:
+    """
+    Optimizer groups of the trainable parameters by learning rate and weight decay.
+
+    Args:
+        trainer ([`Trainer`]): gives the model, which parameters decay, and the default rate.
+        rate_of (`Callable`): the learning rate of a parameter name, or `None` for the default.
+    """
+    args, decaying = trainer.args, set(trainer.get_decay_parameter_names(trainer.model))
+    groups = defaultdict(list)
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            rate = rate_of(name)
+            key = (args.learning_rate if rate is None else rate, args.weight_decay if name in decaying else 0.0)
+            groups[key].append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]

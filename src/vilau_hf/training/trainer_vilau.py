@@ -1,0 +1,91 @@
+"""Trainer of stage 2 and of supervised fine-tuning: language model, projector and depth transformer."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import Trainer, TrainingArguments
+
+from .loss_logging import LossPartsTrainer, parameter_groups
+
+
+# part of the model -> prefixes of its parameter names
+PARTS = {
+    "vision_tower": ("model.vision_tower.",),
+    "projector": ("model.multi_modal_projector.",),
+    "language_model": ("model.language_model.", "lm_head."),
+    "depth_transformer": ("depth_transformer.",),
+}
+
+
+@dataclass
+class VilaUTrainingArguments(TrainingArguments):
+    """Arguments of [`VilaUTrainer`], beside those of `TrainingArguments`."""
+
+    tune_language_model: bool = field(default=True, metadata={"help": "train the language model and its head"})
+    tune_projector: bool = field(default=True, metadata={"help": "train the projector"})
+    tune_depth_transformer: bool = field(default=True, metadata={"help": "train the depth transformer"})
+    tune_vision_tower: bool = field(
+        default=False, metadata={"help": "not supported: codes of a moving tower would not be targets to learn"}
+    )
+    projector_learning_rate: float | None = field(default=None, metadata={"help": "default: `learning_rate`"})
+    depth_transformer_learning_rate: float | None = field(default=None, metadata={"help": "default: `learning_rate`"})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tune_vision_tower:
+            raise ValueError(
+                "`tune_vision_tower` must be False, got True: train the tower with `VisionTowerTrainer` before."
+            )
+
+
+class VilaUTrainer(LossPartsTrainer):
+    """
+    Trains a [`VilaUForConditionalGeneration`] on batches of [`VilaUDataCollator`]. The two losses are each the exact
+    mean over the global batch (VILA-U, eq. 5 and 7): over all text labels, and over all supervised visual tokens and
+    depths, of every micro-batch and rank of an optimizer step.
+    """
+
+    loss_parts = ("text_loss", "visual_loss")
+    loss_parts_reduction = "sum"
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, model=None, args=None, **kwargs):
+        for part, prefixes in PARTS.items():
+            if not getattr(args, f"tune_{part}"):
+                for name, parameter in model.named_parameters():
+                    if name.startswith(prefixes):
+                        parameter.requires_grad_(False)
+        super().__init__(model=model, args=args, **kwargs)
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Text labels and visual tokens to predict in the whole optimizer step: `(2,)`."""
+        if not batch_samples:
+            return None
+        config = self.accelerator.unwrap_model(self.model).config
+        counts = torch.zeros(2, dtype=torch.long)
+        for batch in batch_samples:
+            targets = batch["labels"][:, 1:]
+            visual = (targets == config.image_token_id) | (targets == config.video_token_id)
+            counts += torch.stack([(targets.ne(-100) & ~visual).sum(), visual.sum()]).to(counts.device)
+        return self.accelerator.gather(counts.to(device)).view(-1, 2).sum(0)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        num_text_items, num_visual_items = num_items_in_batch
+        outputs = model(**inputs, num_text_items=num_text_items, num_visual_items=num_visual_items)
+        self.record_loss_parts(model, outputs)
+        loss = outputs["loss"] * self.accelerator.num_processes  # ranks' gradients are averaged, the losses are sums
+        return (loss, outputs) if return_outputs else loss
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            rates = {
+                "projector": self.args.projector_learning_rate,
+                "depth_transformer": self.args.depth_transformer_learning_rate,
+            }
+
+            def rate_of(name):
+                return next((rates[part] for part in rates if name.startswith(PARTS[part])), None)
+
+            optimizer_class, kwargs = Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_class(parameter_groups(self, rate_of), **kwargs)
+        return self.optimizer

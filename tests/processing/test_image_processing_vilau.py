@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPil
+from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
+
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny-256"
+CLASSES = [VilaUImageProcessor, VilaUImageProcessorPil]
+FILES = [entry["file"] for entry in json.loads((GOLDEN / "preprocess.json").read_text())["images"]]
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return load_file(GOLDEN / "preprocess.safetensors")
+
+
+def to_uint8(pixels):
+    return ((pixels * 0.5 + 0.5) * 255).round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("variant, resize_before_rgb", [("understanding", True), ("generation", False)])
+def test_an_opened_image_gives_the_pixels_of_the_original(recorded, cls, file, variant, resize_before_rgb):
+    processor = cls(size={"height": 64, "width": 64}, resize_before_rgb=resize_before_rgb)
+    pixels = processor(Image.open(GOLDEN / file), return_tensors="pt")["pixel_values"][0]
+    expected = recorded[f"{Path(file).stem}.{variant}.uint8"]
+    assert torch.equal(to_uint8(pixels), expected)
+    torch.testing.assert_close(pixels, (expected / 255 - 0.5) / 0.5, atol=2e-7, rtol=0)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_name_gives_the_pixels_of_the_original(recorded, cls, file):
+    processor = cls(size={"height": 64, "width": 64}, resize_before_rgb=True)
+    stem = Path(file).stem
+    key = f"{stem}.understanding_from_path.uint8"
+    expected = recorded[key if key in recorded else f"{stem}.understanding.uint8"]
+    for name in (GOLDEN / file, str(GOLDEN / file)):
+        assert torch.equal(to_uint8(processor(name, return_tensors="pt")["pixel_values"][0]), expected)
+
+
+def test_recorded_floats_are_reproduced(recorded):
+    image = Image.open(GOLDEN / "preprocess/image_0_RGB.png")
+    for cls in CLASSES:
+        pixels = cls(size={"height": 64, "width": 64})(image, return_tensors="pt")["pixel_values"]
+        expected = recorded["image_0_RGB.understanding.float"]
+        torch.testing.assert_close(pixels.reshape(expected.shape), expected, atol=2e-7, rtol=0)
+
+
+def test_backends_agree_on_a_batch_of_unlike_images():
+    images = [Image.open(GOLDEN / file) for file in FILES]
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in [(64, 64, 3), (64, 64, 4), (1, 64, 64)]]
+    outputs = [cls(size=64)(images + arrays, return_tensors="pt")["pixel_values"] for cls in CLASSES]
+    assert outputs[0].shape == (7, 3, 64, 64) and outputs[0].dtype == outputs[1].dtype == torch.float32
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-6, rtol=0)
+    resized = [cls(size=16)(arrays[:1], return_tensors="pt")["pixel_values"] for cls in CLASSES]
+    assert (resized[0] - resized[1]).abs().mean() < 5e-3
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_settings_at_the_call_win(cls, picture):
+    processor = cls(size=8)
+    assert processor(picture, size={"height": 5, "width": 6}, return_tensors="pt")["pixel_values"].shape[2:] == (5, 6)
+    pixels = processor(picture, do_normalize=False, return_tensors="pt")["pixel_values"]
+    assert pixels.min() >= 0 and pixels.max() <= 1
+    with pytest.raises(ValueError, match="height"):
+        processor(picture, size={"shortest_edge": 8})
+
+
+@pytest.mark.parametrize("saved_by", CLASSES)
+@pytest.mark.parametrize("loaded_by", CLASSES)
+def test_each_backend_loads_what_the_other_saved(saved_by, loaded_by, tmp_path):
+    processor = saved_by(size=24, resize_before_rgb=True)
+    processor.save_pretrained(tmp_path)
+    loaded = loaded_by.from_pretrained(tmp_path)
+    assert loaded.to_dict() == processor.to_dict()
+    assert loaded.resize_before_rgb is True and dict(loaded.size) == {"height": 24, "width": 24}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_an_unreadable_file_is_named_with_its_reason(cls, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes((GOLDEN / FILES[0]).read_bytes()[:200])
+    with pytest.raises(ValueError, match="broken.png.*truncated"):
+        cls()([str(broken)])
+    with pytest.raises(ValueError, match="missing.png"):
+        cls()(str(tmp_path / "missing.png"))
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_postprocess_inverts_preprocessing(cls, picture):
+    processor = cls(size={"height": 12, "width": 20})
+    pixels = processor(picture, return_tensors="pt")["pixel_values"]
+    image = processor.postprocess(pixels)[0]
+    assert np.array_equal(np.asarray(image), np.asarray(picture))
+    array = processor.postprocess(pixels, output_type="np")
+    np.testing.assert_allclose(array[0], np.asarray(picture) / 255, atol=1e-6)
+    assert processor.postprocess(pixels * 10, output_type="pt").aminmax() == (0, 1)
+    with pytest.raises(ValueError, match="output_type"):
+        processor.postprocess(pixels, output_type="jpg")
+    with pytest.raises(ValueError, match="shape"):
+        processor.postprocess(pixels[0])

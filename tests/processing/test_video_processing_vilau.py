@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
+from vilau_hf.processing.video_processing_vilau import VilaUVideoProcessor
+
+
+SIZE = {"height": 8, "width": 8}
+
+
+@pytest.fixture
+def frames():
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)) for _ in range(4)]
+
+
+@pytest.fixture
+def video_file(tmp_path):
+    """Twelve plain frames, each lighter than the one before."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "grey.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for index in range(12):
+            array = np.full((32, 32, 3), 20 * index + 10, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_frames_get_the_pixels_of_the_image_processor(frames):
+    expected = VilaUImageProcessor(size=SIZE)(frames, return_tensors="pt")["pixel_values"]
+    array = np.stack([np.asarray(frame) for frame in frames])
+    tensor = torch.from_numpy(array).permute(0, 3, 1, 2)
+    processor = VilaUVideoProcessor(size=SIZE)
+    for video in (frames, [frames], [[frames]], array, [array], array[None], tensor, [tensor]):
+        pixels = processor(video, return_tensors="pt")["pixel_values_videos"]
+        assert pixels.shape == (1, 4, 3, 8, 8)
+        torch.testing.assert_close(pixels[0], expected, atol=1e-6, rtol=0)
+
+
+def test_frames_of_other_modes_become_rgb(frames):
+    grey = [frame.convert("L").convert("P") for frame in frames]
+    expected = VilaUImageProcessor(size=SIZE)(grey, return_tensors="pt")["pixel_values"]
+    pixels = VilaUVideoProcessor(size=SIZE)(grey, return_tensors="pt")["pixel_values_videos"][0]
+    torch.testing.assert_close(pixels, expected, atol=1e-6, rtol=0)
+
+
+def test_frames_as_image_files(frames, tmp_path):
+    names = []
+    for index, frame in enumerate(frames):
+        names.append(str(tmp_path / f"{index}.png"))
+        frame.save(names[-1])
+    processor = VilaUVideoProcessor(size=SIZE)
+    pixels = processor([[names, names]], return_tensors="pt")["pixel_values_videos"]
+    expected = processor(frames, return_tensors="pt")["pixel_values_videos"]
+    torch.testing.assert_close(pixels, expected.expand(2, -1, -1, -1, -1))
+
+
+def test_a_batch_of_two_videos(frames):
+    pixels = VilaUVideoProcessor(size=SIZE)([frames, frames[::-1]], return_tensors="pt")["pixel_values_videos"]
+    assert pixels.shape == (2, 4, 3, 8, 8)
+    assert torch.equal(pixels[0], pixels[1].flip(0))
+
+
+def test_given_frames_are_sampled_only_if_asked(frames):
+    array = np.stack([np.asarray(frame) for frame in frames * 4])
+    processor = VilaUVideoProcessor(size=SIZE)
+
+    def count(video, **kwargs):
+        return processor(video, return_tensors="pt", **kwargs)["pixel_values_videos"].shape[1]
+
+    assert count(array) == 16
+    assert count(array, do_sample_frames=False, num_frames=2) == 16
+    assert count(array, do_sample_frames=True) == 8
+    assert count(array, do_sample_frames=True, num_frames=3) == 3
+    metadata = [{"total_num_frames": 16, "fps": 4}]
+    assert count(array, do_sample_frames=True, fps=1, video_metadata=metadata) == 4
+    with pytest.raises(ValueError, match="fps"):
+        count(array, do_sample_frames=True, fps=1)
+    with pytest.raises(ValueError, match="exceeds"):
+        count(array, do_sample_frames=True, num_frames=17)
+    with pytest.raises(ValueError, match="Only one"):
+        count(array, do_sample_frames=True, num_frames=2, fps=1, video_metadata=metadata)
+
+
+def test_a_file_is_decoded_and_sampled_uniformly(video_file):
+    processor = VilaUVideoProcessor(size=SIZE, num_frames=4)
+    for name in (video_file, str(video_file), [[str(video_file)]]):
+        pixels = processor(name, return_tensors="pt")["pixel_values_videos"]
+        assert pixels.shape == (1, 4, 3, 8, 8)
+        grey = (pixels[0].mean((1, 2, 3)) + 1) * 127.5
+        expected = torch.tensor([20.0 * index + 10 for index in (0, 3, 6, 9)])
+        torch.testing.assert_close(grey, expected, atol=5, rtol=0)
+    everything = processor(str(video_file), do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
+    assert everything.shape[1] == 12
+
+
+def test_an_unreadable_file_is_named_with_its_reason(tmp_path, video_file):
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    processor = VilaUVideoProcessor(size=SIZE)
+    with pytest.raises(ValueError, match="broken.mp4.*Invalid data"):
+        processor(str(broken))
+    with pytest.raises(ValueError, match="missing.mp4"):
+        processor(str(tmp_path / "missing.mp4"))
+    with pytest.raises(ValueError, match="grey.mp4.*exceeds total_num_frames=12"):
+        processor(str(video_file), num_frames=13)
+
+
+def test_files_and_frames_in_one_batch_are_refused(video_file, frames):
+    with pytest.raises(ValueError, match="mixture"):
+        VilaUVideoProcessor(size=SIZE)([str(video_file), np.stack([np.asarray(frame) for frame in frames])])
+
+
+def test_save_and_load(tmp_path):
+    processor = VilaUVideoProcessor(size=SIZE, num_frames=3)
+    processor.save_pretrained(tmp_path)
+    loaded = VilaUVideoProcessor.from_pretrained(tmp_path)
+    assert loaded.to_dict() == processor.to_dict()
+    assert loaded.num_frames == 3 and loaded.do_sample_frames is None
