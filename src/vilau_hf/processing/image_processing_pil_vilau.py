@@ -17,9 +17,13 @@ class VilaUImageProcessorPilKwargs(ImagesKwargs, total=False):
     resize_before_rgb (`bool`, *optional*, defaults to `False`):
         Whether a PIL image is resized in its own mode (palette, alpha) and converted to RGB after that, as the
         original VILA-U did for understanding. By default it is converted first.
+    crop_to_square (`bool`, *optional*, defaults to `False`):
+        Whether a PIL image is first cut to a square, centred in width and from the top in height, as the original
+        VILA-U did with the images it learned to generate.
     """
 
     resize_before_rgb: bool | None
+    crop_to_square: bool | None
 
 
 def fetch_pictures(pictures: Any) -> Any:
@@ -53,8 +57,13 @@ def prepare_picture(
     resample: int | None,
     do_convert_rgb: bool,
     resize_before_rgb: bool = False,
+    crop_to_square: bool = False,
 ) -> Image.Image:
-    """Resizes a PIL image in PIL, which gives the pixels of the original VILA-U exactly, and converts it to RGB."""
+    """Crops, resizes and converts a PIL image in PIL, which gives the pixels of the original VILA-U exactly."""
+    if crop_to_square and image.width != image.height:
+        side = min(image.size)
+        left = (image.width - side) // 2
+        image = image.crop((left, 0, left + side, side))
     if do_convert_rgb and not resize_before_rgb and image.mode != "RGB":
         image = image.convert("RGB")
     if do_resize:
@@ -115,6 +124,7 @@ class VilaUImageProcessorPil(PilBackend):
     do_normalize = True
     do_convert_rgb = True
     resize_before_rgb = False
+    crop_to_square = False
     valid_kwargs = VilaUImageProcessorPilKwargs
 
     def __init__(self, **kwargs: Unpack[VilaUImageProcessorPilKwargs]):
@@ -127,7 +137,7 @@ class VilaUImageProcessorPil(PilBackend):
     def process_image(self, image, do_convert_rgb=None, **kwargs) -> np.ndarray:
         """Turns one image into an array `(C, H, W)`; a PIL image is resized and converted here."""
         if isinstance(image, Image.Image):
-            names = ("do_resize", "size", "resample", "resize_before_rgb")
+            names = ("do_resize", "size", "resample", "resize_before_rgb", "crop_to_square")
             image = prepare_picture(image, do_convert_rgb=do_convert_rgb, **{name: kwargs[name] for name in names})
             do_convert_rgb = False
         return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
