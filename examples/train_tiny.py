@@ -25,7 +25,7 @@ from vilau_hf import (
     VilaUVisionTowerForPreTraining,
     vilau_chat_template,
 )
-from vilau_hf.evaluation import evaluate_model, evaluate_tower
+from vilau_hf.evaluation import evaluate_model, evaluate_reconstruction, evaluate_tower
 from vilau_hf.training import (
     VilaUDataCollator,
     VilaUTrainer,
@@ -45,7 +45,7 @@ parser.add_argument("--work", type=Path, default=Path("tiny-runs"), help="folder
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
 parser.add_argument("--siglip-steps", type=int, default=1500)
 parser.add_argument("--tower-steps", type=int, default=1400)
-parser.add_argument("--language-steps", type=int, default=6000)
+parser.add_argument("--language-steps", type=int, default=4000)
 parser.add_argument("--samples", type=int, default=200, help="pictures and answers of the final score")
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
@@ -75,14 +75,16 @@ def trainer_arguments(cls, name, steps, batch_size, rate, **kwargs):
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
+        dataloader_num_workers=1,
+        disable_tqdm=True,
         use_cpu=True,
+        bf16=True,
         seed=args.seed,
         **kwargs,
     )
 
 
 # Tokenizer and processor: words of the captions and questions
-captions = drawn_shapes("train", num_samples=4000, image_size=IMAGE_SIZE, seed=args.seed).with_format(None)
 texts = []
 for record in drawn_shapes("train", num_samples=4000, image_size=IMAGE_SIZE, seed=args.seed):
     for message in record["messages"]:
@@ -196,7 +198,8 @@ trainer.train()
 log["tower"] = trainer.state.log_history
 tower.eval()
 log["tower_scores"] = evaluate_tower(tower, processor, caption_length=CAPTION_LENGTH, num_samples=args.samples)
-tower.save_pretrained(args.work / "tower-trained")
+log["tower_scores"].update(evaluate_reconstruction(tower.vision_tower, processor, args.samples))
+print(log["tower_scores"], round(time.time() - started), "s", flush=True)
 
 # Stage 2: language model, projector and depth transformer
 config = VilaUConfig(
@@ -244,7 +247,7 @@ samples = drawn_shapes(
 )
 trainer = VilaUTrainer(
     model=model,
-    args=trainer_arguments(VilaUTrainingArguments, "language", args.language_steps, 32, 1e-3),
+    args=trainer_arguments(VilaUTrainingArguments, "language", args.language_steps, 32, 1e-3, train_sampling_strategy="group_by_length"),
     train_dataset=samples,
     data_collator=VilaUDataCollator(processor, seed=args.seed),
 )
@@ -253,6 +256,7 @@ log["language"] = trainer.state.log_history
 
 # Save, and score what was saved
 model.generation_config.update(
+    allow_custom_entries=True,
     visual_guidance_scale=1.5,
     visual_temperature=1.0,
     visual_top_k=0,

@@ -1,6 +1,6 @@
 import pytest
 from PIL import Image
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
@@ -19,29 +19,35 @@ VISUAL_TOKENS = {
 }
 
 
-def build_tokenizer(**kwargs) -> PreTrainedTokenizerFast:
-    """One token for each word and each sign."""
-    special = ["<pad>", "<s>", "</s>", "<unk>", *VISUAL_TOKENS.values()]
-    words = [word for word, _ in pre_tokenizers.Whitespace().pre_tokenize_str(WORDS)]
-    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(special + words))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+def build_tokenizer(kind: str = "words", visual_tokens: dict = VISUAL_TOKENS) -> PreTrainedTokenizerFast:
+    """A tokenizer with one token for each word and each sign, or with pieces of words as GPT (bytes) or LLaMA have."""
+    special = ["<pad>", "<s>", "</s>", "<unk>", *visual_tokens.values()]
+    if kind == "words":
+        tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        trainer = trainers.WordLevelTrainer(special_tokens=special, show_progress=False)
+    else:
+        tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+        is_llama = kind == "llama"
+        tokenizer.pre_tokenizer = (pre_tokenizers.Metaspace if is_llama else pre_tokenizers.ByteLevel)()
+        tokenizer.decoder = (decoders.Metaspace if is_llama else decoders.ByteLevel)()
+        trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator([WORDS], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
         unk_token="<unk>",
-        extra_special_tokens=VISUAL_TOKENS,
-        **kwargs,
+        extra_special_tokens=visual_tokens,
     )
 
 
-def build_processor(num_visual_tokens: int = 4, size: int = 8, **kwargs) -> VilaUProcessor:
+def build_processor(num_visual_tokens: int = 4, size: int = 8, tokenizer: str = "words", **kwargs) -> VilaUProcessor:
     size = {"height": size, "width": size}
     return VilaUProcessor(
         VilaUImageProcessor(size=size),
-        build_tokenizer(),
+        build_tokenizer(tokenizer),
         VilaUVideoProcessor(size=size),
         num_visual_tokens=num_visual_tokens,
         **kwargs,

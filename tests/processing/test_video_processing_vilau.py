@@ -16,11 +16,11 @@ def frames():
     return [Image.fromarray(rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)) for _ in range(4)]
 
 
-@pytest.fixture
-def video_file(tmp_path):
+@pytest.fixture(params=["mp4", "mkv"])  # the second does not say how many frames it has
+def video_file(tmp_path, request):
     """Twelve plain frames, each lighter than the one before."""
     av = pytest.importorskip("av")
-    path = tmp_path / "grey.mp4"
+    path = tmp_path / f"grey.{request.param}"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=12)
         stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
@@ -58,6 +58,8 @@ def test_frames_as_image_files(frames, tmp_path):
     pixels = processor([[names, names]], return_tensors="pt")["pixel_values_videos"]
     expected = processor(frames, return_tensors="pt")["pixel_values_videos"]
     torch.testing.assert_close(pixels, expected.expand(2, -1, -1, -1, -1))
+    with pytest.raises(ValueError, match="list of images"):
+        processor([[names, names]], do_sample_frames=True, num_frames=2)
 
 
 def test_a_batch_of_two_videos(frames):
@@ -107,7 +109,7 @@ def test_an_unreadable_file_is_named_with_its_reason(tmp_path, video_file):
         processor(str(broken))
     with pytest.raises(ValueError, match="missing.mp4"):
         processor(str(tmp_path / "missing.mp4"))
-    with pytest.raises(ValueError, match="grey.mp4.*exceeds total_num_frames=12"):
+    with pytest.raises(ValueError, match="grey.*exceeds total_num_frames=12"):
         processor(str(video_file), num_frames=13)
 
 

@@ -233,7 +233,7 @@ class VilaUProcessor(ProcessorMixin):
         media = {"image": images or [[]] * len(conversations), "video": videos or [[]] * len(conversations)}
         if any(media["image"]):
             flat = [image for row in media["image"] for image in row]
-            pixels.update(self.image_processor(flat, return_tensors="pt", disable_grouping=False))
+            pixels.update(self.image_processor(flat, return_tensors="pt"))
         if any(media["video"]):
             processed = self.video_processor([v for row in media["video"] for v in row])["pixel_values_videos"]
             frames = sorted({len(video) for video in processed})

@@ -2,6 +2,7 @@
 """Video processor of VILA-U."""
 
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,7 @@ class VilaUVideoProcessor(BaseVideoProcessor):
     def preprocess(self, videos, **kwargs: Unpack[VideosKwargs]):
         """Maps one video or a (nested) list of videos to `pixel_values_videos` of shape `(V, F, 3, S, S)`."""
         videos = make_batched_videos(_plain_videos(videos))
+        are_frames_files = any(isinstance(video, list) for video in videos)
         videos = [
             np.stack([np.asarray(frame) for frame in fetch_pictures(video)]) if isinstance(video, list) else video
             for video in videos
@@ -70,6 +72,10 @@ class VilaUVideoProcessor(BaseVideoProcessor):
             raise ValueError("`videos` must be either all files or all frames, got a mixture.")
         if kwargs.get("do_sample_frames") is None:
             kwargs["do_sample_frames"] = any(is_file) if self.do_sample_frames is None else self.do_sample_frames
+        if are_frames_files and kwargs["do_sample_frames"]:
+            raise ValueError(
+                "Sampling frames from a list of images is not supported! Set `do_sample_frames=False` or leave it out."
+            )
         if kwargs.get("fps") is not None:
             kwargs.setdefault("num_frames", None)
         return super().preprocess(videos, **kwargs)
@@ -91,12 +97,21 @@ class VilaUVideoProcessor(BaseVideoProcessor):
     def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
         """Decodes video files with torchcodec if it is usable, otherwise with PyAV."""
         if isinstance(video_url_or_urls, list):
-            return list(
-                zip(*[self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls], strict=True)
-            )
+            fetched = [self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls]
+            return list(zip(*fetched, strict=True))
         backend = "torchcodec" if is_torchcodec_usable(decode="video") else "pyav"
+        choose = sample_indices_fn or default_sample_indices_fn
+
+        def choose_or_all(metadata, **kwargs):
+            return choose(metadata=metadata, **kwargs) if metadata.total_num_frames else range(sys.maxsize)
+
         try:
-            return load_video(video_url_or_urls, backend=backend, sample_indices_fn=sample_indices_fn)
+            video, metadata = load_video(video_url_or_urls, backend=backend, sample_indices_fn=choose_or_all)
+            if not metadata.total_num_frames:  # Matroska and WebM do not say how many they have: choose from all
+                metadata.total_num_frames = len(video)
+                metadata.frames_indices = choose(metadata=metadata)
+                video = video[metadata.frames_indices]
+            return video, metadata
         except ImportError:
             raise
         except Exception as error:  # every decoder has errors of its own

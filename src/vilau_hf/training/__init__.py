@@ -1,6 +1,7 @@
 """Data, collators and trainers of both stages."""
 
 from .data import VilaUDataCollator
+from .data_vision_tower import VisionTowerDataCollator
 from .drawn_shapes import drawn_shapes
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
 from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArguments
@@ -10,6 +11,7 @@ __all__ = [
     "VilaUDataCollator",
     "VilaUTrainer",
     "VilaUTrainingArguments",
+    "VisionTowerDataCollator",
     "VisionTowerTrainer",
     "VisionTowerTrainingArguments",
     "drawn_shapes",

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 
 import torch
+from datasets import Dataset
 from transformers import Trainer, TrainingArguments
 
 from .loss_logging import LossPartsTrainer, parameter_groups
+from .sampler import LengthGroupedBatchSampler
 
 
 # part of the model -> prefixes of its parameter names
@@ -56,6 +58,20 @@ class VilaUTrainer(LossPartsTrainer):
                     if name.startswith(prefixes):
                         parameter.requires_grad_(False)
         super().__init__(model=model, args=args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        name = self.args.length_column_name
+        if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, Dataset):
+            return super()._get_train_sampler(train_dataset)
+        if name not in dataset.column_names:
+            raise ValueError(
+                f"`length_column_name` ({name!r}) must be a column of `train_dataset`, which has "
+                f"{', '.join(dataset.column_names)}."
+            )
+        lengths = dataset.with_format(None)[name]  # without the transform that draws or loads the media
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedBatchSampler(list(lengths), self.args.train_batch_size, seed)
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Text labels and visual tokens to predict in the whole optimizer step: `(2,)`."""

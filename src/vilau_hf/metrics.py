@@ -1,0 +1,186 @@
+"""Metrics: a rule-based reader of drawn shapes, picture quality, use of the codebook, exact match."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+from .training.drawn_shapes import BACKGROUNDS, COLORS, DIRECTIONS, PLACES, SHAPES, SIZES, shape_distance
+
+
+# a shape counts as recognised if its template and the picture overlap by this share
+_LEAST_OVERLAP = 0.7
+_LEAST_TRAVEL = 0.1  # of the side, between the first and the last frame
+_RADIUS_SCALES = (0.92, 1.0, 1.08)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the oracle reads off a picture; `None` where it cannot tell. `center` is in shares of the side."""
+
+    color: str | None
+    shape: str | None
+    size: str | None
+    place: str | None
+    background: str | None
+    center: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class MotionReading:
+    """What the oracle reads off a video: the motion, and what most frames agree on."""
+
+    direction: str | None
+    color: str | None
+    shape: str | None
+
+
+def _nearest(values: torch.Tensor, table: dict) -> torch.Tensor:
+    return torch.cdist(values, torch.tensor(list(table.values()), dtype=torch.float32)).argmin(-1)
+
+
+def _templates(radii: torch.Tensor, centers: torch.Tensor, shape: str, side: int) -> torch.Tensor:
+    """Smoothed covers `(N, R, side, side)` of a shape of `radii` `(N, R)` at `centers` `(N, 2)`, all in pixels."""
+    grid = torch.arange(side) + 0.5
+    x = (grid[None, :] - centers[:, :1])[:, None, None, :]
+    y = (grid[None, :] - centers[:, 1:])[:, None, :, None]
+    return _smooth((0.5 - shape_distance(shape, x, y, radii[..., None, None])).clamp(0, 1))
+
+
+def _smooth(planes: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(planes, 3, stride=1, padding=1)
+
+
+def _unit_area(shape: str) -> float:
+    """Area of a shape of radius 1."""
+    grid = torch.linspace(-1.5, 1.5, 601)
+    inside = shape_distance(shape, grid[None, :], grid[:, None], torch.tensor(1.0)) < 0
+    return inside.float().mean().item() * 9
+
+
+_UNIT_AREAS = {shape: _unit_area(shape) for shape in SHAPES}
+
+
+def read_drawing(pixels: torch.Tensor) -> list[Reading]:
+    """
+    Reads drawings by rule: background from the border, the shape's colour from its core, the shape from the overlap
+    with templates of the same area and centroid.
+
+    Args:
+        pixels (`torch.Tensor` of shape `(N, 3, S, S)`): uint8.
+
+    Returns:
+        One [`Reading`] a picture. Colour, shape, size and place are `None` where no single known shape stands out.
+
+    Raises:
+        ValueError: for another shape or dtype.
+    """
+    if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3] or pixels.dtype != torch.uint8:
+        raise ValueError(f"`pixels` must be uint8 of shape (N, 3, S, S), got {pixels.dtype} {tuple(pixels.shape)}.")
+    pixels, side = pixels.float(), pixels.shape[-1]
+    border = torch.cat([pixels[:, :, 0], pixels[:, :, -1], pixels[:, :, :, 0], pixels[:, :, :, -1]], -1)
+    ground = border.median(-1).values  # (N, 3)
+    backgrounds = _nearest(ground, BACKGROUNDS)
+
+    contrast = _smooth((pixels - ground[..., None, None])).norm(dim=1)  # (N, S, S)
+    core = contrast >= 0.85 * contrast.flatten(1).quantile(0.99, dim=-1)[:, None, None]
+    color = (pixels * core[:, None]).sum((-1, -2)) / core.sum((-1, -2))[:, None]
+    colors = _nearest(color, COLORS)
+    heading = color - ground
+    strength = heading.square().sum(-1).clamp(min=1)
+    cover = ((pixels - ground[..., None, None]) * heading[..., None, None]).sum(1) / strength[:, None, None]
+    cover = _smooth(cover.clamp(-0.5, 1.5)[:, None])[:, 0].clamp(0, 1)  # (N, S, S)
+
+    mask = (cover > 0.5).float()
+    area = mask.sum((-1, -2))
+    visible = (area > 0.015 * side**2) & (strength.sqrt() > 40)
+    grid = torch.arange(side) + 0.5
+    weight = mask / area.clamp(min=1)[:, None, None]
+    centers = torch.stack([(weight * grid).sum((-1, -2)), (weight * grid[:, None]).sum((-1, -2))], -1)  # (N, 2)
+    overlaps, radii = [], []
+    for shape in SHAPES:
+        radius = (area / _UNIT_AREAS[shape]).sqrt()[:, None] * torch.tensor(_RADIUS_SCALES)  # (N, R)
+        template = _templates(radius, centers, shape, side)
+        both = torch.minimum(template, cover[:, None]).sum((-1, -2))
+        overlaps.append(both / torch.maximum(template, cover[:, None]).sum((-1, -2)).clamp(min=1e-6))
+        radii.append(radius)
+    overlaps, radii = torch.cat(overlaps, -1), torch.cat(radii, -1) / side  # (N, shapes * R)
+    best, index = overlaps.max(-1)
+    radius = radii.gather(-1, index[:, None])
+    places = _nearest(centers / side, PLACES)
+    sizes = (radius - torch.tensor(list(SIZES.values()))).abs().argmin(-1)
+    readings = []
+    for n in range(len(pixels)):
+        known = bool(visible[n]) and best[n].item() >= _LEAST_OVERLAP
+        readings.append(
+            Reading(
+                color=list(COLORS)[colors[n]] if visible[n] else None,
+                shape=SHAPES[index[n] // len(_RADIUS_SCALES)] if known else None,
+                size=list(SIZES)[sizes[n]] if known else None,
+                place=list(PLACES)[places[n]] if known else None,
+                background=list(BACKGROUNDS)[backgrounds[n]],
+                center=tuple((centers[n] / side).tolist()) if visible[n] else None,
+            )
+        )
+    return readings
+
+
+def read_motion(frames: torch.Tensor) -> list[MotionReading]:
+    """
+    Reads the motion of the shape in each video.
+
+    Args:
+        frames (`torch.Tensor` of shape `(N, F, 3, S, S)`): uint8.
+    """
+    if frames.ndim != 5:
+        raise ValueError(f"`frames` must have shape (N, F, 3, S, S), got {tuple(frames.shape)}.")
+    results = []
+    for video in frames:
+        readings = read_drawing(video)
+        first, last = readings[0].center, readings[-1].center
+        direction = None
+        if first is not None and last is not None:
+            travel = torch.tensor(last) - torch.tensor(first)
+            if travel.abs().max() >= _LEAST_TRAVEL:
+                headings = torch.tensor(list(DIRECTIONS.values()), dtype=torch.float32)
+                direction = list(DIRECTIONS)[(headings @ travel).argmax()]
+        results.append(
+            MotionReading(direction, _majority(r.color for r in readings), _majority(r.shape for r in readings))
+        )
+    return results
+
+
+def _majority(words) -> str | None:
+    """The word that more than half of `words` are."""
+    words = list(words)
+    return next((word for word in words if 2 * words.count(word) > len(words)), None)
+
+
+def psnr(prediction: torch.Tensor, target: torch.Tensor, data_range: float) -> float:
+    """Peak signal-to-noise ratio in dB: `10 log10(data_range^2 / MSE)`, the MSE over all elements."""
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"`prediction` and `target` must have one shape, got {tuple(prediction.shape)}, {tuple(target.shape)}."
+        )
+    error = (prediction.float() - target.float()).square().mean()
+    return (10 * torch.log10(data_range**2 / error)).item()
+
+
+def codebook_usage(codes: torch.Tensor, codebook_size: int) -> float:
+    """Share of the `codebook_size` codes that occur in `codes`, integers of any shape."""
+    return codes.unique().numel() / codebook_size
+
+
+def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> float:
+    """`exp` of the entropy of the codes' frequencies: 1 if one code is used, `codebook_size` if all are used alike."""
+    share = torch.bincount(codes.flatten(), minlength=codebook_size).float() / codes.numel()
+    return torch.special.entr(share).sum().exp().item()
+
+
+def exact_match(predictions: list[str], references: list[str]) -> float:
+    """Share of predictions equal to their reference, surrounding space aside."""
+    if len(predictions) != len(references):
+        raise ValueError(
+            f"`predictions` and `references` must have one length, got {len(predictions)} and {len(references)}."
+        )
+    return sum(a.strip() == b.strip() for a, b in zip(predictions, references, strict=True)) / len(references)
