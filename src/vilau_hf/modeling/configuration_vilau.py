@@ -114,9 +114,9 @@ class VilaUVisionConfig(PreTrainedConfig):
                 "`encoder_config.num_hidden_layers` must be at least 2 (the second-to-last layer gives the features), "
                 f"got {self.encoder_config.num_hidden_layers}."
             )
-        if self.encoder_config.image_size % self.encoder_config.patch_size:
+        if self.encoder_config.image_size < self.encoder_config.patch_size:
             raise ValueError(
-                f"`encoder_config.image_size` ({self.encoder_config.image_size}) must be a multiple of "
+                f"`encoder_config.image_size` ({self.encoder_config.image_size}) must be at least "
                 f"`encoder_config.patch_size` ({self.encoder_config.patch_size})."
             )
 

@@ -1,0 +1,26 @@
+"""Configurations of the published models as YAML files."""
+
+from pathlib import Path
+
+import yaml
+
+from ..modeling import VilaUConfig
+
+
+FOLDER = Path(__file__).parent
+
+
+def load_recipe(name: str) -> VilaUConfig:
+    """
+    The configuration of a recipe.
+
+    Args:
+        name (`str`): `"vilau-7b-256"` or `"vilau-7b-384"`, the files of this folder.
+
+    Raises:
+        ValueError: if there is no such recipe.
+    """
+    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    if name not in names:
+        raise ValueError(f"`name` must be one of {', '.join(names)}, got {name!r}.")
+    return VilaUConfig(**yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))
