@@ -107,7 +107,10 @@ special = ["<pad>", "<s>", "</s>", "<unk>", *visual.values()]
 words.train_from_iterator(
     [*texts, "USER: ASSISTANT:"] * 2,
     trainers.BpeTrainer(
-        vocab_size=640, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=640,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     ),
 )
 tokenizer = PreTrainedTokenizerFast(
@@ -247,7 +250,9 @@ samples = drawn_shapes(
 )
 trainer = VilaUTrainer(
     model=model,
-    args=trainer_arguments(VilaUTrainingArguments, "language", args.language_steps, 32, 1e-3, train_sampling_strategy="group_by_length"),
+    args=trainer_arguments(
+        VilaUTrainingArguments, "language", args.language_steps, 32, 1e-3, train_sampling_strategy="group_by_length"
+    ),
     train_dataset=samples,
     data_collator=VilaUDataCollator(processor, seed=args.seed),
 )
@@ -267,10 +272,12 @@ model.generation_config.update(
 )
 model.save_pretrained(args.out)
 processor.save_pretrained(args.out)
-tower.to(torch.bfloat16)
+tower.save_pretrained(args.work / "tower-trained")  # shipped at half the size; the codebook stays in float32
+tower = VilaUVisionTowerForPreTraining.from_pretrained(args.work / "tower-trained", dtype=torch.bfloat16)
 tower.save_pretrained(args.out / "tower")
 log["training_seconds"] = round(time.time() - started)
 model.eval()
-log["scores"] = evaluate_model(model, processor, num_samples=args.samples, num_videos=args.samples // 4, seed=0)
+model_scores = evaluate_model(model, processor, num_samples=args.samples, num_videos=max(1, args.samples // 4))
+log["scores"] = {**log.pop("tower_scores"), **model_scores}
 (args.out / "training_log.json").write_text(json.dumps(log, indent=1))
-print(json.dumps({"training_seconds": log["training_seconds"], **log["tower_scores"], **log["scores"]}, indent=1))
+print(json.dumps({"training_seconds": log["training_seconds"], **log["scores"]}, indent=1))

@@ -78,9 +78,7 @@ def vision_config():
 
 @pytest.fixture
 def config():
-    return VilaUConfig(
-        vision_config=VISION, depth_config=DEPTH, text_config=TEXT, initializer_range=0.2, **TOKEN_IDS
-    )
+    return VilaUConfig(vision_config=VISION, depth_config=DEPTH, text_config=TEXT, initializer_range=0.2, **TOKEN_IDS)
 
 
 @pytest.fixture

@@ -28,7 +28,10 @@ def _batches(items: list, size: int, description: str) -> Iterator[list]:
 
 def _evenly(items: list, count: int) -> list:
     """`count` of `items`, as evenly spread and as often repeated as possible."""
-    return [items[index * len(items) // count] if count < len(items) else items[index % len(items)] for index in range(count)]
+    return [
+        items[index * len(items) // count] if count < len(items) else items[index % len(items)]
+        for index in range(count)
+    ]
 
 
 @torch.no_grad()
@@ -77,7 +80,9 @@ def evaluate_pictures(pixels: torch.Tensor, targets: list[Drawing]) -> dict[str,
 def evaluate_reconstruction(tower, processor, num_samples: int = 200, seed: int = 0) -> dict[str, float]:
     """PSNR, use of the codebook, and what the oracle still reads off reconstructions of held-out drawings."""
     records = drawn_shapes("test", num_samples, tower.config.image_size, tasks={"text_to_image": 1}, seed=seed)[:]
-    pixels = processor.image_processor([images[0] for images in records["images"]], return_tensors="pt")["pixel_values"]
+    pixels = processor.image_processor([images[0] for images in records["images"]], return_tensors="pt")[
+        "pixel_values"
+    ]
     codes = tower.encode(pixels.to(tower.device)).codes
     reconstruction = to_uint8(tower.decode(codes)).cpu()
     targets = [Drawing(**drawing) for drawing in records["drawing"]]
@@ -106,10 +111,10 @@ def evaluate_tower(tower, processor, caption_length: int, num_samples: int = 200
         ]
         ids = tokenize_captions(processor.tokenizer, captions, caption_length).to(tower.device)
         embeddings.append(torch.nn.functional.normalize(tower.get_text_features(ids).float(), dim=-1).mean(0))
-    records = drawn_shapes(
-        "test", num_samples, tower.config.image_size, tasks={"text_to_image": 1}, seed=seed
-    )[:]
-    pixels = processor.image_processor([images[0] for images in records["images"]], return_tensors="pt")["pixel_values"]
+    records = drawn_shapes("test", num_samples, tower.config.image_size, tasks={"text_to_image": 1}, seed=seed)[:]
+    pixels = processor.image_processor([images[0] for images in records["images"]], return_tensors="pt")[
+        "pixel_values"
+    ]
     images = tower.get_image_features(pixels.to(tower.device)).float()
     chosen = (images @ torch.nn.functional.normalize(torch.stack(embeddings), dim=-1).T).argmax(-1)
     right = [

@@ -82,7 +82,7 @@ def read_drawing(pixels: torch.Tensor) -> list[Reading]:
     ground = border.median(-1).values  # (N, 3)
     backgrounds = _nearest(ground, BACKGROUNDS)
 
-    contrast = _smooth((pixels - ground[..., None, None])).norm(dim=1)  # (N, S, S)
+    contrast = _smooth(pixels - ground[..., None, None]).norm(dim=1)  # (N, S, S)
     core = contrast >= 0.85 * contrast.flatten(1).quantile(0.99, dim=-1)[:, None, None]
     color = (pixels * core[:, None]).sum((-1, -2)) / core.sum((-1, -2))[:, None]
     colors = _nearest(color, COLORS)

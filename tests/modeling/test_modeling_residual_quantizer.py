@@ -16,7 +16,9 @@ def quantizer(request):
 
 def codebook_of(quantizer, depth):
     size = quantizer.codebook_size
-    return quantizer.codebook.weight if quantizer.num_codebooks == 1 else quantizer.codebook.weight[depth * size :][:size]
+    return (
+        quantizer.codebook.weight if quantizer.num_codebooks == 1 else quantizer.codebook.weight[depth * size :][:size]
+    )
 
 
 def test_codes_are_the_nearest_embeddings_of_what_is_left(quantizer):

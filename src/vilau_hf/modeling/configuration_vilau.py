@@ -212,7 +212,12 @@ class VilaUConfig(PreTrainedConfig):
         "text_config": SubConfigSpec(
             config_class=AutoConfig,
             model_type="llama",
-            init_kwargs={"vocab_size": 32004, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "pad_token_id": 0},
+            init_kwargs={
+                "vocab_size": 32004,
+                "max_position_embeddings": 4096,
+                "rms_norm_eps": 1e-5,
+                "pad_token_id": 0,
+            },
         ),
     }
 
@@ -241,7 +246,12 @@ class VilaUConfig(PreTrainedConfig):
             ("depth_config.code_depth", depth.code_depth, "vision_config.code_depth", vision.code_depth),
             ("depth_config.codebook_size", depth.codebook_size, "vision_config.codebook_size", vision.codebook_size),
             ("depth_config.code_dim", depth.code_dim, "vision_config.encoder_config.hidden_size", vision.hidden_size),
-            ("depth_config.backbone_hidden_size", depth.backbone_hidden_size, "text_config.hidden_size", text.hidden_size),
+            (
+                "depth_config.backbone_hidden_size",
+                depth.backbone_hidden_size,
+                "text_config.hidden_size",
+                text.hidden_size,
+            ),
         ):
             if a != b:
                 raise ValueError(f"`{first}` ({a}) must equal `{second}` ({b}).")

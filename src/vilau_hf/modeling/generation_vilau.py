@@ -242,7 +242,7 @@ class VilaUGenerationMixin:
             return input_ids, mask
         if open_rows:
             raise ValueError(
-                f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker (id {start}): either all or none."
+                f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none must."
             )
         column = input_ids[:, :1]
         return torch.cat([input_ids, torch.full_like(column, start)], 1), torch.cat(

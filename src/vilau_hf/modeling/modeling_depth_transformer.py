@@ -55,7 +55,9 @@ class VilaUDepthAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_states, attention_mask=None, cache: VilaUDepthCache | None = None, depth: int = 0, **kwargs):
+    def forward(
+        self, hidden_states, attention_mask=None, cache: VilaUDepthCache | None = None, depth: int = 0, **kwargs
+    ):
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query = self.query(hidden_states).view(shape).transpose(1, 2)  # (M, heads, T, head_dim)
         key = self.key(hidden_states).view(shape).transpose(1, 2)

@@ -44,6 +44,15 @@ class VilaUResidualQuantizer(nn.Module):
         if codes.is_floating_point() or codes.dtype == torch.bool:
             raise ValueError(f"`codes` must be integers, got {codes.dtype}.")
 
+    def check_range(self, codes: torch.Tensor):
+        """
+        Raises a `ValueError` if `codes` of any shape are not all in `[0, codebook_size)`. It waits for the device:
+        for codes that come from outside, not for those of a decoding loop.
+        """
+        if codes.numel() and not (0 <= codes.min() and codes.max() < self.codebook_size):
+            low, high = codes.min().item(), codes.max().item()
+            raise ValueError(f"`codes` must be in [0, {self.codebook_size}), got values from {low} to {high}.")
+
     def _nearest(self, residual: torch.Tensor, depth: int) -> torch.Tensor:
         """Rows of the codebook nearest to `residual` of shape `(M, C)`: int64 `(M,)`."""
         begin = self._offset(depth)

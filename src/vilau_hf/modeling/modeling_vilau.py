@@ -157,7 +157,7 @@ class VilaUModel(VilaUPreTrainedModel):
             return self._place(grid, is_image | is_video, codes, "codes")
         if pixel_values is None and pixel_values_videos is None:
             raise ValueError(
-                f"the prompt holds {int((is_image | is_video).sum())} visual placeholders, but none of `pixel_values`, "
+                f"the prompt holds {int((is_image | is_video).sum())} placeholders, but none of `pixel_values`, "
                 "`pixel_values_videos` and `codes` is given."
             )
         for mask, pixels, name in (
@@ -180,18 +180,14 @@ class VilaUModel(VilaUPreTrainedModel):
                 f"`codes` must be integers of shape (N, {expected[0]}, {expected[1]}), got {codes.dtype} of shape "
                 f"{tuple(codes.shape)}."
             )
-        if codes.numel() and not (0 <= codes.min() and codes.max() < vision.codebook_size):
-            raise ValueError(
-                f"`codes` must be in [0, {vision.codebook_size}), got values from {codes.min().item()} to "
-                f"{codes.max().item()}."
-            )
+        self.vision_tower.quantizer.check_range(codes)
 
     def _place(self, grid, mask, codes, name):
         num_placeholders, num_tokens = int(mask.sum()), codes.shape[0] * codes.shape[1]
         if num_placeholders != num_tokens:
             raise ValueError(
-                f"`{name}` give {num_tokens} visual tokens ({codes.shape[0]} images or frames of {codes.shape[1]}), but "
-                f"the prompt holds {num_placeholders} placeholders."
+                f"`{name}` give {num_tokens} visual tokens ({codes.shape[0]} images or frames of {codes.shape[1]}), "
+                f"but the prompt holds {num_placeholders} placeholders."
             )
         return grid.masked_scatter(mask[..., None], codes.to(grid.device, grid.dtype))
 
@@ -402,7 +398,7 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         return result
 
     def _losses(self, hidden_states, labels, visual_codes, num_text_items, num_visual_items, output_code_logits):
-        """Cross-entropy over text (VILA-U, eq. 5) and over the codes at all depths (eq. 7); position t predicts t + 1."""
+        """Cross-entropy over text (VILA-U, eq. 5) and over the codes at all depths (eq. 7); t predicts t + 1."""
         targets, hidden_states = labels[:, 1:], hidden_states[:, :-1]
         is_visual = (targets == self.config.image_token_id) | (targets == self.config.video_token_id)
         is_text = (targets != -100) & ~is_visual

@@ -138,7 +138,8 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
     >>> from vilau_hf import VilaUVisionConfig, VilaUVisionTower
 
     >>> encoder = SiglipVisionConfig(
-    ...     hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=16, patch_size=4
+    ...     hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+    ...     image_size=16, patch_size=4,
     ... )
     >>> config = VilaUVisionConfig(
     ...     encoder_config=encoder, codebook_size=8, latent_channels=8, block_out_channels=[8, 8, 8], norm_num_groups=4
@@ -169,7 +170,9 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
     def _check_pixels(self, pixel_values: torch.Tensor):
         side = self.config.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
-            raise ValueError(f"`pixel_values` must have shape (N, 3, {side}, {side}), got {tuple(pixel_values.shape)}.")
+            raise ValueError(
+                f"`pixel_values` must have shape (N, 3, {side}, {side}), got {tuple(pixel_values.shape)}."
+            )
 
     def get_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
         """Features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
@@ -199,11 +202,7 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
         """
         quantized = quantized_or_codes
         if not quantized.is_floating_point():
-            if quantized.numel() and not (0 <= quantized.min() and quantized.max() < self.config.codebook_size):
-                raise ValueError(
-                    f"`codes` must be in [0, {self.config.codebook_size}), got values from {quantized.min().item()} to "
-                    f"{quantized.max().item()}."
-                )
+            self.quantizer.check_range(quantized)
             quantized = self.quantizer.decode(quantized)
         grid = self.config.grid_size
         if quantized.ndim != 3 or quantized.shape[1:] != (grid * grid, self.config.hidden_size):
@@ -262,7 +261,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
 
         Args:
             siglip ([`SiglipModel`]): the trained model.
-            freeze_text (`bool`, *optional*, defaults to `True`): the recipe of the paper: the text encoder stays as it is.
+            freeze_text (`bool`, *optional*, defaults to `True`): as in the paper, the text encoder stays as it is.
             config_kwargs: further fields of [`VilaUVisionConfig`], for example `codebook_size`.
         """
         config = cls.config_class(

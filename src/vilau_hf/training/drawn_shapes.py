@@ -140,7 +140,12 @@ def shape_distance(shape: str, x: torch.Tensor, y: torch.Tensor, radius: torch.T
 
 
 def render(
-    shapes: list[str], colors: torch.Tensor, backgrounds: torch.Tensor, centers: torch.Tensor, radii: torch.Tensor, side: int
+    shapes: list[str],
+    colors: torch.Tensor,
+    backgrounds: torch.Tensor,
+    centers: torch.Tensor,
+    radii: torch.Tensor,
+    side: int,
 ) -> torch.Tensor:
     """
     Pictures of single shapes with smooth edges.
@@ -270,7 +275,9 @@ def drawn_shapes(
 
     def read(batch):
         records = [
-            _record(pools["video" if "video" in task else "image"][item], task, question, jitter, image_size, num_frames)
+            _record(
+                pools["video" if "video" in task else "image"][item], task, question, jitter, image_size, num_frames
+            )
             for task, item, question, jitter in zip(
                 batch["task"], batch["item"], batch["question"], batch["jitter"], strict=True
             )

@@ -1,0 +1,42 @@
+"""Each example runs as its first lines say."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, *arguments, cwd):
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def test_generate_image_writes_a_picture(tmp_path):
+    run("generate_image.py", "a large green circle on the left on a black background", cwd=tmp_path)
+    assert Image.open(tmp_path / "picture.png").size == (256, 256)
+
+
+def test_generate_video_writes_a_gif_that_moves(tmp_path):
+    run("generate_video.py", cwd=tmp_path)
+    video = Image.open(tmp_path / "video.gif")
+    assert video.n_frames == 4
+
+
+def test_describe_image_answers(tmp_path):
+    assert run("describe_image.py", "--question", "what color is the shape?", cwd=tmp_path).strip() == "blue"
+
+
+@pytest.mark.slow
+def test_train_tiny_trains_saves_and_scores_every_part(tmp_path):
+    run("train_tiny.py", "--steps", "0.003", "--samples", "8", "--out", "tiny", cwd=tmp_path)
+    log = json.loads((tmp_path / "tiny" / "training_log.json").read_text())
+    assert {"siglip", "tower", "language", "scores"} <= set(log)
+    assert {"visual_loss", "text_loss"} <= set(log["language"][0])
+    out = run("generate_image.py", "--model", "tiny", cwd=tmp_path)
+    assert "picture.png" in out

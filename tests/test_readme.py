@@ -1,0 +1,39 @@
+"""Every Python block of the README and the model card runs, in order, as a reader would run it."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["README.md", "model_card.md"])
+def test_python_blocks_run(name, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
+    assert blocks
+    subprocess.run([sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, check=True)
+    if name == "README.md":
+        assert (tmp_path / "picture.png").stat().st_size > 0
+
+
+def test_make_targets_of_the_first_screen_exist():
+    targets = re.findall(r"^make (\w+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert targets == ["demo", "test"]
+    makefile = (ROOT / "Makefile").read_text()
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_every_number_of_the_score_table_is_in_the_training_log():
+    import json
+
+    scores = json.loads((ROOT / "src/vilau_hf/checkpoints/tiny/training_log.json").read_text())["scores"]
+    for name in ("README.md", "model_card.md"):
+        rows = re.findall(r"^\| .* \| `(\w+)` \| ([\d.]+)( %| dB) \|", (ROOT / name).read_text(), flags=re.MULTILINE)
+        assert len(rows) >= 6
+        for key, value, unit in rows:
+            assert float(value) == pytest.approx(scores[key] * (100 if unit == " %" else 1), abs=0.051), key
