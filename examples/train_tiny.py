@@ -45,6 +45,7 @@ parser.add_argument("--work", type=Path, default=Path("tiny-runs"), help="folder
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
 parser.add_argument("--siglip-steps", type=int, default=1500)
 parser.add_argument("--tower-steps", type=int, default=1400)
+parser.add_argument("--alignment-steps", type=int, default=1000)
 parser.add_argument("--language-steps", type=int, default=4000)
 parser.add_argument("--samples", type=int, default=200, help="pictures and answers of the final score")
 parser.add_argument("--seed", type=int, default=0)
@@ -162,7 +163,12 @@ with torch.no_grad():  # word meanings stand out from the start: the library's o
     siglip.logit_scale.fill_(math.log(10))
     siglip.logit_bias.fill_(-4)
 pictures = drawn_shapes(
-    "train", num_samples=100_000, image_size=IMAGE_SIZE, tasks={"text_to_image": 1}, seed=args.seed
+    "train",
+    num_samples=100_000,
+    image_size=IMAGE_SIZE,
+    tasks={"text_to_image": 1},
+    seed=args.seed,
+    short_captions=0.5,
 )
 tower_collator = VisionTowerDataCollator(processor.image_processor, tokenizer, CAPTION_LENGTH)
 trainer = VisionTowerTrainer(
@@ -199,6 +205,28 @@ trainer = VisionTowerTrainer(
 )
 trainer.train()
 log["tower"] = trainer.state.log_history
+
+# Stage 1, last part: the text encoder follows what the codes have come to mean, the codes stay
+tower.config.reconstruction_loss_weight = 0.0
+trainer = VisionTowerTrainer(
+    model=tower,
+    args=trainer_arguments(
+        VisionTowerTrainingArguments,
+        "alignment",
+        args.alignment_steps,
+        96,
+        1e-3,
+        logit_learning_rate=1e-2,
+        tune_encoder=False,
+        tune_codebook=False,
+        tune_text_model=True,
+    ),
+    train_dataset=pictures,
+    data_collator=tower_collator,
+)
+trainer.train()
+tower.config.reconstruction_loss_weight = 1.0
+log["alignment"] = trainer.state.log_history
 tower.eval()
 log["tower_scores"] = evaluate_tower(tower, processor, caption_length=CAPTION_LENGTH, num_samples=args.samples)
 log["tower_scores"].update(evaluate_reconstruction(tower.vision_tower, processor, args.samples))
@@ -234,6 +262,7 @@ config = VilaUConfig(
     initializer_range=0.04,
     **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in visual.items()},
 )
+set_seed(args.seed)
 model = VilaUForConditionalGeneration(config)
 model.model.vision_tower.load_state_dict(tower.vision_tower.state_dict())
 with torch.no_grad():  # code embeddings reach the new layers at unit scale

@@ -33,6 +33,7 @@ class VilaUResidualQuantizer(nn.Module):
         self.register_buffer("cluster_size", torch.zeros(rows, dtype=torch.float32))
         self.register_buffer("cluster_sum", torch.zeros(rows, config.hidden_size, dtype=torch.float32))
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        self.tune_codebook = True  # whether forward passes in training mode move the codebook
         self._known_initialized = False  # spares a device wait per training step once the buffer was seen to be set
 
     def _offset(self, depth: int) -> int:
@@ -104,7 +105,8 @@ class VilaUResidualQuantizer(nn.Module):
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.LongTensor, torch.Tensor]:
         """
-        Quantizes `features` of shape `(N, L, C)`; in training mode the codebook takes one EMA step.
+        Quantizes `features` of shape `(N, L, C)`; in training mode the codebook takes one EMA step, unless
+        `tune_codebook` is off.
 
         Returns:
             The quantized features `(N, L, C)` with a straight-through gradient, the codes `(N, L, D)` and the
@@ -113,7 +115,8 @@ class VilaUResidualQuantizer(nn.Module):
         """
         with torch.autocast(features.device.type, enabled=False):
             flat = features.reshape(-1, features.shape[-1]).float()  # (M, C)
-            if self.training:
+            moves = self.training and self.tune_codebook
+            if moves:
                 self._initialize(flat.detach())
             with torch.no_grad():
                 rows, residuals = self._quantize(flat)
@@ -124,7 +127,7 @@ class VilaUResidualQuantizer(nn.Module):
             for residual in left_over:
                 commitment_loss = commitment_loss + (flat - (flat.detach() - residual)).square().mean()
             commitment_loss = commitment_loss / self.code_depth
-            if self.training:
+            if moves:
                 self._update(rows.flatten(), residuals.flatten(0, 1))
         straight_through = features + (quantized.view_as(features).to(features.dtype) - features).detach()
         return straight_through, self._rows_to_codes(rows, features.shape), commitment_loss

@@ -44,7 +44,8 @@ class VilaUVisionTowerForPreTrainingOutput(ModelOutput):
     image_embeds (`torch.Tensor` of shape `(N, C)`): normalised image embeddings.
     text_embeds (`torch.Tensor` of shape `(T, C)`, *optional*, with texts): normalised text embeddings.
     codes (`torch.LongTensor` of shape `(N, L, D)`): codes of the images.
-    reconstruction (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*, with `return_loss`): decoded pixels in [-1, 1].
+    reconstruction (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*, with `return_loss`): decoded pixels in [-1, 1];
+        with its loss left out where `config.reconstruction_loss_weight` is 0.
     """
 
     loss: torch.Tensor | None = None
@@ -255,13 +256,13 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
             init.zeros_(module.logit_bias)
 
     @classmethod
-    def from_siglip(cls, siglip: SiglipModel, freeze_text: bool = True, **config_kwargs):
+    def from_siglip(cls, siglip: SiglipModel, **config_kwargs):
         """
-        A tower for pre-training whose vision and text weights are those of a trained SigLIP model.
+        A tower for pre-training whose vision and text weights are those of a trained SigLIP model. As in the paper,
+        the text encoder is frozen.
 
         Args:
             siglip ([`SiglipModel`]): the trained model.
-            freeze_text (`bool`, *optional*, defaults to `True`): as in the paper, the text encoder stays as it is.
             config_kwargs: further fields of [`VilaUVisionConfig`], for example `codebook_size`.
         """
         config = cls.config_class(
@@ -280,7 +281,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         with torch.no_grad():
             model.logit_scale.copy_(siglip.logit_scale)
             model.logit_bias.copy_(siglip.logit_bias)
-        model.text_model.requires_grad_(not freeze_text)
+        model.text_model.requires_grad_(False)
         return model
 
     def get_input_embeddings(self):
@@ -322,12 +323,13 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
                 raise ValueError("`input_ids` must be given with `return_loss=True`, got None.")
             output.contrastive_loss = sigmoid_contrastive_loss(output.logits_per_image)
             output.commitment_loss = commitment_loss
-            output.reconstruction = self.vision_tower.decode(quantized)
-            output.reconstruction_loss = self._pixel_loss(output.reconstruction, pixel_values)
             output.loss = self.config.contrastive_loss_weight * output.contrastive_loss
-            output.loss = output.loss + self.config.reconstruction_loss_weight * (
-                output.reconstruction_loss + self.config.commitment_loss_weight * commitment_loss
-            )
+            if self.config.reconstruction_loss_weight:
+                output.reconstruction = self.vision_tower.decode(quantized)
+                output.reconstruction_loss = self._pixel_loss(output.reconstruction, pixel_values)
+                output.loss = output.loss + self.config.reconstruction_loss_weight * (
+                    output.reconstruction_loss + self.config.commitment_loss_weight * commitment_loss
+                )
         return output
 
     def _pixel_loss(self, reconstruction: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -49,6 +49,11 @@ class Drawing:
         return f"a {self.size} {self.color} {self.shape} {PLACE_PHRASES[self.place]} on a {self.background} background"
 
     @property
+    def short_caption(self) -> str:
+        """Colour and shape alone, as in "a red cross"."""
+        return f"a {self.color} {self.shape}"
+
+    @property
     def answers(self) -> dict[str, str]:
         """Questions about the picture with their answers."""
         return {
@@ -229,6 +234,7 @@ def drawn_shapes(
     num_frames: int = 4,
     tasks: dict[str, float] | None = None,
     seed: int = 0,
+    short_captions: float = 0.0,
 ) -> Dataset:
     """
     A dataset of drawn shapes in the message schema of [`VilaUDataCollator`]. Nothing is stored: a record is drawn when
@@ -242,6 +248,8 @@ def drawn_shapes(
         tasks (`dict[str, float]`, *optional*): share of `"text_to_image"`, `"image_to_text"`, `"text_to_video"` and
             `"video_to_text"`; by default equal. Half of the questions ask for the caption, half for one attribute.
         seed (`int`, *optional*, defaults to 0): seed of choice and jitter.
+        short_captions (`float`, *optional*, defaults to 0.0): share of text-to-image records whose caption names
+            colour and shape alone.
 
     Returns:
         `datasets.Dataset` of records with `messages`, `images`, `videos`, `caption`, `task` and `drawing` (the
@@ -271,25 +279,23 @@ def drawn_shapes(
         "question": [choice.randrange(10) for _ in range(num_samples)],
         "length": [num_frames if kind == "video" else 1 for kind in kinds],  # pictures, to group batches by
         "jitter": [choice.randrange(2**31) for _ in range(num_samples)],
+        "short": [name == "text_to_image" and choice.random() < short_captions for name in names],
     }
 
     def read(batch):
-        records = [
-            _record(
-                pools["video" if "video" in task else "image"][item], task, question, jitter, image_size, num_frames
-            )
-            for task, item, question, jitter in zip(
-                batch["task"], batch["item"], batch["question"], batch["jitter"], strict=True
-            )
-        ]
+        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        records = [_record(pools, row, image_size, num_frames) for row in rows]
         return {name: [record[name] for record in records] for name in records[0]}
 
     return Dataset.from_dict(columns).with_transform(read)
 
 
-def _record(item: Drawing | Motion, task: str, question: int, jitter: int, image_size: int, num_frames: int) -> dict:
-    generator = torch.Generator().manual_seed(jitter)
-    images, videos = [], []
+def _record(pools: dict[str, list], row: dict, image_size: int, num_frames: int) -> dict:
+    """The record of one row of the dataset's columns."""
+    generator = torch.Generator().manual_seed(row["jitter"])
+    task, question, images, videos = row["task"], row["question"], [], []
+    item = pools["video" if "video" in task else "image"][row["item"]]
+    caption = item.short_caption if row["short"] else item.caption
     if isinstance(item, Motion):
         videos = [[to_pil(frame) for frame in animate([item], num_frames, image_size, generator)[0]]]
         media = {"type": "video"}
@@ -297,16 +303,16 @@ def _record(item: Drawing | Motion, task: str, question: int, jitter: int, image
         images = [to_pil(draw([item], image_size, generator)[0])]
         media = {"type": "image"}
     if task.startswith("text_to"):
-        user, assistant = [{"type": "text", "text": item.caption}], [media]
+        user, assistant = [{"type": "text", "text": caption}], [media]
     else:
         pairs = list(item.answers.items())
-        asked, answer = pairs[question % 5 % len(pairs)] if question < 5 else (item.description_request, item.caption)
+        asked, answer = pairs[question % len(pairs)] if question < 5 else (item.description_request, item.caption)
         user, assistant = [media, {"type": "text", "text": asked}], [{"type": "text", "text": answer}]
     return {
         "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}],
         "images": images,
         "videos": videos,
-        "caption": item.caption,
+        "caption": caption,
         "task": task,
         "drawing": vars(item),
     }
