@@ -1,9 +1,13 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Configurations of the VILA-U vision tower, depth transformer and complete model."""
 
+import os
+from pathlib import Path
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, SiglipTextConfig, SiglipVisionConfig
 from transformers.configuration_utils import SubConfigSpec
+from transformers.utils import CONFIG_NAME
 
 
 _SIGLIP_LARGE_256 = {
@@ -16,8 +20,20 @@ _SIGLIP_LARGE_256 = {
 }
 
 
+class VilaUBaseConfig(PreTrainedConfig):
+    """What the configurations have in common: a folder without its configuration file is refused."""
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
+        # the library would go on with the defaults: a 7B model with random weights
+        folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+        if folder.is_dir() and not (folder / CONFIG_NAME).is_file():
+            raise OSError(f"the checkpoint folder {folder} has no {CONFIG_NAME}: it was not written completely.")
+        return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+
+
 @strict
-class VilaUVisionConfig(PreTrainedConfig):
+class VilaUVisionConfig(VilaUBaseConfig):
     r"""
     Configuration of the unified vision tower: SigLIP encoder, residual quantizer and pixel decoder. The defaults are
     those of the published 256-pixel model.
@@ -142,7 +158,7 @@ class VilaUVisionConfig(PreTrainedConfig):
 
 
 @strict
-class VilaUDepthConfig(PreTrainedConfig):
+class VilaUDepthConfig(VilaUBaseConfig):
     r"""
     Configuration of the depth transformer, which turns one hidden state of the language model into the D codes of the
     next visual token. The defaults are those of the published 7B model.
@@ -180,7 +196,7 @@ class VilaUDepthConfig(PreTrainedConfig):
 
 
 @strict
-class VilaUConfig(PreTrainedConfig):
+class VilaUConfig(VilaUBaseConfig):
     r"""
     Configuration of VILA-U: vision tower, projector, language model and depth transformer. The defaults are those of
     the published 7B model at 256 pixels.
