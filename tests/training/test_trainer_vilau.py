@@ -1,0 +1,123 @@
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from vilau_hf import VilaUForConditionalGeneration
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
+from vilau_hf.training.trainer_vilau import PARTS
+
+
+class Rows(Dataset):
+    """Rows with different numbers of text and visual targets: a picture, an answer about one, or text alone."""
+
+    def __init__(self, count):
+        generator = torch.Generator().manual_seed(0)
+        self.rows = []
+        for index in range(count):
+            words = torch.randint(5, 50, (3 + index % 4,), generator=generator).tolist()
+            image = [54] + [58] * 16 + [55]
+            if index % 3 == 2:
+                self.rows.append(([1, *words, 2], 2, None))
+                continue
+            codes = torch.randint(24, (1, 16, 3), generator=generator)
+            row = ([1, *words, *image, 2], 1 + len(words), codes) if index % 3 else ([1, *image, *words, 2], 19, codes)
+            self.rows.append(row)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return {"row": self.rows[index]}
+
+
+def collate(records):
+    rows = [record["row"] for record in records]
+    length = max(len(ids) for ids, _, _ in rows)
+    ids = torch.tensor([ids + [0] * (length - len(ids)) for ids, _, _ in rows])
+    mask = torch.tensor([[1] * len(ids) + [0] * (length - len(ids)) for ids, _, _ in rows])
+    labels = ids.masked_fill(mask == 0, -100)
+    for index, (_, first, _) in enumerate(rows):
+        labels[index, :first] = -100
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+    codes = [codes for _, _, codes in rows if codes is not None]
+    return {**batch, "codes": torch.cat(codes)} if codes else batch
+
+
+def train(config, tmp_path, state=None, **kwargs):
+    torch.manual_seed(1)
+    model = VilaUForConditionalGeneration(config)
+    if state is not None:
+        model.load_state_dict(state)
+    arguments = VilaUTrainingArguments(
+        output_dir=str(tmp_path),
+        **{
+            "max_steps": 2,
+            "per_device_train_batch_size": 8,
+            "learning_rate": 1e-3,
+            "optim": "sgd",
+            "lr_scheduler_type": "constant",
+            "max_grad_norm": 0.0,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "remove_unused_columns": False,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            **kwargs,
+        },
+    )
+    trainer = VilaUTrainer(
+        model=model, args=arguments, train_dataset=Rows(16), eval_dataset=Rows(8), data_collator=collate
+    )
+    trainer.train()
+    return trainer
+
+
+def test_batch_1_accumulated_8_times_equals_batch_8(config, tmp_path):
+    settings = {"learning_rate": 0.1, "train_sampling_strategy": "sequential"}
+    whole = train(config, tmp_path, **settings)
+    parts = train(config, tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=8, **settings)
+    for (name, expected), actual in zip(whole.model.named_parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(actual, expected, msg=name)
+    for expected, actual in zip(whole.state.log_history[:2], parts.state.log_history[:2], strict=True):
+        for name in ("loss", "text_loss", "visual_loss"):
+            assert actual[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+def test_both_losses_are_logged_and_add_up(config, tmp_path):
+    trainer = train(config, tmp_path, gradient_accumulation_steps=2, per_device_train_batch_size=4)
+    for log in trainer.state.log_history[:2]:
+        assert log["text_loss"] > 0 and log["visual_loss"] > 0
+        assert log["loss"] == pytest.approx(log["text_loss"] + log["visual_loss"], rel=1e-3)
+    metrics = trainer.evaluate()
+    log = trainer.state.log_history[-1]
+    assert metrics["eval_loss"] == pytest.approx(log["eval_text_loss"] + log["eval_visual_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("part", ["projector", "language_model", "depth_transformer"])
+def test_frozen_parts_stay_and_the_others_move(config, tmp_path, part):
+    torch.manual_seed(1)
+    before = VilaUForConditionalGeneration(config).state_dict()
+    trainer = train(config, tmp_path, learning_rate=0.1, **{f"tune_{part}": False})
+    for name, tensor in trainer.model.state_dict().items():
+        frozen = name.startswith(PARTS[part]) or name.startswith(PARTS["vision_tower"])
+        assert torch.equal(tensor, before[name]) == frozen, name
+
+
+def test_tuning_the_tower_in_this_stage_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`tune_vision_tower` must be False"):
+        VilaUTrainingArguments(output_dir=str(tmp_path), tune_vision_tower=True, use_cpu=True)
+
+
+def test_parts_get_their_learning_rates(config, tmp_path):
+    trainer = train(config, tmp_path, projector_learning_rate=0.5, depth_transformer_learning_rate=0.25)
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    for group in trainer.optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            expected = 1e-3
+            if name.startswith(PARTS["projector"]):
+                expected = 0.5
+            elif name.startswith(PARTS["depth_transformer"]):
+                expected = 0.25
+            assert group["lr"] == expected, name
