@@ -9,7 +9,7 @@ from .training.drawn_shapes import BACKGROUNDS, COLORS, DIRECTIONS, PLACES, SHAP
 
 
 # a shape counts as recognised if its template and the picture overlap by this share
-_LEAST_OVERLAP = 0.7
+_LEAST_OVERLAP = 0.8
 _LEAST_TRAVEL = 0.1  # of the side, between the first and the last frame
 _RADIUS_SCALES = (0.92, 1.0, 1.08)
 

@@ -169,9 +169,7 @@ def test_rows_of_a_padded_batch_equal_rows_alone(model):
     for index, row in enumerate(rows):
         alone = model(input_ids=torch.tensor([row]), pixel_values=pixels[index : index + 1]).logits
         torch.testing.assert_close(logits[index, length - len(row) :], alone[0], atol=1e-5, rtol=1e-4)
-    last = model(
-        input_ids=ids, attention_mask=mask, position_ids=position_ids, pixel_values=pixels, logits_to_keep=1
-    )
+    last = model(input_ids=ids, attention_mask=mask, position_ids=position_ids, pixel_values=pixels, logits_to_keep=1)
     torch.testing.assert_close(last.logits, logits[:, -1:])
 
 

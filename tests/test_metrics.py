@@ -1,0 +1,67 @@
+import math
+
+import pytest
+import torch
+
+from vilau_hf.metrics import codebook_perplexity, codebook_usage, exact_match, psnr, read_drawing, read_motion
+from vilau_hf.training.drawn_shapes import animate, draw, drawings, motions
+
+
+@pytest.mark.parametrize("side", [32, 48, 64])
+def test_oracle_reads_true_drawings(side):
+    targets = drawings("train") + drawings("test")
+    readings = read_drawing(draw(targets, side, torch.Generator().manual_seed(7)))
+    for name in ("color", "shape", "size", "place", "background"):
+        right = sum(getattr(a, name) == getattr(b, name) for a, b in zip(readings, targets, strict=True))
+        assert right >= 0.99 * len(targets), name
+
+
+def test_oracle_reads_true_motions():
+    targets = motions("train")
+    readings = read_motion(animate(targets, 4, 32, torch.Generator().manual_seed(7)))
+    for name in ("direction", "color", "shape"):
+        right = sum(getattr(a, name) == getattr(b, name) for a, b in zip(readings, targets, strict=True))
+        assert right >= 0.99 * len(targets), name
+
+
+def test_oracle_sees_no_shape_where_there_is_none_or_more_than_one():
+    blank = torch.full((3, 32, 32), 250, dtype=torch.uint8)
+    half = blank.clone()
+    half[:, :, 16:] = 40
+    left, right = draw([d for d in drawings("train") if d.size == "small" and d.background == "white"][:2])
+    two = blank.clone()
+    two[:, 3:11, 3:11] = two[:, 20:28, 20:28] = torch.tensor([220, 40, 40], dtype=torch.uint8)[:, None, None]
+    noise = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
+    for picture in (blank, half, two, noise):
+        assert read_drawing(picture[None])[0].shape is None
+    assert read_drawing(blank[None])[0].color is None
+    assert read_drawing(left[None])[0].shape is not None and read_drawing(right[None])[0].shape is not None
+
+
+def test_a_shape_that_stands_still_moves_nowhere():
+    frame = draw(drawings("train")[:1])
+    assert read_motion(frame[None].expand(1, 4, -1, -1, -1))[0].direction is None
+
+
+def test_numbers_equal_their_definitions():
+    a, b = torch.tensor([0.0, 1.0, 2.0]), torch.tensor([0.0, 1.5, 1.0])
+    assert psnr(a, b, data_range=2.0) == pytest.approx(10 * math.log10(4 / ((0.25 + 1) / 3)), abs=1e-4)
+    codes = torch.tensor([[0, 1], [1, 3]])
+    assert codebook_usage(codes, 8) == 3 / 8
+    entropy = -(0.25 * math.log(0.25) * 2 + 0.5 * math.log(0.5))
+    assert codebook_perplexity(codes, 8) == pytest.approx(math.exp(entropy), abs=1e-4)
+    assert exact_match(["red ", "blue", "x"], ["red", "blue", "y"]) == 2 / 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: read_drawing(torch.zeros(1, 3, 32, 32)), "`pixels` must be uint8 of shape"),
+        (lambda: read_motion(torch.zeros(3, 32, 32)), r"`frames` must have shape \(N, F, 3, S, S\)"),
+        (lambda: psnr(torch.zeros(2), torch.zeros(3), 1.0), r"one shape, got \(2,\), \(3,\)"),
+        (lambda: exact_match(["a"], []), "one length, got 1 and 0"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
