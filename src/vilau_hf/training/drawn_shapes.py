@@ -314,5 +314,5 @@ def _record(pools: dict[str, list], row: dict, image_size: int, num_frames: int)
         "videos": videos,
         "caption": caption,
         "task": task,
-        "drawing": vars(item),
+        "drawing": dict(vars(item)),
     }
