@@ -45,7 +45,7 @@ parser.add_argument("--work", type=Path, default=Path("tiny-runs"), help="folder
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
 parser.add_argument("--siglip-steps", type=int, default=1500)
 parser.add_argument("--tower-steps", type=int, default=1400)
-parser.add_argument("--alignment-steps", type=int, default=1000)
+parser.add_argument("--alignment-steps", type=int, default=900)
 parser.add_argument("--language-steps", type=int, default=4000)
 parser.add_argument("--samples", type=int, default=200, help="pictures and answers of the final score")
 parser.add_argument("--seed", type=int, default=0)

@@ -1,5 +1,6 @@
 """Every Python block of the README and the model card runs, in order, as a reader would run it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -29,8 +30,6 @@ def test_make_targets_of_the_first_screen_exist():
 
 
 def test_every_number_of_the_score_table_is_in_the_training_log():
-    import json
-
     scores = json.loads((ROOT / "src/vilau_hf/checkpoints/tiny/training_log.json").read_text())["scores"]
     for name in ("README.md", "model_card.md"):
         rows = re.findall(r"^\| .* \| `(\w+)` \| ([\d.]+)( %| dB) \|", (ROOT / name).read_text(), flags=re.MULTILINE)

@@ -9,7 +9,9 @@ from .training.drawn_shapes import BACKGROUNDS, COLORS, DIRECTIONS, PLACES, SHAP
 
 
 # a shape counts as recognised if its template and the picture overlap by this share
-_LEAST_OVERLAP = 0.8
+_LEAST_OVERLAP = 0.75
+_MOST_ERROR = 0.1  # squared difference from the template a pixel of the shape, noise aside
+_MOST_BORDER = 0.25  # share of the border that may differ from the background
 _LEAST_TRAVEL = 0.1  # of the side, between the first and the last frame
 _RADIUS_SCALES = (0.92, 1.0, 1.08)
 
@@ -51,6 +53,13 @@ def _smooth(planes: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(planes, 3, stride=1, padding=1)
 
 
+def _noise_power(pixels: torch.Tensor, heading: torch.Tensor) -> torch.Tensor:
+    """Variance `(N,)` of smoothed noise along the colour `heading` `(N, 3)`, from differences of neighbours."""
+    direction = heading / heading.norm(dim=-1, keepdim=True).clamp(min=1)
+    steps = ((pixels[..., 1:] - pixels[..., :-1]) * direction[..., None, None]).sum(1).abs().flatten(1)
+    return (steps.median(-1).values / 0.6745).square() / 2 / 9  # median of |x| is 0.6745 sigma; 9 pixels are averaged
+
+
 def _unit_area(shape: str) -> float:
     """Area of a shape of radius 1."""
     grid = torch.linspace(-1.5, 1.5, 601)
@@ -63,14 +72,15 @@ _UNIT_AREAS = {shape: _unit_area(shape) for shape in SHAPES}
 
 def read_drawing(pixels: torch.Tensor) -> list[Reading]:
     """
-    Reads drawings by rule: background from the border, the shape's colour from its core, the shape from the overlap
-    with templates of the same area and centroid.
+    Reads drawings by rule: background from the border, the shape's colour from its core, the shape from the
+    template of the same area and centroid that differs least, if it overlaps enough.
 
     Args:
         pixels (`torch.Tensor` of shape `(N, 3, S, S)`): uint8.
 
     Returns:
-        One [`Reading`] a picture. Colour, shape, size and place are `None` where no single known shape stands out.
+        One [`Reading`] a picture. Colour, shape, size and place are `None` where no single known shape stands out, the
+        background also where the border is not of one colour.
 
     Raises:
         ValueError: for another shape or dtype.
@@ -82,43 +92,50 @@ def read_drawing(pixels: torch.Tensor) -> list[Reading]:
     ground = border.median(-1).values  # (N, 3)
     backgrounds = _nearest(ground, BACKGROUNDS)
 
-    contrast = _smooth(pixels - ground[..., None, None]).norm(dim=1)  # (N, S, S)
+    difference = _smooth(pixels - ground[..., None, None])  # (N, 3, S, S)
+    contrast = difference.norm(dim=1)  # (N, S, S)
     core = contrast >= 0.85 * contrast.flatten(1).quantile(0.99, dim=-1)[:, None, None]
     color = (pixels * core[:, None]).sum((-1, -2)) / core.sum((-1, -2))[:, None]
     colors = _nearest(color, COLORS)
     heading = color - ground
-    strength = heading.square().sum(-1).clamp(min=1)
-    cover = ((pixels - ground[..., None, None]) * heading[..., None, None]).sum(1) / strength[:, None, None]
-    cover = _smooth(cover.clamp(-0.5, 1.5)[:, None])[:, 0].clamp(0, 1)  # (N, S, S)
+    strength = heading.norm(dim=-1).clamp(min=1)
+    # not clamped: noise stays without bias
+    cover = (difference * heading[..., None, None]).sum(1) / strength.square()[:, None, None]  # (N, S, S)
 
-    mask = (cover > 0.5).float()
+    mask = (contrast > 0.5 * strength[:, None, None]).float()  # by contrast: a second shape counts in any colour
     area = mask.sum((-1, -2))
-    visible = (area > 0.015 * side**2) & (strength.sqrt() > 40)
+    frame = torch.cat([mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1]], -1).mean(-1)
+    visible = (area > 0.015 * side**2) & (strength > 40) & (frame < _MOST_BORDER)
     grid = torch.arange(side) + 0.5
     weight = mask / area.clamp(min=1)[:, None, None]
     centers = torch.stack([(weight * grid).sum((-1, -2)), (weight * grid[:, None]).sum((-1, -2))], -1)  # (N, 2)
-    overlaps, radii = [], []
+    errors, overlaps, radii = [], [], []
     for shape in SHAPES:
         radius = (area / _UNIT_AREAS[shape]).sqrt()[:, None] * torch.tensor(_RADIUS_SCALES)  # (N, R)
         template = _templates(radius, centers, shape, side)
-        both = torch.minimum(template, cover[:, None]).sum((-1, -2))
-        overlaps.append(both / torch.maximum(template, cover[:, None]).sum((-1, -2)).clamp(min=1e-6))
+        inside = (template > 0.5).float()
+        errors.append((template - cover[:, None]).square().sum((-1, -2)))
+        both, either = torch.minimum(inside, mask[:, None]), torch.maximum(inside, mask[:, None])
+        overlaps.append(both.sum((-1, -2)) / either.sum((-1, -2)).clamp(min=1))
         radii.append(radius)
-    overlaps, radii = torch.cat(overlaps, -1), torch.cat(radii, -1) / side  # (N, shapes * R)
-    best, index = overlaps.max(-1)
+    errors, overlaps, radii = torch.cat(errors, -1), torch.cat(overlaps, -1), torch.cat(radii, -1) / side
+    error, index = errors.min(-1)  # (N,), of shapes * R
+    shapes = index // len(_RADIUS_SCALES)
+    best = overlaps.unflatten(-1, (len(SHAPES), -1)).amax(-1).gather(-1, shapes[:, None])[:, 0]
+    allowed = _MOST_ERROR * area + 3 * side**2 * _noise_power(pixels, heading) / strength**2
+    known = visible & (best >= _LEAST_OVERLAP) & (error <= allowed)
     radius = radii.gather(-1, index[:, None])
     places = _nearest(centers / side, PLACES)
     sizes = (radius - torch.tensor(list(SIZES.values()))).abs().argmin(-1)
     readings = []
     for n in range(len(pixels)):
-        known = bool(visible[n]) and best[n].item() >= _LEAST_OVERLAP
         readings.append(
             Reading(
                 color=list(COLORS)[colors[n]] if visible[n] else None,
-                shape=SHAPES[index[n] // len(_RADIUS_SCALES)] if known else None,
-                size=list(SIZES)[sizes[n]] if known else None,
-                place=list(PLACES)[places[n]] if known else None,
-                background=list(BACKGROUNDS)[backgrounds[n]],
+                shape=SHAPES[shapes[n]] if known[n] else None,
+                size=list(SIZES)[sizes[n]] if known[n] else None,
+                place=list(PLACES)[places[n]] if known[n] else None,
+                background=list(BACKGROUNDS)[backgrounds[n]] if frame[n] < _MOST_BORDER else None,
                 center=tuple((centers[n] / side).tolist()) if visible[n] else None,
             )
         )
@@ -166,13 +183,21 @@ def psnr(prediction: torch.Tensor, target: torch.Tensor, data_range: float) -> f
     return (10 * torch.log10(data_range**2 / error)).item()
 
 
+def _check_codes(codes: torch.Tensor, codebook_size: int):
+    if codes.numel() == 0 or codes.min() < 0 or codes.max() >= codebook_size:
+        given = f"{codes.min()} to {codes.max()}" if codes.numel() else "none"
+        raise ValueError(f"`codes` must hold integers from 0 to {codebook_size - 1}, got {given}.")
+
+
 def codebook_usage(codes: torch.Tensor, codebook_size: int) -> float:
     """Share of the `codebook_size` codes that occur in `codes`, integers of any shape."""
+    _check_codes(codes, codebook_size)
     return codes.unique().numel() / codebook_size
 
 
 def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> float:
     """`exp` of the entropy of the codes' frequencies: 1 if one code is used, `codebook_size` if all are used alike."""
+    _check_codes(codes, codebook_size)
     share = torch.bincount(codes.flatten(), minlength=codebook_size).float() / codes.numel()
     return torch.special.entr(share).sum().exp().item()
 
@@ -183,4 +208,6 @@ def exact_match(predictions: list[str], references: list[str]) -> float:
         raise ValueError(
             f"`predictions` and `references` must have one length, got {len(predictions)} and {len(references)}."
         )
+    if not references:
+        raise ValueError("`references` must hold at least one text, got none.")
     return sum(a.strip() == b.strip() for a, b in zip(predictions, references, strict=True)) / len(references)

@@ -34,6 +34,13 @@ def test_records_depend_on_seed_and_index_alone():
     assert [r["caption"] for r in records(range(40), seed=4)] != [r["caption"] for r in forwards]
 
 
+def test_changing_a_record_leaves_the_dataset_alone():
+    dataset = drawn_shapes("train", num_samples=10)
+    caption, record = dataset[0]["caption"], dataset[0]
+    record["drawing"]["color"] = "pink"
+    assert dataset[0]["caption"] == caption and dataset[0]["drawing"]["color"] in COLORS
+
+
 def test_tasks_follow_the_message_schema():
     for record in drawn_shapes("test", num_samples=60, num_frames=3):
         user, assistant = record["messages"]
@@ -78,6 +85,7 @@ def test_pictures_have_the_exact_colors_and_videos_move():
         ({"split": "valid"}, '`split` must be "train" or "test", got \'valid\''),
         ({"num_samples": 0}, "`num_samples` must be at least 1, got 0"),
         ({"image_size": 4}, "`image_size` must be at least 8, got 4"),
+        ({"short_captions": 1.5}, "`short_captions` must be a share between 0 and 1, got 1.5"),
         ({"num_frames": 0}, "`num_frames` must be at least 1, got 0"),
         ({"tasks": {"text_to_audio": 1}}, "`tasks` must give positive shares of text_to_image, .*text_to_audio"),
     ],

@@ -269,6 +269,8 @@ def drawn_shapes(
             raise ValueError(f"`{name}` must be at least {least}, got {value}.")
     if not tasks or not set(tasks) <= set(TASKS) or min(tasks.values()) < 0 or sum(tasks.values()) <= 0:
         raise ValueError(f"`tasks` must give positive shares of {', '.join(TASKS)}, got {tasks}.")
+    if not 0 <= short_captions <= 1:
+        raise ValueError(f"`short_captions` must be a share between 0 and 1, got {short_captions}.")
     choice = random.Random(f"{split} {seed}")
     names = choice.choices(list(tasks), weights=list(tasks.values()), k=num_samples)
     pools = {"image": drawings(split), "video": motions(split)}
@@ -314,5 +316,5 @@ def _record(pools: dict[str, list], row: dict, image_size: int, num_frames: int)
         "videos": videos,
         "caption": caption,
         "task": task,
-        "drawing": dict(vars(item)),
+        "drawing": dict(vars(item)),  # a copy: the item is shared by all records
     }
