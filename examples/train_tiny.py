@@ -45,7 +45,7 @@ parser.add_argument("--work", type=Path, default=Path("tiny-runs"), help="folder
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
 parser.add_argument("--siglip-steps", type=int, default=1500)
 parser.add_argument("--tower-steps", type=int, default=1400)
-parser.add_argument("--alignment-steps", type=int, default=900)
+parser.add_argument("--alignment-steps", type=int, default=600)
 parser.add_argument("--language-steps", type=int, default=4000)
 parser.add_argument("--samples", type=int, default=200, help="pictures and answers of the final score")
 parser.add_argument("--seed", type=int, default=0)
@@ -168,7 +168,6 @@ pictures = drawn_shapes(
     image_size=IMAGE_SIZE,
     tasks={"text_to_image": 1},
     seed=args.seed,
-    short_captions=0.5,
 )
 tower_collator = VisionTowerDataCollator(processor.image_processor, tokenizer, CAPTION_LENGTH)
 trainer = VisionTowerTrainer(
@@ -206,7 +205,16 @@ trainer = VisionTowerTrainer(
 trainer.train()
 log["tower"] = trainer.state.log_history
 
-# Stage 1, last part: the text encoder follows what the codes have come to mean, the codes stay
+# Stage 1, last part: the text encoder follows what the codes have come to mean, the codes stay. Captions of colour and
+# shape alone: with whole captions the tower learns combinations by heart (73 % instead of 80 % zero-shot)
+named = drawn_shapes(
+    "train",
+    num_samples=200_000,
+    image_size=IMAGE_SIZE,
+    tasks={"text_to_image": 1},
+    seed=args.seed,
+    short_captions=1.0,
+)
 tower.config.reconstruction_loss_weight = 0.0
 trainer = VisionTowerTrainer(
     model=tower,
@@ -221,7 +229,7 @@ trainer = VisionTowerTrainer(
         tune_codebook=False,
         tune_text_model=True,
     ),
-    train_dataset=pictures,
+    train_dataset=named,
     data_collator=tower_collator,
 )
 trainer.train()
