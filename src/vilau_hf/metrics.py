@@ -70,6 +70,74 @@ def _unit_area(shape: str) -> float:
 _UNIT_AREAS = {shape: _unit_area(shape) for shape in SHAPES}
 
 
+@dataclass
+class _Figure:
+    """What stands out from the background of N pictures of `side` pixels."""
+
+    side: int
+    ground: torch.Tensor  # (N, 3), 0..255
+    color: torch.Tensor  # (N, 3), 0..255
+    mask: torch.Tensor  # (N, side, side), 1 inside
+    cover: torch.Tensor  # (N, side, side), smoothed: 1 has the figure's colour, 0 the background's
+    area: torch.Tensor  # (N,), in pixels
+    center: torch.Tensor  # (N, 2), as shares of the side
+    framed: torch.Tensor  # (N,), the border has one colour
+    visible: torch.Tensor  # (N,), there is a figure, with a border around it
+    noise: torch.Tensor  # (N,), variance of `cover`
+
+
+def _find_figure(pixels: torch.Tensor) -> _Figure:
+    side = pixels.shape[-1]
+    border = torch.cat([pixels[:, :, 0], pixels[:, :, -1], pixels[:, :, :, 0], pixels[:, :, :, -1]], -1)
+    ground = border.median(-1).values
+    difference = _smooth(pixels - ground[..., None, None])  # (N, 3, S, S)
+    contrast = difference.norm(dim=1)  # (N, S, S)
+    core = contrast >= 0.85 * contrast.flatten(1).quantile(0.99, dim=-1)[:, None, None]
+    color = (pixels * core[:, None]).sum((-1, -2)) / core.sum((-1, -2))[:, None]
+    heading = color - ground
+    strength = heading.norm(dim=-1).clamp(min=1)
+    # not clamped: noise stays without bias
+    cover = (difference * heading[..., None, None]).sum(1) / strength.square()[:, None, None]
+
+    mask = (contrast > 0.5 * strength[:, None, None]).float()  # by contrast: a second shape counts in any colour
+    area = mask.sum((-1, -2))
+    frame = torch.cat([mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1]], -1).mean(-1)
+    framed = frame < _MOST_BORDER
+    grid = (torch.arange(side) + 0.5) / side
+    weight = mask / area.clamp(min=1)[:, None, None]
+    return _Figure(
+        side=side,
+        ground=ground,
+        color=color,
+        mask=mask,
+        cover=cover,
+        area=area,
+        center=torch.stack([(weight * grid).sum((-1, -2)), (weight * grid[:, None]).sum((-1, -2))], -1),
+        framed=framed,
+        visible=(area > 0.015 * side**2) & (strength > 40) & framed,
+        noise=_noise_power(pixels, heading) / strength**2,
+    )
+
+
+def _match_templates(figure: _Figure) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Index of the shape that differs least, its radius as a share of the side, and whether it fits; all `(N,)`."""
+    side, mask, errors, overlaps, radii = figure.side, figure.mask[:, None], [], [], []
+    for shape in SHAPES:
+        radius = (figure.area / _UNIT_AREAS[shape]).sqrt()[:, None] * torch.tensor(_RADIUS_SCALES)  # (N, R)
+        template = _templates(radius, figure.center * side, shape, side)
+        inside = (template > 0.5).float()
+        errors.append((template - figure.cover[:, None]).square().sum((-1, -2)))
+        both, either = torch.minimum(inside, mask), torch.maximum(inside, mask)
+        overlaps.append(both.sum((-1, -2)) / either.sum((-1, -2)).clamp(min=1))
+        radii.append(radius / side)
+    error, index = torch.cat(errors, -1).min(-1)  # (N,), of shapes * R
+    shapes = index // len(_RADIUS_SCALES)
+    overlap = torch.stack(overlaps, 1).amax(-1).gather(-1, shapes[:, None])[:, 0]
+    allowed = _MOST_ERROR * figure.area + 3 * side**2 * figure.noise
+    known = figure.visible & (overlap >= _LEAST_OVERLAP) & (error <= allowed)
+    return shapes, torch.cat(radii, -1).gather(-1, index[:, None])[:, 0], known
+
+
 def read_drawing(pixels: torch.Tensor) -> list[Reading]:
     """
     Reads drawings by rule: background from the border, the shape's colour from its core, the shape from the
@@ -87,56 +155,22 @@ def read_drawing(pixels: torch.Tensor) -> list[Reading]:
     """
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3] or pixels.dtype != torch.uint8:
         raise ValueError(f"`pixels` must be uint8 of shape (N, 3, S, S), got {pixels.dtype} {tuple(pixels.shape)}.")
-    pixels, side = pixels.float(), pixels.shape[-1]
-    border = torch.cat([pixels[:, :, 0], pixels[:, :, -1], pixels[:, :, :, 0], pixels[:, :, :, -1]], -1)
-    ground = border.median(-1).values  # (N, 3)
-    backgrounds = _nearest(ground, BACKGROUNDS)
-
-    difference = _smooth(pixels - ground[..., None, None])  # (N, 3, S, S)
-    contrast = difference.norm(dim=1)  # (N, S, S)
-    core = contrast >= 0.85 * contrast.flatten(1).quantile(0.99, dim=-1)[:, None, None]
-    color = (pixels * core[:, None]).sum((-1, -2)) / core.sum((-1, -2))[:, None]
-    colors = _nearest(color, COLORS)
-    heading = color - ground
-    strength = heading.norm(dim=-1).clamp(min=1)
-    # not clamped: noise stays without bias
-    cover = (difference * heading[..., None, None]).sum(1) / strength.square()[:, None, None]  # (N, S, S)
-
-    mask = (contrast > 0.5 * strength[:, None, None]).float()  # by contrast: a second shape counts in any colour
-    area = mask.sum((-1, -2))
-    frame = torch.cat([mask[:, 0], mask[:, -1], mask[:, :, 0], mask[:, :, -1]], -1).mean(-1)
-    visible = (area > 0.015 * side**2) & (strength > 40) & (frame < _MOST_BORDER)
-    grid = torch.arange(side) + 0.5
-    weight = mask / area.clamp(min=1)[:, None, None]
-    centers = torch.stack([(weight * grid).sum((-1, -2)), (weight * grid[:, None]).sum((-1, -2))], -1)  # (N, 2)
-    errors, overlaps, radii = [], [], []
-    for shape in SHAPES:
-        radius = (area / _UNIT_AREAS[shape]).sqrt()[:, None] * torch.tensor(_RADIUS_SCALES)  # (N, R)
-        template = _templates(radius, centers, shape, side)
-        inside = (template > 0.5).float()
-        errors.append((template - cover[:, None]).square().sum((-1, -2)))
-        both, either = torch.minimum(inside, mask[:, None]), torch.maximum(inside, mask[:, None])
-        overlaps.append(both.sum((-1, -2)) / either.sum((-1, -2)).clamp(min=1))
-        radii.append(radius)
-    errors, overlaps, radii = torch.cat(errors, -1), torch.cat(overlaps, -1), torch.cat(radii, -1) / side
-    error, index = errors.min(-1)  # (N,), of shapes * R
-    shapes = index // len(_RADIUS_SCALES)
-    best = overlaps.unflatten(-1, (len(SHAPES), -1)).amax(-1).gather(-1, shapes[:, None])[:, 0]
-    allowed = _MOST_ERROR * area + 3 * side**2 * _noise_power(pixels, heading) / strength**2
-    known = visible & (best >= _LEAST_OVERLAP) & (error <= allowed)
-    radius = radii.gather(-1, index[:, None])
-    places = _nearest(centers / side, PLACES)
-    sizes = (radius - torch.tensor(list(SIZES.values()))).abs().argmin(-1)
+    figure = _find_figure(pixels.float())
+    shapes, radius, known = _match_templates(figure)
+    backgrounds, colors = _nearest(figure.ground, BACKGROUNDS), _nearest(figure.color, COLORS)
+    places = _nearest(figure.center, PLACES)
+    sizes = (radius[:, None] - torch.tensor(list(SIZES.values()))).abs().argmin(-1)
     readings = []
     for n in range(len(pixels)):
+        visible = bool(figure.visible[n])
         readings.append(
             Reading(
-                color=list(COLORS)[colors[n]] if visible[n] else None,
+                color=list(COLORS)[colors[n]] if visible else None,
                 shape=SHAPES[shapes[n]] if known[n] else None,
                 size=list(SIZES)[sizes[n]] if known[n] else None,
                 place=list(PLACES)[places[n]] if known[n] else None,
-                background=list(BACKGROUNDS)[backgrounds[n]] if frame[n] < _MOST_BORDER else None,
-                center=tuple((centers[n] / side).tolist()) if visible[n] else None,
+                background=list(BACKGROUNDS)[backgrounds[n]] if figure.framed[n] else None,
+                center=tuple(figure.center[n].tolist()) if visible else None,
             )
         )
     return readings
