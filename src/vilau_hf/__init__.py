@@ -10,6 +10,11 @@ from transformers.models.auto.modeling_auto import (
 )
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+from .convert_vilau_weights_to_hf import (
+    convert_original_checkpoint,
+    load_original_model,
+    load_original_processor,
+)
 from .modeling import (
     VilaUConfig,
     VilaUDepthConfig,
@@ -23,11 +28,13 @@ from .modeling import (
     VilaUVisionTower,
     VilaUVisionTowerForPreTraining,
 )
+from .modeling.configuration_vilau import VilaUOriginalConfig
 from .processing import (
     VilaUImageProcessor,
     VilaUImageProcessorPil,
     VilaUProcessor,
     VilaUVideoProcessor,
+    original_chat_template,
     vilau_chat_template,
 )
 from .version import __version__
@@ -39,6 +46,7 @@ TINY_CHECKPOINT = str(Path(__file__).parent / "checkpoints" / "tiny")
 AutoConfig.register("vilau", VilaUConfig)
 AutoConfig.register("vilau_vision", VilaUVisionConfig)
 AutoConfig.register("vilau_depth", VilaUDepthConfig)
+AutoConfig.register("vila_u_llama", VilaUOriginalConfig)
 AutoModel.register(VilaUConfig, (VilaUForConditionalGeneration, VilaUModel))
 AutoModel.register(VilaUVisionConfig, (VilaUVisionTower, VilaUVisionTowerForPreTraining))
 AutoModel.register(VilaUDepthConfig, VilaUDepthTransformer)
@@ -53,6 +61,10 @@ AutoImageProcessor.register(
 AutoVideoProcessor.register(
     VilaUConfig, video_processor_classes={"torchvision": VilaUVideoProcessor, "pil": VilaUVideoProcessor}
 )
+
+# islands know nothing of the converter, which knows them
+VilaUForConditionalGeneration.from_original = classmethod(load_original_model)
+VilaUProcessor.from_original = classmethod(load_original_processor)
 
 __all__ = [
     "__version__",
@@ -72,5 +84,7 @@ __all__ = [
     "VilaUVisionConfig",
     "VilaUVisionTower",
     "VilaUVisionTowerForPreTraining",
+    "convert_original_checkpoint",
+    "original_chat_template",
     "vilau_chat_template",
 ]

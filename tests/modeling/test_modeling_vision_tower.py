@@ -79,7 +79,7 @@ def test_losses_equal_their_definitions(pretraining, batch):
 def test_reconstruction_trains_the_encoder_through_the_quantizer(pretraining, batch):
     pretraining.config.contrastive_loss_weight = pretraining.config.commitment_loss_weight = 0.0
     pretraining(**batch, return_loss=True).loss.backward()
-    assert pretraining.vision_tower.encoder.embeddings.patch_embedding.weight.grad.abs().sum() > 0
+    assert pretraining.vision_tower.image_encoder.embeddings.patch_embedding.weight.grad.abs().sum() > 0
 
 
 def test_loss_falls_on_one_batch(pretraining, batch):

@@ -3,8 +3,9 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from vilau_hf.processing.chat_templates_vilau import VICUNA_SYSTEM_PROMPT
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
-from vilau_hf.processing.processing_vilau import VICUNA_SYSTEM_PROMPT, VilaUProcessor
+from vilau_hf.processing.processing_vilau import VilaUProcessor
 from vilau_hf.processing.video_processing_vilau import VilaUVideoProcessor
 
 

@@ -5,7 +5,7 @@ from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from vilau_hf import VilaUProcessor, vilau_chat_template
-from vilau_hf.processing.processing_vilau import VICUNA_SYSTEM_PROMPT
+from vilau_hf.processing.chat_templates_vilau import VICUNA_SYSTEM_PROMPT
 
 from .conftest import VISUAL_TOKENS, build_processor, build_tokenizer
 

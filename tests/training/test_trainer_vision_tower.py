@@ -72,7 +72,7 @@ def test_by_default_all_but_the_text_encoder_moves(tower, tmp_path):
     before = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
     names = moved(train(tower, tmp_path).model, before)
     assert not any(name.startswith("text_model.") for name in names)
-    for prefix in ("vision_tower.encoder.", "vision_tower.pixel_decoder.", "image_pooler.", "logit_"):
+    for prefix in ("vision_tower.image_encoder.", "vision_tower.pixel_decoder.", "image_pooler.", "logit_"):
         assert any(name.startswith(prefix) for name in names), prefix
     assert "vision_tower.quantizer.codebook.weight" in names
 

@@ -20,8 +20,22 @@ _SIGLIP_LARGE_256 = {
 }
 
 
+# of the release folder and of its parts
+ORIGINAL_MODEL_TYPES = ("vila_u_llama", "rqvaesigliptransformer_model", "v2l_projector")
+
+
+def _original_layout(source) -> ValueError:
+    return ValueError(
+        f"{source} has the layout of the original VILA-U release. Convert it once with `vilau convert {source} OUT`, "
+        "or load it with `VilaUForConditionalGeneration.from_original`."
+    )
+
+
 class VilaUBaseConfig(PreTrainedConfig):
-    """What the configurations have in common: a folder without its configuration file is refused."""
+    """
+    What the configurations have in common: a folder without its configuration file is refused, and one of the original
+    release, with the way to convert it.
+    """
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs):
@@ -29,7 +43,10 @@ class VilaUBaseConfig(PreTrainedConfig):
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         if folder.is_dir() and not (folder / CONFIG_NAME).is_file():
             raise OSError(f"the checkpoint folder {folder} has no {CONFIG_NAME}: it was not written completely.")
-        return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if config_dict.get("model_type") in ORIGINAL_MODEL_TYPES:
+            raise _original_layout(pretrained_model_name_or_path)
+        return config_dict, kwargs
 
 
 @strict
@@ -149,13 +166,6 @@ class VilaUVisionConfig(VilaUBaseConfig):
                     f"`norm_num_groups` ({self.norm_num_groups})."
                 )
 
-    def validate_text_tower(self):
-        if self.text_config is not None and self.text_config.projection_size != self.encoder_config.hidden_size:
-            raise ValueError(
-                f"`text_config.projection_size` ({self.text_config.projection_size}) must equal "
-                f"`encoder_config.hidden_size` ({self.encoder_config.hidden_size})."
-            )
-
 
 @strict
 class VilaUDepthConfig(VilaUBaseConfig):
@@ -209,6 +219,8 @@ class VilaUConfig(VilaUBaseConfig):
     video_start_token_id, video_end_token_id (`int`, *optional*, default to 32002, 32003): markers around a video.
     image_token_id, video_token_id (`int`, *optional*, default to 32004, 32005): placeholders of one visual token. They
         are never embedded, so they may lie beyond the vocabulary.
+    start_marker_prefix_ids (`list[int]`, *optional*, defaults to none): ids that `generate` puts between a prompt and
+        the start marker of an image or video.
     text_loss_weight, visual_loss_weight (`float`, *optional*, default to 1.0): weights of the two losses.
 
     Example:
@@ -246,6 +258,7 @@ class VilaUConfig(VilaUBaseConfig):
     video_end_token_id: int = 32003
     image_token_id: int = 32004
     video_token_id: int = 32005
+    start_marker_prefix_ids: list[int] | tuple[int, ...] = ()
     text_loss_weight: float = 1.0
     visual_loss_weight: float = 1.0
     tie_word_embeddings: bool = False
@@ -288,4 +301,14 @@ class VilaUConfig(VilaUBaseConfig):
             seen[value] = name
 
 
-__all__ = ["VilaUConfig", "VilaUDepthConfig", "VilaUVisionConfig"]
+class VilaUOriginalConfig(VilaUBaseConfig):
+    """The original release's own configuration, which refuses to load; registered so that auto classes say how to."""
+
+    model_type = "vila_u_llama"
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        raise _original_layout(kwargs.get("name_or_path"))
+
+
+__all__ = ["VilaUConfig", "VilaUDepthConfig", "VilaUOriginalConfig", "VilaUVisionConfig"]

@@ -233,7 +233,7 @@ class VilaUGenerationMixin:
         settings.negative_ids, settings.negative_mask = self._open_span(ids.to(input_ids.device), mask, settings.mode)
 
     def _open_span(self, input_ids, mask, mode):
-        """Ids and mask with the start marker at the end, appended unless the prompts have it."""
+        """Ids and mask with the start marker at the end, appended with its prefix unless the prompts have it."""
         if mask is None:
             mask = torch.ones_like(input_ids)
         start = self.config.image_start_token_id if mode == "image" else self.config.video_start_token_id
@@ -244,10 +244,8 @@ class VilaUGenerationMixin:
             raise ValueError(
                 f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none must."
             )
-        column = input_ids[:, :1]
-        return torch.cat([input_ids, torch.full_like(column, start)], 1), torch.cat(
-            [mask, torch.ones_like(column).to(mask.dtype)], 1
-        )
+        opening = input_ids.new_tensor([*self.config.start_marker_prefix_ids, start]).repeat(input_ids.shape[0], 1)
+        return torch.cat([input_ids, opening], 1), torch.cat([mask, torch.ones_like(opening).to(mask.dtype)], 1)
 
     def _num_positions(self, settings) -> int:
         return self.config.vision_config.num_visual_tokens * settings.num_frames

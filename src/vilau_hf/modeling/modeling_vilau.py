@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
-from .modeling_vision_tower import VilaUVisionTower
+from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
 
 
 @dataclass
@@ -79,13 +79,18 @@ class VilaUPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ["SiglipEncoderLayer", "VilaUResidualQuantizer", "VilaUDepthLayer", "LlamaDecoderLayer"]
-    _keep_in_fp32_modules_strict = ["quantizer"]
+    _keep_in_fp32_modules_strict = FLOAT32_MODULES
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights; the tower's image encoder and quantizer stay in float32."""
+        return rounded_dtype(self)
 
 
 class VilaUModel(VilaUPreTrainedModel):

@@ -93,8 +93,21 @@ class VilaUImagePooler(SiglipPreTrainedModel):
         self.post_init()
 
     def forward(self, quantized: torch.Tensor, **kwargs) -> torch.Tensor:
-        hidden_states = self.layer(quantized, None, **kwargs)
+        hidden_states = self.layer(quantized.to(self.post_layernorm.weight.dtype), None, **kwargs)
         return self.head(self.post_layernorm(hidden_states))  # (N, C)
+
+
+# codes hang on small differences: rounded to bfloat16, one code in ten of depth 16 would be another
+FLOAT32_MODULES = ["image_encoder", "quantizer"]
+
+
+def rounded_dtype(model: PreTrainedModel) -> torch.dtype:
+    """Dtype of the parameters that follow the model's dtype, which is what is meant by a model's dtype."""
+    return next(
+        parameter.dtype
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point() and not set(FLOAT32_MODULES) & set(name.split("."))
+    )
 
 
 class VilaUVisionPreTrainedModel(PreTrainedModel):
@@ -107,12 +120,17 @@ class VilaUVisionPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     _no_split_modules = ["SiglipEncoderLayer", "VilaUResidualQuantizer", "ResnetBlock2D"]
-    _keep_in_fp32_modules_strict = ["quantizer"]
+    _keep_in_fp32_modules_strict = FLOAT32_MODULES
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": SiglipEncoderLayer, "attentions": SiglipAttention}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights; image encoder and quantizer stay in float32."""
+        return rounded_dtype(self)
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -152,7 +170,7 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
 
     def __init__(self, config: VilaUVisionConfig):
         super().__init__(config)
-        self.encoder = VilaUVisionEncoder._from_config(config.encoder_config)
+        self.image_encoder = VilaUVisionEncoder._from_config(config.encoder_config)
         self.quantizer = VilaUResidualQuantizer(config)
         self.post_quant_conv = nn.Conv2d(config.hidden_size, config.latent_channels, kernel_size=1)
         self.pixel_decoder = Decoder(
@@ -166,7 +184,7 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self):
-        return self.encoder.embeddings.patch_embedding
+        return self.image_encoder.embeddings.patch_embedding
 
     def _check_pixels(self, pixel_values: torch.Tensor):
         side = self.config.image_size
@@ -178,11 +196,11 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
     def get_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
         """Features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
         self._check_pixels(pixel_values)
-        return self.encoder(pixel_values.to(self.post_quant_conv.weight.dtype), **kwargs)
+        return self.image_encoder(pixel_values.to(self.get_input_embeddings().weight.dtype), **kwargs)
 
     def encode(self, pixel_values: torch.Tensor) -> VilaUVisionTowerOutput:
         """
-        Codes of images.
+        Codes of images; encoder and quantizer compute in float32, whatever the dtype of the rest.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
@@ -190,7 +208,8 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
         Raises:
             ValueError: if the shape is another.
         """
-        codes = self.quantizer.encode(self.get_features(pixel_values))
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            codes = self.quantizer.encode(self.get_features(pixel_values))
         return VilaUVisionTowerOutput(codes=codes, quantized=self.quantizer.decode(codes))
 
     def decode(self, quantized_or_codes: torch.Tensor) -> torch.Tensor:
@@ -272,8 +291,8 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         )
         model = cls(config)
         vision = siglip.vision_model
-        model.vision_tower.encoder.embeddings.load_state_dict(vision.embeddings.state_dict())
-        model.vision_tower.encoder.layers.load_state_dict(vision.encoder.layers[:-1].state_dict())
+        model.vision_tower.image_encoder.embeddings.load_state_dict(vision.embeddings.state_dict())
+        model.vision_tower.image_encoder.layers.load_state_dict(vision.encoder.layers[:-1].state_dict())
         model.image_pooler.layer.load_state_dict(vision.encoder.layers[-1].state_dict())
         model.image_pooler.post_layernorm.load_state_dict(vision.post_layernorm.state_dict())
         model.image_pooler.head.load_state_dict(vision.head.state_dict())
@@ -315,6 +334,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         image_embeds = nn.functional.normalize(self.image_pooler(quantized), dim=-1)
         output = VilaUVisionTowerForPreTrainingOutput(image_embeds=image_embeds, codes=codes)
         if input_ids is not None:
+            self._check_text_width()
             text_embeds = nn.functional.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
             output.text_embeds = text_embeds
             output.logits_per_image = image_embeds @ text_embeds.T * self.logit_scale.exp() + self.logit_bias
@@ -331,6 +351,14 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
                     output.reconstruction_loss + self.config.commitment_loss_weight * commitment_loss
                 )
         return output
+
+    def _check_text_width(self):
+        text_width, width = self.config.text_config.projection_size, self.config.hidden_size
+        if text_width != width:
+            raise ValueError(
+                f"`config.text_config.projection_size` ({text_width}) must equal "
+                f"`config.encoder_config.hidden_size` ({width}) to compare texts with images."
+            )
 
     def _pixel_loss(self, reconstruction: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
         if reconstruction.shape != pixel_values.shape:

@@ -1,8 +1,9 @@
 """Image, video and text processing."""
 
+from .chat_templates_vilau import original_chat_template, vilau_chat_template
 from .image_processing_pil_vilau import VilaUImageProcessorPil
 from .image_processing_vilau import VilaUImageProcessor
-from .processing_vilau import VilaUProcessor, vilau_chat_template
+from .processing_vilau import VilaUProcessor
 from .video_processing_vilau import VilaUVideoProcessor
 
 
@@ -11,5 +12,6 @@ __all__ = [
     "VilaUImageProcessorPil",
     "VilaUProcessor",
     "VilaUVideoProcessor",
+    "original_chat_template",
     "vilau_chat_template",
 ]

@@ -2,6 +2,7 @@
 """Image processor of VILA-U that needs no torchvision, and the picture functions that all VILA-U processors share."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,14 @@ class VilaUImageProcessorPilKwargs(ImagesKwargs, total=False):
     crop_to_square (`bool`, *optional*, defaults to `False`):
         Whether a PIL image is first cut to a square, centred in width and from the top in height, as the original
         VILA-U did with the images it learned to generate.
+    pad_to_square (`bool`, *optional*, defaults to `False`):
+        Whether a PIL image is first padded to a square, in RGB with `image_mean` on both sides, as the original VILA-U
+        did with the aspect ratio "pad".
     """
 
     resize_before_rgb: bool | None
     crop_to_square: bool | None
+    pad_to_square: bool | None
 
 
 def fetch_pictures(pictures: Any) -> Any:
@@ -58,12 +63,19 @@ def prepare_picture(
     do_convert_rgb: bool,
     resize_before_rgb: bool = False,
     crop_to_square: bool = False,
+    pad_to_square: bool = False,
+    image_mean: Sequence[float] = (0.5, 0.5, 0.5),
 ) -> Image.Image:
-    """Crops, resizes and converts a PIL image in PIL, which gives the pixels of the original VILA-U exactly."""
+    """Crops, pads, resizes and converts an image in PIL, which gives the pixels of the original VILA-U exactly."""
     if crop_to_square and image.width != image.height:
         side = min(image.size)
         left = (image.width - side) // 2
         image = image.crop((left, 0, left + side, side))
+    if pad_to_square and image.width != image.height:
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), tuple(int(mean * 255) for mean in image_mean))
+        square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
+        image = square
     if do_convert_rgb and not resize_before_rgb and image.mode != "RGB":
         image = image.convert("RGB")
     if do_resize:
@@ -125,6 +137,7 @@ class VilaUImageProcessorPil(PilBackend):
     do_convert_rgb = True
     resize_before_rgb = False
     crop_to_square = False
+    pad_to_square = False
     valid_kwargs = VilaUImageProcessorPilKwargs
 
     def __init__(self, **kwargs: Unpack[VilaUImageProcessorPilKwargs]):
@@ -137,7 +150,15 @@ class VilaUImageProcessorPil(PilBackend):
     def process_image(self, image, do_convert_rgb=None, **kwargs) -> np.ndarray:
         """Turns one image into an array `(C, H, W)`; a PIL image is resized and converted here."""
         if isinstance(image, Image.Image):
-            names = ("do_resize", "size", "resample", "resize_before_rgb", "crop_to_square")
+            names = (
+                "do_resize",
+                "size",
+                "resample",
+                "resize_before_rgb",
+                "crop_to_square",
+                "pad_to_square",
+                "image_mean",
+            )
             image = prepare_picture(image, do_convert_rgb=do_convert_rgb, **{name: kwargs[name] for name in names})
             do_convert_rgb = False
         return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)

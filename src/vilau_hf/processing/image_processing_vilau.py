@@ -18,10 +18,14 @@ class VilaUImageProcessorKwargs(ImagesKwargs, total=False):
     crop_to_square (`bool`, *optional*, defaults to `False`):
         Whether a PIL image is first cut to a square, centred in width and from the top in height, as the original
         VILA-U did with the images it learned to generate.
+    pad_to_square (`bool`, *optional*, defaults to `False`):
+        Whether a PIL image is first padded to a square, in RGB with `image_mean` on both sides, as the original VILA-U
+        did with the aspect ratio "pad".
     """
 
     resize_before_rgb: bool | None
     crop_to_square: bool | None
+    pad_to_square: bool | None
 
 
 class VilaUImageProcessor(TorchvisionBackend):
@@ -50,6 +54,7 @@ class VilaUImageProcessor(TorchvisionBackend):
     do_convert_rgb = True
     resize_before_rgb = False
     crop_to_square = False
+    pad_to_square = False
     valid_kwargs = VilaUImageProcessorKwargs
 
     def __init__(self, **kwargs: Unpack[VilaUImageProcessorKwargs]):
@@ -62,7 +67,15 @@ class VilaUImageProcessor(TorchvisionBackend):
     def process_image(self, image, do_convert_rgb=None, **kwargs) -> torch.Tensor:
         """Turns one image into a tensor `(C, H, W)`; a PIL image is resized and converted here."""
         if isinstance(image, Image.Image):
-            names = ("do_resize", "size", "resample", "resize_before_rgb", "crop_to_square")
+            names = (
+                "do_resize",
+                "size",
+                "resample",
+                "resize_before_rgb",
+                "crop_to_square",
+                "pad_to_square",
+                "image_mean",
+            )
             image = prepare_picture(image, do_convert_rgb=do_convert_rgb, **{name: kwargs[name] for name in names})
             do_convert_rgb = False
         return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)

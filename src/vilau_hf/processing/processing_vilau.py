@@ -1,8 +1,8 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Processor of VILA-U: prompts, placeholders, training labels and what generation gives back."""
 
-import json
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -11,86 +11,10 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from .chat_templates_vilau import vilau_chat_template
 
-VICUNA_SYSTEM_PROMPT = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
 
 GENERATION_MODES = ("text", "image", "video", "interleaved")
-
-# The prompt ends in "ASSISTANT:" without a space: a text answer brings its own (" text"), a picture starts with its
-# marker, so the ids of the prompt are the same in training and at inference whatever comes next.
-_CHAT_TEMPLATE = r"""
-{%- macro parts(content) -%}
-    {%- if content is string -%}
-        {%- if content | trim -%}{{ ' ' + content | trim }}{%- endif -%}
-    {%- else -%}
-        {%- for item in content -%}
-            {%- if item.type == 'text' -%}
-                {%- if item.text | trim -%}{{ ' ' + item.text | trim }}{%- endif -%}
-            {%- elif item.type in ('image', 'video') -%}
-                {{ '<' + item.type + '>' }}
-            {%- else -%}
-                {{ raise_exception('Content type must be text, image or video, got ' ~ item.type) }}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- endif -%}
-{%- endmacro -%}
-{%- set system = __SYSTEM_PROMPT__ -%}
-{%- set state = namespace(gap='') -%}
-{{- bos_token -}}
-{%- if messages[0].role == 'system' -%}
-    {%- set system = parts(messages[0].content) | trim -%}
-{%- endif -%}
-{%- if system and messages[0].role != 'document' -%}
-    {{ system }}
-    {%- set state.gap = ' ' -%}
-{%- endif -%}
-{%- for message in messages -%}
-    {%- if message.role == 'user' -%}
-        {{ state.gap + 'USER:' + parts(message.content) }}
-        {%- set state.gap = ' ' -%}
-    {%- elif message.role == 'assistant' -%}
-        {{ state.gap + 'ASSISTANT:' }}
-        {%- generation -%}{{ parts(message.content) }}{{ eos_token }}{%- endgeneration -%}
-        {%- set state.gap = '' -%}
-    {%- elif message.role == 'document' -%}
-        {%- if message.content is string -%}
-            {%- generation -%}{{ message.content }}{%- endgeneration -%}
-        {%- else -%}
-            {%- for item in message.content -%}
-                {%- if item.type == 'text' -%}
-                    {%- generation -%}{{ item.text }}{%- endgeneration -%}
-                {%- else -%}
-                    {{ parts([item]) }}
-                {%- endif -%}
-            {%- endfor -%}
-        {%- endif -%}
-        {%- generation -%}{{ eos_token }}{%- endgeneration -%}
-        {%- set state.gap = '' -%}
-    {%- elif message.role != 'system' or not loop.first -%}
-        {{ raise_exception('Role must be system (first), user, assistant or document, got ' ~ message.role) }}
-    {%- endif -%}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{ state.gap + 'ASSISTANT:' }}
-{%- endif -%}
-"""
-
-
-def vilau_chat_template(system_prompt: str = VICUNA_SYSTEM_PROMPT) -> str:
-    """
-    Chat template (jinja) with the wording of vicuna v1: `{system} USER: {question} ASSISTANT: {answer}</s>`.
-
-    What the assistant says, with the end token, is marked by `{% generation %}`; of a `document` the text is, its
-    images and videos are not.
-
-    Args:
-        system_prompt (`str`, *optional*, defaults to that of vicuna v1): the line before a conversation that has no
-            system message of its own; `""` for none.
-    """
-    return _CHAT_TEMPLATE.strip().replace("__SYSTEM_PROMPT__", json.dumps(system_prompt))
 
 
 class VilaUProcessorKwargs(ProcessingKwargs, total=False):
@@ -107,7 +31,7 @@ class VilaUProcessor(ProcessorMixin):
     r"""
     Processor of VILA-U: image processor, tokenizer and video processor in one. A placeholder `<image>` in the text
     becomes `<image_start>`, `num_visual_tokens` placeholders and `<image_end>`; `<video>` the same with all frames in
-    a row.
+    a row. Two options keep the format of the original release; training samples have markers always.
 
     Args:
         image_processor ([`VilaUImageProcessor`] or [`VilaUImageProcessorPil`]).
@@ -116,13 +40,28 @@ class VilaUProcessor(ProcessorMixin):
         video_processor ([`VilaUVideoProcessor`]).
         chat_template (`str`, *optional*, defaults to [`vilau_chat_template`]).
         num_visual_tokens (`int`, *optional*, defaults to 256): visual tokens L of an image or a frame.
+        context_markers (`bool`, *optional*, defaults to `True`): whether images and videos in a prompt stand between
+            markers. Without, the text after one is tokenised like the beginning of a text, with a space before it.
+        video_as_images (`bool`, *optional*, defaults to `False`): whether the frames of a video in a prompt stand on
+            lines of their own, like single images; only without `context_markers`.
     """
 
     valid_processor_kwargs = VilaUProcessorKwargs
     text_kwargs = {"padding": True, "padding_side": "left"}
     generation_mode = "text"
 
-    def __init__(self, image_processor, tokenizer, video_processor, chat_template=None, num_visual_tokens: int = 256):
+    def __init__(
+        self,
+        image_processor,
+        tokenizer,
+        video_processor,
+        chat_template=None,
+        num_visual_tokens: int = 256,
+        context_markers: bool = True,
+        video_as_images: bool = False,
+    ):
+        if video_as_images and context_markers:
+            raise ValueError("`video_as_images=True` needs `context_markers=False`, got `context_markers=True`.")
         for kind in ("image", "video"):
             for name in (f"{kind}_token", f"{kind}_start_token", f"{kind}_end_token"):
                 token = getattr(tokenizer, name, None)
@@ -131,6 +70,8 @@ class VilaUProcessor(ProcessorMixin):
                 setattr(self, name, token)
                 setattr(self, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
         self.num_visual_tokens = num_visual_tokens
+        self.context_markers = context_markers
+        self.video_as_images = video_as_images
         chat_template = vilau_chat_template() if chat_template is None else chat_template
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
 
@@ -147,11 +88,19 @@ class VilaUProcessor(ProcessorMixin):
                 raise ValueError(f"`text` must be a string or a list of strings, got {_kind_of(text)}.")
             if not prompts:
                 raise ValueError("`text` is an empty list, give at least one prompt.")
+            if not self.context_markers:
+                text = [self._space_after_placeholders(prompt) for prompt in prompts]
         mode = kwargs.get("generation_mode", self.generation_mode)
         if mode not in GENERATION_MODES:
             raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {mode!r}.")
         images, videos = (None if _is_empty(media) else media for media in (images, videos))
         return super().prepare_inputs_layout(images, text, _paths_to_strings(videos), audio, **kwargs)
+
+    def _space_after_placeholders(self, prompt: str) -> str:
+        """A space before the text that follows a placeholder, unless that begins with a special token."""
+        special = "|".join(re.escape(token) for token in self.tokenizer.all_special_tokens)
+        placeholders = f"{re.escape(self.image_token)}|{re.escape(self.video_token)}"
+        return re.sub(rf"({placeholders})(?!\Z|{special})", r"\1 ", prompt)
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Compares placeholders with media, row by row where the media are given by row."""
@@ -174,13 +123,17 @@ class VilaUProcessor(ProcessorMixin):
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
-        """The text that stands for one image: start marker, L placeholders, end marker."""
-        return self.image_start_token + self.image_token * self.num_visual_tokens + self.image_end_token
+        """The text that stands for one image: L placeholders, between the markers."""
+        placeholders = self.image_token * self.num_visual_tokens
+        return self.image_start_token + placeholders + self.image_end_token if self.context_markers else placeholders
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
-        """The text that stands for one video: start marker, L placeholders for each frame, end marker."""
-        count = self.num_visual_tokens * len(video_inputs["pixel_values_videos"][video_idx])
-        return self.video_start_token + self.video_token * count + self.video_end_token
+        """The text that stands for one video: L placeholders for each frame, between the markers."""
+        frame = self.video_token * self.num_visual_tokens
+        num_frames = len(video_inputs["pixel_values_videos"][video_idx])
+        if self.context_markers:
+            return self.video_start_token + frame * num_frames + self.video_end_token
+        return (" \n" if self.video_as_images else "").join([frame] * num_frames)
 
     def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
         """Counts placeholders for images of sizes `(height, width)` and videos of sizes `(frames, height, width)`."""
@@ -375,4 +328,4 @@ def _paths_to_strings(media: Any) -> Any:
     return os.fspath(media) if isinstance(media, os.PathLike) else media
 
 
-__all__ = ["VilaUProcessor", "vilau_chat_template"]
+__all__ = ["VilaUProcessor"]

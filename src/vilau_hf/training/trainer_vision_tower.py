@@ -33,7 +33,7 @@ class VisionTowerTrainer(LossPartsTrainer):
 
     def __init__(self, model=None, args=None, **kwargs):
         if model.config.model_type == "vilau_vision":
-            model.vision_tower.encoder.requires_grad_(args.tune_encoder)
+            model.vision_tower.image_encoder.requires_grad_(args.tune_encoder)
             model.vision_tower.quantizer.tune_codebook = args.tune_codebook
             model.text_model.requires_grad_(args.tune_text_model)
         super().__init__(model=model, args=args, **kwargs)

@@ -1,0 +1,113 @@
+"""Turns the original VILA-U release into an ordinary Hugging Face checkpoint."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from .modeling import VilaUForConditionalGeneration
+from .original_release import OriginalRelease, read_original_release
+from .processing import VilaUProcessor
+from .weight_files import write_weights
+
+
+def convert_original_checkpoint(
+    source: str | Path,
+    out: str | Path,
+    dtype: torch.dtype | None = None,
+    tower_out: str | Path | None = None,
+    siglip_config: str | Path | None = None,
+    max_shard_size: int | str = "5GB",
+) -> None:
+    """
+    Converts a release folder or Hub repository. One tensor is in memory at a time, and nothing is left behind if it
+    fails: the checkpoint is written beside `out` and renamed at the end.
+
+    Args:
+        source (`str` or `Path`): folder with `config.json`, `llm/`, `vision_tower/` and `mm_projector/`, or the id of
+            such a repository on the Hub.
+        out (`str` or `Path`): folder of the checkpoint; it must not exist, or be empty.
+        dtype (`torch.dtype`, *optional*): dtype of the weights; by default as they are. The codebook stays float32.
+        tower_out (`str` or `Path`, *optional*): folder for the vision tower with its SigLIP text encoder, a checkpoint
+            of [`VilaUVisionTowerForPreTraining`].
+        siglip_config (`str` or `Path`, *optional*): `config.json` of the SigLIP model that the tower was made from, or
+            its folder; needed unless it is one of the two published ones.
+        max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): size of a weight file.
+
+    Raises:
+        ValueError: if `source` is not such a release, is damaged or does not fit its configuration, or an output
+            folder is in use; before anything is written.
+    """
+    out, tower_out = Path(out), None if tower_out is None else Path(tower_out)
+    for name, folder in (("out", out), ("tower_out", tower_out)):
+        if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ValueError(f"`{name}` must be a new or an empty folder, got {folder}.")
+    if tower_out is not None and tower_out.absolute() == out.absolute():
+        raise ValueError(f"`tower_out` must differ from `out`, both are {out}.")
+    release = read_original_release(source, siglip_config, dtype)
+    finished = [_write(out, lambda folder: _write_model(folder, release, max_shard_size))]
+    if tower_out is not None:
+        try:
+            finished.append(_write(tower_out, lambda folder: _write_tower(folder, release, max_shard_size)))
+        except BaseException:
+            shutil.rmtree(finished[0])
+            raise
+    for temporary, folder in zip(finished, (out, tower_out), strict=False):
+        temporary.replace(folder)
+
+
+def _write(out: Path, write) -> Path:
+    """A finished folder beside `out`, to be renamed to it; none if `write` fails or is interrupted."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    temporary.chmod(0o755)
+    try:
+        write(temporary)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+    return temporary
+
+
+def _write_model(folder: Path, release: OriginalRelease, max_shard_size: int | str):
+    release.config.architectures = ["VilaUForConditionalGeneration"]
+    release.config.save_pretrained(folder)
+    release.generation_config.save_pretrained(folder)
+    release.processor.save_pretrained(folder)
+    write_weights(folder, release.weights, max_shard_size)
+
+
+def _write_tower(folder: Path, release: OriginalRelease, max_shard_size: int | str):
+    release.tower_config.architectures = ["VilaUVisionTowerForPreTraining"]
+    release.tower_config.save_pretrained(folder)
+    release.processor.image_processor.save_pretrained(folder)
+    write_weights(folder, release.tower_weights, max_shard_size)
+
+
+def load_original_model(
+    cls: type[VilaUForConditionalGeneration],
+    source: str | Path,
+    siglip_config: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    **kwargs,
+) -> VilaUForConditionalGeneration:
+    """
+    Loads a release without converting it, the way [`convert_original_checkpoint`] reads it.
+
+    Args:
+        source, siglip_config, dtype: as for [`convert_original_checkpoint`].
+        kwargs: as for `from_pretrained`, for example `attn_implementation`.
+    """
+    release = read_original_release(source, siglip_config, dtype)
+    state = {name: tensor.load() for name, tensor in release.weights.items()}
+    model = cls.from_pretrained(None, config=release.config, state_dict=state, dtype=release.config.dtype, **kwargs)
+    model.generation_config = release.generation_config
+    return model
+
+
+def load_original_processor(
+    cls: type[VilaUProcessor], source: str | Path, siglip_config: str | Path | None = None
+) -> VilaUProcessor:
+    """The processor of a release; arguments as for [`convert_original_checkpoint`]."""
+    return read_original_release(source, siglip_config).processor
