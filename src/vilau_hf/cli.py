@@ -4,9 +4,16 @@ import argparse
 import time
 from pathlib import Path
 
+import torch
 from transformers.utils import logging
 
-from . import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor, __version__
+from . import (
+    TINY_CHECKPOINT,
+    VilaUForConditionalGeneration,
+    VilaUProcessor,
+    __version__,
+    convert_original_checkpoint,
+)
 from .demo import run_demo
 
 
@@ -33,12 +40,44 @@ def add_demo(subparsers):
     parser.set_defaults(run=demo)
 
 
+def convert(args: argparse.Namespace):
+    convert_original_checkpoint(
+        args.source,
+        args.out,
+        dtype=None if args.dtype is None else getattr(torch, args.dtype),
+        tower_out=args.tower_out,
+        siglip_config=args.siglip_config,
+        push_to_hub=args.push_to_hub,
+    )
+    print(f"Written to {args.out.resolve()}")
+    if args.tower_out is not None:
+        print(f"The vision tower with its text encoder is in {args.tower_out.resolve()}")
+    if args.push_to_hub is not None:
+        print(f"Uploaded to {args.push_to_hub}")
+
+
+def add_convert(subparsers):
+    parser = subparsers.add_parser("convert", help="turn the original VILA-U release into a Hugging Face checkpoint")
+    parser.add_argument("source", help="folder of the release, or its Hub id (mit-han-lab/vila-u-7b-256)")
+    parser.add_argument("out", type=Path, help="folder of the checkpoint, new or empty")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the weights (default: as is)")
+    parser.add_argument("--tower-out", type=Path, help="folder for the vision tower with its text encoder")
+    parser.add_argument("--siglip-config", type=Path, help="config.json of a SigLIP that is not one of the published")
+    parser.add_argument("--push-to-hub", metavar="ID", help="repository to upload the checkpoint to")
+    parser.set_defaults(run=convert)
+
+
 def main(argv: list[str] | None = None):
     """Entry point; `argv` as `sys.argv[1:]`."""
     parser = argparse.ArgumentParser(prog="vilau", description="VILA-U for Hugging Face")
     parser.add_argument("--version", action="version", version=__version__)
-    add_demo(parser.add_subparsers(required=True, metavar="command"))
+    subparsers = parser.add_subparsers(required=True, metavar="command")
+    add_demo(subparsers)
+    add_convert(subparsers)
     args = parser.parse_args(argv)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    args.run(args)
+    try:
+        args.run(args)
+    except ValueError as error:
+        parser.exit(1, f"vilau: {error}\n")

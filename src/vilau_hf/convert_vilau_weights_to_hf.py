@@ -5,11 +5,15 @@ import tempfile
 from pathlib import Path
 
 import torch
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from .modeling import VilaUForConditionalGeneration
 from .original_release import OriginalRelease, read_original_release
 from .processing import VilaUProcessor
 from .weight_files import write_weights
+
+
+PUBLISHED_MODEL = "mit-han-lab/vila-u-7b-256"
 
 
 def convert_original_checkpoint(
@@ -18,6 +22,7 @@ def convert_original_checkpoint(
     dtype: torch.dtype | None = None,
     tower_out: str | Path | None = None,
     siglip_config: str | Path | None = None,
+    push_to_hub: str | None = None,
     max_shard_size: int | str = "5GB",
 ) -> None:
     """
@@ -33,6 +38,7 @@ def convert_original_checkpoint(
             of [`VilaUVisionTowerForPreTraining`].
         siglip_config (`str` or `Path`, *optional*): `config.json` of the SigLIP model that the tower was made from, or
             its folder; needed unless it is one of the two published ones.
+        push_to_hub (`str`, *optional*): id of the Hub repository to upload the checkpoint to.
         max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): size of a weight file.
 
     Raises:
@@ -46,7 +52,9 @@ def convert_original_checkpoint(
     if tower_out is not None and tower_out.absolute() == out.absolute():
         raise ValueError(f"`tower_out` must differ from `out`, both are {out}.")
     release = read_original_release(source, siglip_config, dtype)
-    finished = [_write(out, lambda folder: _write_model(folder, release, max_shard_size))]
+    base_model = PUBLISHED_MODEL if Path(source).exists() else str(source)
+    card = release_model_card(release, base_model, push_to_hub or str(out))
+    finished = [_write(out, lambda folder: _write_model(folder, release, card, max_shard_size))]
     if tower_out is not None:
         try:
             finished.append(_write(tower_out, lambda folder: _write_tower(folder, release, max_shard_size)))
@@ -55,6 +63,10 @@ def convert_original_checkpoint(
             raise
     for temporary, folder in zip(finished, (out, tower_out), strict=False):
         temporary.replace(folder)
+    if push_to_hub is not None:
+        api = HfApi()
+        api.create_repo(push_to_hub, exist_ok=True)
+        api.upload_folder(repo_id=push_to_hub, folder_path=out)
 
 
 def _write(out: Path, write) -> Path:
@@ -70,11 +82,12 @@ def _write(out: Path, write) -> Path:
     return temporary
 
 
-def _write_model(folder: Path, release: OriginalRelease, max_shard_size: int | str):
+def _write_model(folder: Path, release: OriginalRelease, card: ModelCard, max_shard_size: int | str):
     release.config.architectures = ["VilaUForConditionalGeneration"]
     release.config.save_pretrained(folder)
     release.generation_config.save_pretrained(folder)
     release.processor.save_pretrained(folder)
+    card.save(folder / "README.md")
     write_weights(folder, release.weights, max_shard_size)
 
 
@@ -83,6 +96,41 @@ def _write_tower(folder: Path, release: OriginalRelease, max_shard_size: int | s
     release.tower_config.save_pretrained(folder)
     release.processor.image_processor.save_pretrained(folder)
     write_weights(folder, release.tower_weights, max_shard_size)
+
+
+def release_model_card(release: OriginalRelease, base_model: str, model_id: str) -> ModelCard:
+    """
+    The model card of a converted release.
+
+    Args:
+        release ([`OriginalRelease`]): what was converted.
+        base_model (`str`): Hub id of the release.
+        model_id (`str`): Hub id or folder of the converted checkpoint, for the example in the card.
+    """
+    text, vision, depth = release.config.text_config, release.config.vision_config, release.config.depth_config
+    data = ModelCardData(
+        base_model=base_model,
+        library_name="transformers",
+        pipeline_tag="any-to-any",
+        language="en",
+        license="other",
+        license_name="mit-and-llama-2-community",
+        license_link="https://ai.meta.com/llama/license/",
+        tags=["vila-u", "text-to-image", "text-to-video", "image-text-to-text"],
+    )
+    return ModelCard.from_template(
+        data,
+        template_path=str(Path(__file__).parent / "recipes" / "release_model_card.md"),
+        base_model=base_model,
+        model_id=model_id,
+        language_model=f"{text.model_type}, {text.num_hidden_layers} layers, {text.hidden_size} wide",
+        image_size=vision.image_size,
+        num_visual_tokens=vision.num_visual_tokens,
+        code_depth=vision.code_depth,
+        codebook_size=vision.codebook_size,
+        depth_layers=depth.num_hidden_layers,
+        depth_width=depth.hidden_size,
+    )
 
 
 def load_original_model(

@@ -86,7 +86,7 @@ def tower_tensors(folder: Path, weights: dict[str, LazyTensor], config: VilaUVis
             else:
                 found[f"vision_tower/image_encoder.{name.removeprefix('encoder.')}"] = tensor
         elif not re.search(r"^quantizer\.codebooks\.\d+\.|^(siglip_model\.)?logit_(scale|bias)$", name):
-            found[f"unknown/{key}"] = tensor
+            found[key] = tensor
     return found
 
 
