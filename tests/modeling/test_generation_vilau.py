@@ -244,3 +244,12 @@ def test_guidance_without_an_unconditional_prompt_is_refused(model):
 def test_wrong_code_grids_are_not_decoded(model, codes, message):
     with pytest.raises(ValueError, match=message):
         model.decode_image_tokens(codes)
+
+
+def test_the_prefix_of_the_start_marker_is_put_there_once(model, monkeypatch):
+    monkeypatch.setattr(model.config, "start_marker_prefix_ids", [9, 4])
+    settings = {"generation_mode": "image", "guidance_scale": 1.0, "do_sample": False, "return_dict_in_generate": True}
+    plain = model.generate(input_ids=torch.tensor([[1, 5]]), **settings)
+    assert plain.sequences[0, :5].tolist() == [1, 5, 9, 4, 54]
+    complete = model.generate(input_ids=torch.tensor([[1, 5, 9, 4, 54]]), **settings)
+    assert torch.equal(complete.sequences, plain.sequences) and torch.equal(complete.codes, plain.codes)

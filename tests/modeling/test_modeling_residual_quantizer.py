@@ -141,3 +141,24 @@ def test_features_in_bfloat16_are_scored_in_float32(quantizer):
 def test_wrong_codes_are_refused(quantizer, codes, message):
     with pytest.raises(ValueError, match=message):
         quantizer.decode(codes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depth", [4, 16])
+def test_codes_at_the_published_size_are_those_of_double_precision_whatever_the_dtype(depth):
+    config = VilaUVisionConfig(codebook_size=16384, code_depth=depth)  # 1024 wide
+    quantizer = VilaUResidualQuantizer(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    norms = torch.rand(16384, 1, generator=generator) * 0.9 + 0.1
+    directions = torch.randn(16384, 1024, generator=generator)
+    embeddings = norms * directions / directions.norm(dim=-1, keepdim=True)
+    quantizer.codebook.weight.copy_(embeddings)
+    chosen = torch.randint(16384, (1, 24, depth), generator=generator)
+    noise = 0.01 * torch.randn(1, 24, 1024, generator=generator)
+    features = (quantizer.decode(chosen) + noise).bfloat16()
+    codes = quantizer.encode(features)
+    left, exact = features[0].double(), []
+    for _ in range(depth):
+        exact.append((embeddings.double().square().sum(-1) / 2 - left @ embeddings.double().T).argmin(-1))
+        left = left - embeddings[exact[-1]].double()
+    assert (codes[0] == torch.stack(exact, -1)).float().mean() >= 0.999

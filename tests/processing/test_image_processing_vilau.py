@@ -125,3 +125,14 @@ def test_postprocess_inverts_preprocessing(cls, picture):
         processor.postprocess(pixels, output_type="jpg")
     with pytest.raises(ValueError, match="shape"):
         processor.postprocess(pixels[0])
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_padding_to_a_square_keeps_the_whole_picture_in_the_middle(cls, recorded):
+    picture = Image.open(GOLDEN / "preprocess/image_0_RGB.png")  # 106 x 65
+    square = Image.new("RGB", (106, 106), (127, 127, 127))
+    square.paste(picture, (0, 20))
+    processor = cls(size={"height": 64, "width": 64}, pad_to_square=True)
+    pixels = processor(picture, return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(to_uint8(pixels), torch.from_numpy(np.array(square.resize((64, 64), 3))).permute(2, 0, 1))
+    assert torch.equal(to_uint8(pixels), recorded["image_0_RGB.pad.uint8"])

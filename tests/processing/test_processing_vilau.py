@@ -4,7 +4,7 @@ import torch
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
-from vilau_hf import VilaUProcessor, vilau_chat_template
+from vilau_hf import VilaUProcessor, original_chat_template, vilau_chat_template
 from vilau_hf.processing.chat_templates_vilau import VICUNA_SYSTEM_PROMPT
 
 from .conftest import VISUAL_TOKENS, build_processor, build_tokenizer
@@ -304,3 +304,55 @@ def test_save_and_load(processor, tmp_path):
     for backend in ("torchvision", "pil"):
         part = AutoImageProcessor.from_pretrained(tmp_path, backend=backend)
         assert part.to_dict() == processor.image_processor.to_dict() and part.backend == backend
+
+
+def test_without_context_markers_text_after_a_picture_begins_like_a_text(picture, video):
+    processor = build_processor(context_markers=False, tokenizer="llama")
+    four = "<image>" * 4
+    for prompt, expected in (
+        ("draw <image>what", f"draw {four} what"),
+        ("draw <image>\nwhat", f"draw {four} \nwhat"),
+        ("<image></s>", f"{four}</s>"),
+        ("<image>", four),
+    ):
+        ids = processor(text=prompt, images=[picture])["input_ids"][0]
+        assert ids == processor.tokenizer(expected)["input_ids"], prompt
+    frames = "<video>" * 4 * len(video)
+    ids = processor(text="<video>it", videos=[video])["input_ids"][0]
+    assert ids == processor.tokenizer(f"{frames} it")["input_ids"]
+
+
+def test_frames_of_a_video_may_stand_on_lines_of_their_own(video, tmp_path):
+    processor = build_processor(context_markers=False, video_as_images=True, tokenizer="llama")
+    processor.save_pretrained(tmp_path)
+    for each in (processor, VilaUProcessor.from_pretrained(tmp_path)):
+        ids = each(text="<video>\nit", videos=[video])["input_ids"][0]
+        frames = " \n".join(["<video>" * 4] * len(video))
+        assert ids == each.tokenizer(f"{frames} \nit")["input_ids"]
+    with pytest.raises(ValueError, match="`video_as_images=True` needs `context_markers=False`"):
+        build_processor(video_as_images=True)
+
+
+def test_training_samples_have_markers_whatever_prompts_have(picture):
+    sample = [{"role": "user", "content": [{"type": "image"}]}, {"role": "assistant", "content": "a square"}]
+    ids = [
+        build_processor(context_markers=markers).encode_training_samples([sample], [[picture]])["input_ids"]
+        for markers in (True, False)
+    ]
+    assert torch.equal(*ids)
+    assert build_processor().image_start_token_id in ids[0]
+
+
+def test_original_template_drops_what_stands_around_an_empty_message():
+    processor = build_processor(chat_template=original_chat_template())
+
+    def render(content, **kwargs):
+        return processor.apply_chat_template([{"role": "user", "content": content}], **kwargs)
+
+    assert render(" ", add_generation_prompt=True).endswith(" USER:ASSISTANT:")
+    assert render("draw it", add_generation_prompt=True).endswith(" USER: draw it ASSISTANT:")
+    assert render([{"type": "image"}, {"type": "text", "text": "it"}]).endswith(" USER: <image>\nit ")
+    for mode, marker in (("image", "<im_start>"), ("video", "<vi_start>")):
+        assert render("it", add_generation_prompt=True, generation_mode=mode).endswith(f"ASSISTANT: {marker}")
+    ids = processor.unconditional_prompt_ids()
+    assert ids == processor.tokenizer(f"{VICUNA_SYSTEM_PROMPT} USER:ASSISTANT:")["input_ids"]
