@@ -427,3 +427,42 @@ def test_the_model_card_is_filled_in_and_its_example_runs(source, tmp_path):
     assert "{{" not in card.text and "the paper's own numbers" in card.text and "MIT" in card.text
     (example,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
     subprocess.run([sys.executable, "-c", example], check=True)
+
+
+@torch.no_grad()
+def test_tied_heads_and_other_rope_bases_are_kept(source):
+    edit_weights(source, "llm", lambda w: w.pop("lm_head.weight"))
+    edit(source / "llm/config.json", tie_word_embeddings=True, rope_theta=500.0)
+    model = VilaUForConditionalGeneration.from_original(source).eval()
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    config = LlamaConfig(
+        **{**model.config.text_config.to_dict(), "tie_word_embeddings": True, "rope_parameters": None}
+    )
+    config.rope_parameters = {"rope_type": "default", "rope_theta": 500.0}
+    reference = LlamaForCausalLM(config).eval()
+    reference.load_state_dict(load_file(source / "llm/model.safetensors"), strict=False)
+    ids = torch.randint(3, 400, (1, 60), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(ids).logits, reference(ids).logits)
+
+
+def test_hub_ids_are_downloaded_and_uploaded(source, tmp_path, monkeypatch):
+    calls = []
+
+    def download(repo_id, allow_patterns):
+        calls.append(repo_id)
+        return str(source)
+
+    class Api:
+        def create_repo(self, repo_id, exist_ok):
+            calls.append(("create", repo_id))
+
+        def upload_folder(self, repo_id, folder_path):
+            calls.append(("upload", repo_id, sorted(path.name for path in folder_path.iterdir())))
+
+    monkeypatch.setattr("vilau_hf.original_release.snapshot_download", download)
+    monkeypatch.setattr(converter, "HfApi", Api)
+    convert_original_checkpoint("someone/vila-u", tmp_path / "out", push_to_hub="me/vila-u")
+    assert calls[0] == "someone/vila-u" and calls[1] == ("create", "me/vila-u")
+    assert calls[2] == ("upload", "me/vila-u", sorted(path.name for path in (tmp_path / "out").iterdir()))
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.base_model == "someone/vila-u" and 'from_pretrained("me/vila-u"' in card.text
