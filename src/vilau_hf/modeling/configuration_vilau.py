@@ -119,6 +119,16 @@ class VilaUVisionConfig(VilaUBaseConfig):
         return self.encoder_config.hidden_size
 
     @property
+    def num_hidden_layers(self) -> int:
+        """Layers of the image encoder that run before the quantizer."""
+        return self.encoder_config.num_hidden_layers - 1
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Attention heads of the image encoder."""
+        return self.encoder_config.num_attention_heads
+
+    @property
     def image_size(self) -> int:
         """Side S of the input image in pixels."""
         return self.encoder_config.image_size

@@ -277,19 +277,23 @@ class VilaUGenerationMixin:
     def _encode_visual_inputs(self, input_ids, kwargs):
         """Turns pixels and codes into `visual_codes`, which have a row for each prompt and repeat with it."""
         names = ("pixel_values", "pixel_values_videos", "codes")
-        if input_ids is None or kwargs.get("inputs_embeds") is not None:
-            return kwargs
         visual = {name: kwargs.pop(name) for name in names if kwargs.get(name) is not None}
         if visual:
-            kwargs["visual_codes"] = self.model.get_visual_codes(input_ids, **visual)
+            codes = self.model.get_visual_codes(input_ids, **visual, inputs_embeds=kwargs.get("inputs_embeds"))
+            if kwargs.get("inputs_embeds") is None:
+                kwargs["visual_codes"] = codes
+            else:
+                kwargs["inputs_embeds"] = self.model.place_codes(kwargs["inputs_embeds"], codes, codes[..., 0] >= 0)
         return kwargs
 
     def _validate_model_kwargs(self, model_kwargs):
         super()._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k != "visual_settings"})
 
-    def prepare_inputs_for_generation(self, input_ids, visual_codes=None, is_first_iteration=False, **kwargs):
+    def prepare_inputs_for_generation(
+        self, input_ids, visual_codes=None, is_first_iteration=False, inputs_embeds=None, **kwargs
+    ):
         model_inputs = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
+            input_ids, is_first_iteration=is_first_iteration, inputs_embeds=inputs_embeds, **kwargs
         )
         if visual_codes is not None and (is_first_iteration or kwargs.get("past_key_values") is None):
             length = model_inputs["input_ids"].shape[1]

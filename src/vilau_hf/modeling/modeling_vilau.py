@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
 
 from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
@@ -104,6 +105,7 @@ class VilaUModel(VilaUPreTrainedModel):
     def __init__(self, config: VilaUConfig):
         super().__init__(config)
         self.vision_tower = VilaUVisionTower._from_config(config.vision_config)
+        self.vision_tower.requires_grad_(False)  # nothing flows back through codes
         self.multi_modal_projector = VilaUMultiModalProjector(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
@@ -114,27 +116,39 @@ class VilaUModel(VilaUPreTrainedModel):
     def set_input_embeddings(self, value):
         self.language_model.set_input_embeddings(value)
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+    @can_return_tuple
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
+            kwargs: `output_hidden_states`, `output_attentions` for those of the image encoder.
 
         Returns:
             `last_hidden_state` `(N, L, C)`, the quantized features, and `pooler_output` `(N, L, H)`, what the language
             model reads.
         """
-        quantized = self.vision_tower.encode(pixel_values).quantized
-        return BaseModelOutputWithPooling(
-            last_hidden_state=quantized, pooler_output=self.multi_modal_projector(quantized)
-        )
+        features = self.vision_tower.get_image_features(pixel_values, return_dict=True, **kwargs)
+        features.pooler_output = self.multi_modal_projector(features.last_hidden_state)
+        return features
+
+    @can_return_tuple
+    def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """
+        As `get_image_features` for the frames of videos `(V, F, 3, S, S)`: `last_hidden_state` is `(V * F, L, C)`,
+        `pooler_output` `(V, F * L, H)`.
+        """
+        features = self.get_image_features(pixel_values_videos.flatten(0, 1), return_dict=True, **kwargs)
+        features.pooler_output = features.pooler_output.unflatten(0, (len(pixel_values_videos), -1)).flatten(1, 2)
+        return features
 
     @torch.no_grad()
     def get_visual_codes(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
         codes: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
     ) -> torch.LongTensor:
         """
         Codes at the placeholders of `input_ids`, -1 elsewhere.
@@ -145,6 +159,8 @@ class VilaUModel(VilaUPreTrainedModel):
             pixel_values_videos (`torch.Tensor` of shape `(V, F, 3, S, S)`, *optional*): videos, likewise.
             codes (`torch.LongTensor` of shape `(N, L, D)`, *optional*): codes of all images and frames in order of
                 their placeholders, in place of pixels.
+            inputs_embeds (`torch.Tensor` of shape `(B, T, H)`, *optional*): embeddings of the ids, where those are
+                not given.
 
         Returns:
             `torch.LongTensor` of shape `(B, T, D)`.
@@ -152,9 +168,12 @@ class VilaUModel(VilaUPreTrainedModel):
         Raises:
             ValueError: if placeholders and visual tokens differ in number, or `codes` are wrong in shape or range.
         """
-        is_image, is_video = input_ids == self.config.image_token_id, input_ids == self.config.video_token_id
+        is_image, is_video = (
+            self._placeholders(token_id, input_ids, inputs_embeds)
+            for token_id in (self.config.image_token_id, self.config.video_token_id)
+        )
         depth = self.config.vision_config.code_depth
-        grid = torch.full((*input_ids.shape, depth), -1, dtype=torch.long, device=input_ids.device)
+        grid = torch.full((*is_image.shape, depth), -1, dtype=torch.long, device=is_image.device)
         if codes is not None:
             if pixel_values is not None or pixel_values_videos is not None:
                 raise ValueError("`codes` replace `pixel_values` and `pixel_values_videos`: give one or the other.")
@@ -176,6 +195,15 @@ class VilaUModel(VilaUPreTrainedModel):
             elif bool(mask.any()):
                 raise ValueError(f"the prompt holds {int(mask.sum())} placeholders of `{name}`, which is not given.")
         return grid
+
+    def _placeholders(self, token_id: int, input_ids, inputs_embeds) -> torch.BoolTensor:
+        """Where a placeholder stands, `(B, T)`; without ids it is known by its embedding."""
+        if input_ids is not None:
+            return input_ids == token_id
+        table = self.get_input_embeddings()
+        if token_id >= table.num_embeddings:
+            return torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+        return (inputs_embeds == table(torch.tensor(token_id, device=inputs_embeds.device))).all(-1)
 
     def _check_codes(self, codes: torch.LongTensor):
         vision = self.config.vision_config
@@ -200,15 +228,20 @@ class VilaUModel(VilaUPreTrainedModel):
         """Input embeddings `(B, T, H)`: those of `input_ids` `(B, T)`, or of `visual_codes` `(B, T, D)` where >= 0."""
         is_visual = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
         embeds = self.get_input_embeddings()(input_ids.masked_fill(is_visual, 0))
-        if visual_codes is None:
-            return embeds
-        codes = visual_codes[is_visual]  # (M, D)
-        return embeds.masked_scatter(is_visual[..., None], self.embed_codes(codes).to(embeds.dtype))
+        return embeds if visual_codes is None else self.place_codes(embeds, visual_codes, is_visual)
+
+    def place_codes(
+        self, inputs_embeds: torch.Tensor, visual_codes: torch.LongTensor, is_visual: torch.BoolTensor
+    ) -> torch.Tensor:
+        """`inputs_embeds` `(B, T, H)` with the embeddings of `visual_codes` `(B, T, D)` where `is_visual` `(B, T)`."""
+        embedded = self.embed_codes(visual_codes[is_visual])  # (M, H)
+        return inputs_embeds.masked_scatter(is_visual[..., None], embedded.to(inputs_embeds.dtype))
 
     def embed_codes(self, codes: torch.LongTensor) -> torch.Tensor:
         """Language-model inputs `(..., H)` of visual tokens with `codes` `(..., D)`."""
         return self.multi_modal_projector(self.vision_tower.quantizer.decode(codes))
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -238,18 +271,19 @@ class VilaUModel(VilaUPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give one of `input_ids` and `inputs_embeds`.")
+        if visual_codes is None and not (pixel_values is None and pixel_values_videos is None and codes is None):
+            visual_codes = self.get_visual_codes(input_ids, pixel_values, pixel_values_videos, codes, inputs_embeds)
         if inputs_embeds is None:
-            if visual_codes is None and (
-                pixel_values is not None or pixel_values_videos is not None or codes is not None
-            ):
-                visual_codes = self.get_visual_codes(input_ids, pixel_values, pixel_values_videos, codes)
             inputs_embeds = self.embed(input_ids, visual_codes)
+        elif visual_codes is not None:
+            inputs_embeds = self.place_codes(inputs_embeds, visual_codes, visual_codes[..., 0] >= 0)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             use_cache=use_cache,
+            return_dict=True,
             **kwargs,
         )
         return VilaUModelOutputWithPast(
@@ -311,9 +345,13 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
     def set_output_embeddings(self, value):
         self.lm_head = value
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """As [`VilaUModel.get_image_features`]."""
-        return self.model.get_image_features(pixel_values)
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+        """As [`VilaUModel.get_video_features`]."""
+        return self.model.get_video_features(pixel_values_videos, **kwargs)
 
     @torch.no_grad()
     def decode_image_tokens(self, image_tokens: torch.LongTensor) -> torch.Tensor:
@@ -339,6 +377,7 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         rows = video_tokens.shape[0]
         return self.decode_image_tokens(video_tokens.flatten(0, 1)).unflatten(0, (rows, -1))
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -369,8 +408,13 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
             num_text_items, num_visual_items (`torch.Tensor` or `int`): what the sums of the losses over text labels
                 and over visual tokens are divided by, in place of this batch's own counts (gradient accumulation,
                 data parallelism).
+            kwargs: `output_hidden_states` and `output_attentions` of the language model among them, and `shift_labels`
+                `(B, T)`, in place of `labels` what each position predicts. (Trainer takes named arguments for labels.)
         """
-        if labels is not None:
+        shift_labels = kwargs.pop("shift_labels", None)
+        if shift_labels is None and labels is not None:
+            shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        if shift_labels is not None:
             use_cache = False  # a cache would hide packed sequences from the attention masks
         outputs = self.model(
             input_ids=input_ids,
@@ -383,42 +427,50 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            return_dict=True,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
-        result = VilaUCausalLMOutputWithPast(
+        loss = text_loss = visual_loss = logits = code_logits = None
+        if shift_labels is None or not self.training:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden_states[:, kept])
+        if shift_labels is not None:
+            text_loss, visual_loss, code_logits = self._losses(
+                hidden_states, shift_labels, outputs.visual_codes, num_text_items, num_visual_items, output_code_logits
+            )
+            loss = self.config.text_loss_weight * text_loss + self.config.visual_loss_weight * visual_loss
+        return VilaUCausalLMOutputWithPast(
+            loss=loss,
+            text_loss=text_loss,
+            visual_loss=visual_loss,
+            logits=logits,
+            code_logits=code_logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
-        if labels is None or not self.training:
-            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            result.logits = self.lm_head(hidden_states[:, kept])
-        if labels is not None:
-            text_loss, visual_loss, result.code_logits = self._losses(
-                hidden_states, labels, outputs.visual_codes, num_text_items, num_visual_items, output_code_logits
-            )
-            result.text_loss, result.visual_loss = text_loss, visual_loss
-            result.loss = self.config.text_loss_weight * text_loss + self.config.visual_loss_weight * visual_loss
-        return result
 
-    def _losses(self, hidden_states, labels, visual_codes, num_text_items, num_visual_items, output_code_logits):
-        """Cross-entropy over text (VILA-U, eq. 5) and over the codes at all depths (eq. 7); t predicts t + 1."""
-        targets, hidden_states = labels[:, 1:], hidden_states[:, :-1]
+    def _losses(self, hidden_states, targets, visual_codes, num_text_items, num_visual_items, output_code_logits):
+        """
+        Cross-entropy over text (VILA-U, eq. 5) and over the codes at all depths (eq. 7); `targets` `(B, T)` say what
+        each position predicts, which is the token after it.
+        """
         is_visual = (targets == self.config.image_token_id) | (targets == self.config.video_token_id)
         is_text = (targets != -100) & ~is_visual
         text_logits = self.lm_head(hidden_states[is_text])  # (number of text labels, vocab_size)
         text_loss = nn.functional.cross_entropy(text_logits.float(), targets[is_text], reduction="sum")
         text_loss = text_loss / self._count(is_text, num_text_items)
         if visual_codes is not None:
-            visual_hidden, target_codes = hidden_states[is_visual], visual_codes[:, 1:][is_visual]  # (M, H), (M, D)
+            next_codes = visual_codes.roll(-1, dims=1)
+            visual_hidden, target_codes = hidden_states[is_visual], next_codes[is_visual]  # (M, H), (M, D)
         elif bool(is_visual.any()):
             raise ValueError(
                 f"`labels` ask for {int(is_visual.sum())} visual tokens, but neither pixels nor `codes` are given."
             )
         else:
             visual_hidden = hidden_states[:0, 0]
-            target_codes = labels.new_zeros(0, self.config.depth_config.code_depth)
+            target_codes = targets.new_zeros(0, self.config.depth_config.code_depth)
         visual_loss, code_logits = self._code_loss(visual_hidden, target_codes, output_code_logits)
         visual_loss = visual_loss / (self._count(is_visual, num_visual_items) * target_codes.shape[-1])
         return text_loss, visual_loss, code_logits

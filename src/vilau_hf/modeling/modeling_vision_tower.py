@@ -8,7 +8,7 @@ from diffusers.models.autoencoders.vae import Decoder
 from torch import nn
 from transformers import PreTrainedModel, SiglipModel, SiglipTextModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 from transformers.models.siglip.modeling_siglip import (
     SiglipAttention,
     SiglipEncoderLayer,
@@ -17,6 +17,8 @@ from transformers.models.siglip.modeling_siglip import (
     SiglipVisionEmbeddings,
 )
 from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_vilau import VilaUVisionConfig
 from .modeling_residual_quantizer import VilaUResidualQuantizer
@@ -27,10 +29,13 @@ class VilaUVisionTowerOutput(ModelOutput):
     r"""
     codes (`torch.LongTensor` of shape `(N, L, D)`): codes in `[0, codebook_size)`.
     quantized (`torch.Tensor` of shape `(N, L, C)`): sum of the code embeddings.
+    hidden_states, attentions (`tuple`, *optional*): of the image encoder, if asked for.
     """
 
     codes: torch.LongTensor | None = None
     quantized: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -72,11 +77,13 @@ class VilaUVisionEncoder(SiglipPreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutput:
         hidden_states = self.embeddings(pixel_values)  # (N, L, C)
         for layer in self.layers:
             hidden_states = layer(hidden_states, None, **kwargs)
-        return hidden_states
+        return BaseModelOutput(last_hidden_state=hidden_states)
 
 
 class VilaUImagePooler(SiglipPreTrainedModel):
@@ -181,6 +188,9 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
             layers_per_block=config.layers_per_block,
             norm_num_groups=config.norm_num_groups,
         )
+        for module in self.pixel_decoder.modules():
+            if type(module).__name__ == "Attention":
+                module.config = config  # transformers reads the attention setting of every module of that name
         self.post_init()
 
     def get_input_embeddings(self):
@@ -195,22 +205,34 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
 
     def get_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
         """Features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
-        self._check_pixels(pixel_values)
-        return self.image_encoder(pixel_values.to(self.get_input_embeddings().weight.dtype), **kwargs)
+        return self._encode_image(pixel_values, **kwargs).last_hidden_state
 
-    def encode(self, pixel_values: torch.Tensor) -> VilaUVisionTowerOutput:
+    def _encode_image(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutput:
+        self._check_pixels(pixel_values)
+        pixel_values = pixel_values.to(self.get_input_embeddings().weight.dtype)
+        return self.image_encoder(pixel_values, return_dict=True, **kwargs)
+
+    @can_return_tuple
+    def encode(self, pixel_values: torch.Tensor, **kwargs) -> VilaUVisionTowerOutput:
         """
         Codes of images; encoder and quantizer compute in float32, whatever the dtype of the rest.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
+            kwargs: `output_hidden_states`, `output_attentions` for those of the image encoder.
 
         Raises:
             ValueError: if the shape is another.
         """
         with torch.autocast(pixel_values.device.type, enabled=False):
-            codes = self.quantizer.encode(self.get_features(pixel_values))
-        return VilaUVisionTowerOutput(codes=codes, quantized=self.quantizer.decode(codes))
+            encoded = self._encode_image(pixel_values, **kwargs)
+            codes = self.quantizer.encode(encoded.last_hidden_state)
+        return VilaUVisionTowerOutput(
+            codes=codes,
+            quantized=self.quantizer.decode(codes),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
 
     def decode(self, quantized_or_codes: torch.Tensor) -> torch.Tensor:
         """
@@ -236,13 +258,17 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
             latents = nn.functional.interpolate(latents, size=(size, size), mode="bilinear")
         return self.pixel_decoder(self.post_quant_conv(latents.to(self.post_quant_conv.weight.dtype)))
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> BaseModelOutputWithPooling:
+    @can_return_tuple
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """Quantized features of `pixel_values` `(N, 3, S, S)` as `last_hidden_state` `(N, L, C)`."""
-        return BaseModelOutputWithPooling(last_hidden_state=self.encode(pixel_values).quantized)
+        encoded = self.encode(pixel_values, return_dict=True, **kwargs)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=encoded.quantized, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
 
-    def forward(self, pixel_values: torch.Tensor) -> VilaUVisionTowerOutput:
+    def forward(self, pixel_values: torch.Tensor, **kwargs) -> VilaUVisionTowerOutput:
         """As [`VilaUVisionTower.encode`]."""
-        return self.encode(pixel_values)
+        return self.encode(pixel_values, **kwargs)
 
 
 class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
@@ -314,6 +340,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         """Image embeddings `(N, C)`, not normalised, of `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
         return self.image_pooler(self.vision_tower.encode(pixel_values).quantized)
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
@@ -332,25 +359,26 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         features = self.vision_tower.get_features(pixel_values)
         quantized, codes, commitment_loss = self.vision_tower.quantizer(features)
         image_embeds = nn.functional.normalize(self.image_pooler(quantized), dim=-1)
-        output = VilaUVisionTowerForPreTrainingOutput(image_embeds=image_embeds, codes=codes)
+        result = {"image_embeds": image_embeds, "codes": codes}
         if input_ids is not None:
             self._check_text_width()
             text_embeds = nn.functional.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
-            output.text_embeds = text_embeds
-            output.logits_per_image = image_embeds @ text_embeds.T * self.logit_scale.exp() + self.logit_bias
+            result["text_embeds"] = text_embeds
+            result["logits_per_image"] = image_embeds @ text_embeds.T * self.logit_scale.exp() + self.logit_bias
         if return_loss:
             if input_ids is None:
                 raise ValueError("`input_ids` must be given with `return_loss=True`, got None.")
-            output.contrastive_loss = sigmoid_contrastive_loss(output.logits_per_image)
-            output.commitment_loss = commitment_loss
-            output.loss = self.config.contrastive_loss_weight * output.contrastive_loss
+            result["contrastive_loss"] = sigmoid_contrastive_loss(result["logits_per_image"])
+            result["commitment_loss"] = commitment_loss
+            loss = self.config.contrastive_loss_weight * result["contrastive_loss"]
             if self.config.reconstruction_loss_weight:
-                output.reconstruction = self.vision_tower.decode(quantized)
-                output.reconstruction_loss = self._pixel_loss(output.reconstruction, pixel_values)
-                output.loss = output.loss + self.config.reconstruction_loss_weight * (
-                    output.reconstruction_loss + self.config.commitment_loss_weight * commitment_loss
+                result["reconstruction"] = self.vision_tower.decode(quantized)
+                result["reconstruction_loss"] = self._pixel_loss(result["reconstruction"], pixel_values)
+                loss = loss + self.config.reconstruction_loss_weight * (
+                    result["reconstruction_loss"] + self.config.commitment_loss_weight * commitment_loss
                 )
-        return output
+            result["loss"] = loss
+        return VilaUVisionTowerForPreTrainingOutput(**result)
 
     def _check_text_width(self):
         text_width, width = self.config.text_config.projection_size, self.config.hidden_size

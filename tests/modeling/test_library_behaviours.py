@@ -1,0 +1,270 @@
+"""What users of transformers expect of any model, and its own suites ask for."""
+
+import subprocess
+import sys
+from unittest.mock import patch
+
+import pytest
+import torch
+from transformers import PreTrainedModel, set_seed
+
+from vilau_hf import VilaUForConditionalGeneration
+
+
+@pytest.fixture
+def inputs():
+    """Two prompts with one image each."""
+    ids = torch.randint(3, 50, (2, 6))
+    span = torch.tensor([[54] + [58] * 16 + [55]] * 2)
+    ids = torch.cat([ids[:, :3], span, ids[:, 3:]], 1)
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.rand(2, 3, 16, 16) * 2 - 1,
+    }
+
+
+@pytest.fixture(params=["base", "head"])
+def either(request, model):
+    return model if request.param == "head" else model.model
+
+
+def without(inputs, name):
+    return {key: value for key, value in inputs.items() if key != name}
+
+
+def test_default_configurations_say_nothing():
+    script = "import vilau_hf as v; v.VilaUConfig(), v.VilaUVisionConfig(), v.VilaUDepthConfig()"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout + run.stderr == ""
+
+
+def test_parts_share_the_configuration_of_the_whole(model):
+    assert model.model.vision_tower.config is model.config.vision_config
+    assert model.model.vision_tower.image_encoder.config is model.config.vision_config.encoder_config
+    assert model.depth_transformer.config is model.config.depth_config
+    assert model.model.language_model.config is model.config.text_config
+
+
+@torch.no_grad()
+def test_a_model_made_on_meta_can_be_filled_and_run(config, inputs):
+    with torch.device("meta"):
+        model = VilaUForConditionalGeneration(config)
+    model.to_empty(device="cpu")
+    model.init_weights()
+    assert model.eval()(**inputs).logits.isfinite().all()
+
+
+def test_missing_weights_are_initialised_as_by_the_constructor(config):
+    initialise = PreTrainedModel._initialize_weights
+
+    def seeded(self, module, *args, **kwargs):
+        set_seed(7)
+        return initialise(self, module, *args, **kwargs)
+
+    with patch.object(PreTrainedModel, "_initialize_weights", seeded):
+        made = VilaUForConditionalGeneration(config)
+        loaded = VilaUForConditionalGeneration.from_pretrained(None, config=config, state_dict={})
+    for (name, tensor), other in zip(made.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(tensor, other), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_encoder_and_quantizer_keep_float32_and_the_rest_follows(model, tmp_path, dtype):
+    model.save_pretrained(tmp_path)
+    loaded = VilaUForConditionalGeneration.from_pretrained(tmp_path, dtype=dtype)
+    assert loaded.dtype == dtype
+    for name, tensor in loaded.named_parameters():
+        exact = "image_encoder" in name or "quantizer" in name
+        assert tensor.dtype == (torch.float32 if exact else dtype), name
+    loaded.save_pretrained(tmp_path / "again")
+    assert VilaUForConditionalGeneration.from_pretrained(tmp_path / "again", dtype="auto").dtype == dtype
+
+
+@torch.no_grad()
+def test_tuples_hold_what_the_output_holds(either, inputs):
+    output, values = either(**inputs), either(**inputs, return_dict=False)
+    assert isinstance(values, tuple) and len(values) == len(output)
+    assert torch.equal(values[0], output[0])
+
+
+@torch.no_grad()
+def test_hidden_states_and_attentions_by_argument(model, inputs):
+    model.set_attn_implementation("eager")
+    output = model(**inputs, output_hidden_states=True, output_attentions=True)
+    length = inputs["input_ids"].shape[1]
+    assert [tuple(state.shape) for state in output.hidden_states] == [(2, length, 48)] * 3
+    assert [tuple(weights.shape) for weights in output.attentions] == [(2, 4, length, length)] * 2
+    some = model(**inputs, output_hidden_states=[0, -1]).hidden_states
+    assert some[1] is None and torch.equal(some[0], output.hidden_states[0])
+
+
+@torch.no_grad()
+def test_logits_to_keep(model, inputs):
+    every = model(**inputs).logits
+    torch.testing.assert_close(model(**inputs, logits_to_keep=1).logits, every[:, -1:])
+    chosen = torch.tensor([0, 3])
+    torch.testing.assert_close(model(**inputs, logits_to_keep=chosen).logits, every[:, chosen])
+
+
+@torch.no_grad()
+def test_embeddings_stand_for_ids_pictures_included(either, inputs):
+    embeds = either.get_input_embeddings()(inputs["input_ids"])
+    given = either(inputs_embeds=embeds, **without(inputs, "input_ids"))
+    torch.testing.assert_close(given[0], either(**inputs)[0])
+    with pytest.raises(ValueError, match="32 visual tokens .* but the prompt holds 0 placeholders"):
+        either(inputs_embeds=torch.zeros_like(embeds), **without(inputs, "input_ids"))
+
+
+@torch.no_grad()
+def test_features_of_images_and_videos(either, inputs):
+    images, vision = inputs["pixel_values"], either.config.vision_config
+    features = either.get_image_features(pixel_values=images, output_hidden_states=True)
+    assert features.last_hidden_state.shape == (2, 16, vision.hidden_size)
+    assert features.pooler_output.shape == (2, 16, 48)
+    assert len(features.hidden_states) == vision.num_hidden_layers + 1
+    assert isinstance(either.get_image_features(pixel_values=images, return_dict=False), tuple)
+    videos = torch.rand(2, 3, 3, 16, 16)
+    pooled = either.get_video_features(pixel_values_videos=videos).pooler_output
+    assert pooled.shape == (2, 3 * 16, 48)
+    torch.testing.assert_close(pooled[1, 16:32], either.get_image_features(videos[1, 1:2]).pooler_output[0])
+
+
+def test_attention_can_be_chosen_for_all_and_for_a_part(model):
+    model.set_attn_implementation("eager")
+    for name, module in model.named_modules():
+        if type(module).__name__.endswith("Attention"):
+            assert module.config._attn_implementation == "eager", name
+    model.set_attn_implementation({"text_config": "sdpa"})
+    assert model.config.text_config._attn_implementation == "sdpa"
+    assert model.config.depth_config._attn_implementation == "eager"
+    with pytest.raises(ValueError):
+        model.set_attn_implementation("no such attention")
+
+
+@torch.no_grad()
+def test_eager_and_sdpa_give_the_same_everywhere(model, inputs):
+    settings = {"generation_mode": "image", "do_sample": False, "guidance_scale": 2.0}
+    found = {}
+    for name in ("sdpa", "eager"):
+        model.set_attn_implementation(name)
+        found[name] = model(**inputs).logits, model.generate(**inputs, **settings)
+    torch.testing.assert_close(found["sdpa"][0], found["eager"][0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(found["sdpa"][1], found["eager"][1])
+
+
+@torch.no_grad()
+def test_resizing_the_vocabulary_keeps_rows_and_special_ids(model, inputs):
+    before = model(**inputs).logits
+    rows = model.get_input_embeddings().weight.clone()
+    model.resize_token_embeddings(75)
+    assert model.config.text_config.vocab_size == 75 and model.config.image_token_id == 58
+    assert torch.equal(model.get_input_embeddings().weight[:60], rows)
+    torch.testing.assert_close(model(**inputs).logits[..., :60], before)
+    assert model.generate(**inputs, generation_mode="image", guidance_scale=1.0).shape == (2, 4, 4, 3)
+
+
+def test_shift_labels_take_the_place_of_labels(model):
+    ids = torch.randint(3, 50, (2, 8))
+    expected = model(ids, labels=ids).loss
+    shifted = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
+    torch.testing.assert_close(model(ids, labels=torch.randint(3, 50, (2, 8)), shift_labels=shifted).loss, expected)
+
+
+@torch.no_grad()
+def test_packed_sequences_do_not_see_each_other(model):
+    alone = torch.cat([model(torch.tensor([ids])).logits for ids in ([5, 6, 7], [8, 9])], 1)
+    positions = torch.tensor([[0, 1, 2, 0, 1]])
+    packed = model(torch.tensor([[5, 6, 7, 8, 9]]), position_ids=positions, use_cache=False).logits
+    torch.testing.assert_close(packed, alone)
+
+
+@torch.no_grad()
+def test_four_dimensional_masks(model):
+    first, second = (model(torch.tensor([[5, 6, 7, *end]])).logits[:, 3:] for end in ([8, 9], [10, 11]))
+    allowed = torch.ones(7, 7).tril().bool()
+    allowed[5:, 3:5] = False
+    mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[None, None]
+    both = model(
+        torch.tensor([[5, 6, 7, 8, 9, 10, 11]]),
+        attention_mask=mask,
+        position_ids=torch.tensor([[0, 1, 2, 3, 4, 3, 4]]),
+    ).logits
+    torch.testing.assert_close(both[:, 3:], torch.cat([first, second], 1), atol=1e-5, rtol=1e-4)
+
+
+def test_what_is_frozen_is_so_from_the_constructor_on(model, inputs):
+    model.train()(**inputs, labels=inputs["input_ids"]).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+        assert parameter.requires_grad != name.startswith("model.vision_tower."), name
+
+
+SETTINGS = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prompt_lookup_num_tokens": 2},
+        {"cache_implementation": "static", "disable_compile": True},
+        {"use_cache": False},
+        {"num_beams": 1, "num_return_sequences": 1},
+    ],
+)
+def test_ways_of_decoding_text_agree(model, inputs, other):
+    row = {name: value[:1] for name, value in inputs.items()}
+    assert torch.equal(model.generate(**row, **SETTINGS), model.generate(**row, **SETTINGS, **other))
+
+
+def test_the_model_can_assist_itself(model, inputs):
+    row = {name: value[:1] for name, value in inputs.items()}
+    expected = model.generate(**row, **SETTINGS)
+    assert torch.equal(model.generate(**row, **SETTINGS, assistant_model=model), expected)
+
+
+def test_beams_keep_pictures_with_their_rows(model, inputs):
+    settings = {**SETTINGS, "num_beams": 3, "num_return_sequences": 2}
+    both = model.generate(**inputs, **settings)
+    for row in range(2):
+        alone = model.generate(**{name: value[row : row + 1] for name, value in inputs.items()}, **settings)
+        assert torch.equal(both[2 * row : 2 * row + 2], alone)
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_text_is_generated_from_embeddings(model, inputs, num_beams):
+    settings = {**SETTINGS, "num_beams": num_beams}
+    embeds = model.get_input_embeddings()(inputs["input_ids"])
+    expected = model.generate(**inputs, **settings)
+    assert torch.equal(model.generate(**inputs, inputs_embeds=embeds, **settings), expected)
+    alone = model.generate(inputs_embeds=embeds, **without(inputs, "input_ids"), **settings)
+    assert torch.equal(alone, expected[:, inputs["input_ids"].shape[1] :])
+
+
+def test_generation_goes_on_from_a_returned_cache(model, inputs):
+    settings = {**SETTINGS, "return_dict_in_generate": True}
+    whole = model.generate(**inputs, **settings)
+    begun = model.generate(**inputs, **{**settings, "max_new_tokens": 3})
+    ended = model.generate(
+        input_ids=begun.sequences,
+        attention_mask=torch.ones_like(begun.sequences),
+        past_key_values=begun.past_key_values,
+        **{**settings, "max_new_tokens": 2},
+    )
+    assert torch.equal(ended.sequences, whole.sequences)
+
+
+def test_generation_starts_from_nothing_and_refuses_what_it_does_not_know(model, inputs):
+    assert model.generate(max_new_tokens=3, eos_token_id=None, do_sample=False).shape == (1, 4)
+    with pytest.raises(ValueError, match="nonsense"):
+        model.generate(**inputs, max_new_tokens=1, nonsense=1)
+
+
+@torch.no_grad()
+def test_padding_on_the_left_changes_nothing(model):
+    ids = torch.randint(3, 50, (2, 7))
+    padded = torch.cat([torch.zeros(2, 32, dtype=torch.long), ids], 1)
+    mask = (padded != 0).long()
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    last = model(padded, attention_mask=mask, position_ids=positions).logits[:, -1]
+    torch.testing.assert_close(last, model(ids).logits[:, -1], atol=1e-5, rtol=1e-5)
