@@ -20,6 +20,7 @@ from vilau_hf import (
     VilaUConfig,
     VilaUForConditionalGeneration,
     VilaUImageProcessor,
+    VilaUPipeline,
     VilaUProcessor,
     VilaUVideoProcessor,
     VilaUVisionTowerForPreTraining,
@@ -57,6 +58,10 @@ started, log = time.time(), {"arguments": {"steps": args.steps, "seed": args.see
 
 def count(steps):
     return max(2, math.ceil(steps * args.steps))
+
+
+def brief(history):
+    return [{name: float(f"{value:.5g}") for name, value in entry.items()} for entry in history]
 
 
 def trainer_arguments(cls, name, steps, batch_size, rate, **kwargs):
@@ -180,7 +185,7 @@ trainer = VisionTowerTrainer(
     data_collator=tower_collator,
 )
 trainer.train()
-log["siglip"] = trainer.state.log_history
+log["siglip"] = brief(trainer.state.log_history)
 
 # Stage 1, second half: quantizer and pixel decoder
 tower = VilaUVisionTowerForPreTraining.from_siglip(
@@ -204,7 +209,7 @@ trainer = VisionTowerTrainer(
     data_collator=tower_collator,
 )
 trainer.train()
-log["tower"] = trainer.state.log_history
+log["tower"] = brief(trainer.state.log_history)
 tower.eval()
 log["tower_scores"] = evaluate_tower(tower, processor, caption_length=CAPTION_LENGTH, num_samples=args.samples)
 log["tower_scores"].update(evaluate_reconstruction(tower.vision_tower, processor, args.samples))
@@ -264,7 +269,7 @@ trainer = VilaUTrainer(
     data_collator=VilaUDataCollator(processor, seed=args.seed),
 )
 trainer.train()
-log["language"] = trainer.state.log_history
+log["language"] = brief(trainer.state.log_history)
 
 # Save, and score what was saved
 model.generation_config.update(
@@ -277,8 +282,7 @@ model.generation_config.update(
     unconditional_prompt_ids=processor.unconditional_prompt_ids(),
     max_new_tokens=32,
 )
-model.save_pretrained(args.out)
-processor.save_pretrained(args.out)
+VilaUPipeline(model, processor).save_pretrained(args.out, flat=True)
 tower.save_pretrained(args.work / "tower-trained")  # shipped at half the size; the codebook stays in float32
 tower = VilaUVisionTowerForPreTraining.from_pretrained(args.work / "tower-trained", dtype=torch.bfloat16)
 tower.save_pretrained(args.out / "tower")

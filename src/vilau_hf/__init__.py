@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import diffusers
+from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import (
     AutoModelForMultimodalLM,
@@ -29,6 +31,7 @@ from .modeling import (
     VilaUVisionTowerForPreTraining,
 )
 from .modeling.configuration_vilau import VilaUOriginalConfig
+from .pipelines import VilaUPipeline, VilaUVideoPipelineOutput
 from .processing import (
     VilaUImageProcessor,
     VilaUImageProcessorPil,
@@ -62,6 +65,9 @@ AutoVideoProcessor.register(
     VilaUConfig, video_processor_classes={"torchvision": VilaUVideoProcessor, "pil": VilaUVideoProcessor}
 )
 
+diffusers.VilaUPipeline = VilaUPipeline  # where DiffusionPipeline.from_pretrained looks for the class
+AUTO_TEXT2IMAGE_PIPELINES_MAPPING["vilau"] = VilaUPipeline
+
 # islands know nothing of the converter, which knows them
 VilaUForConditionalGeneration.from_original = classmethod(load_original_model)
 VilaUProcessor.from_original = classmethod(load_original_processor)
@@ -77,9 +83,11 @@ __all__ = [
     "VilaUImageProcessor",
     "VilaUImageProcessorPil",
     "VilaUModel",
+    "VilaUPipeline",
     "VilaUPreTrainedModel",
     "VilaUProcessor",
     "VilaUResidualQuantizer",
+    "VilaUVideoPipelineOutput",
     "VilaUVideoProcessor",
     "VilaUVisionConfig",
     "VilaUVisionTower",

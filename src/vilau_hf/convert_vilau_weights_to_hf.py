@@ -9,6 +9,7 @@ from huggingface_hub import HfApi, ModelCard, ModelCardData
 
 from .modeling import VilaUForConditionalGeneration
 from .original_release import OriginalRelease, read_original_release
+from .pipelines import VilaUPipeline
 from .processing import VilaUProcessor
 from .weight_files import write_weights
 
@@ -87,6 +88,8 @@ def _write_model(folder: Path, release: OriginalRelease, card: ModelCard, max_sh
     release.config.save_pretrained(folder)
     release.generation_config.save_pretrained(folder)
     release.processor.save_pretrained(folder)
+    with torch.device("meta"):
+        VilaUPipeline(VilaUForConditionalGeneration(release.config), release.processor).save_config(folder)
     card.save(folder / "README.md")
     write_weights(folder, release.weights, max_shard_size)
 

@@ -120,6 +120,8 @@ class VilaUGenerationMixin:
             negative_prompt_ids (`torch.LongTensor` of shape `(1 or B, Tn)`, *optional*): prompt of the unconditional
                 stream; by default the checkpoint's `generation_config.unconditional_prompt_ids`.
             negative_prompt_attention_mask (`torch.Tensor` of shape `(1 or B, Tn)`, *optional*): its mask.
+            streamer (*optional*): as for transformers' `generate`; its `put_visual(codes)` gets the codes `(rows, D)`
+                of each visual position.
             kwargs: as for transformers' `generate`, `pixel_values`, `pixel_values_videos` and `codes` among them. An
                 image or a video has its fixed number of visual tokens: length arguments act in text mode alone.
 
@@ -163,7 +165,12 @@ class VilaUGenerationMixin:
         self._check_context(input_ids, num_positions + longest - input_ids.shape[1])
         for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens", "do_sample", "inputs_embeds"):
             kwargs.pop(name, None)
-        for name in ("streamer", "assistant_model", "stopping_criteria", "logits_processor"):
+        if kwargs.get("streamer") is not None and not hasattr(kwargs["streamer"], "put_visual"):
+            raise ValueError(
+                f'`streamer` needs a method `put_visual(codes)` for `generation_mode="{mode}"`; '
+                f"{type(kwargs['streamer']).__name__} has none."
+            )
+        for name in ("assistant_model", "stopping_criteria", "logits_processor"):
             if kwargs.get(name) is not None:
                 raise ValueError(f'`{name}` acts on text: `generation_mode="{mode}"` does not take it.')
         kwargs = self._encode_visual_inputs(input_ids, kwargs)
@@ -313,7 +320,13 @@ class VilaUGenerationMixin:
         if settings.negative_ids is not None:
             run_ids, mask, visual_codes = self._with_unconditional_rows(settings, run_ids, mask, visual_codes)
         codes, scores = self._draw_span(
-            run_ids, mask.long(), visual_codes, settings, kwargs["past_key_values"], generation_config.output_scores
+            run_ids,
+            mask.long(),
+            visual_codes,
+            settings,
+            kwargs["past_key_values"],
+            generation_config.output_scores,
+            kwargs.get("streamer"),
         )
         vision = self.config.vision_config
         codes = codes.unflatten(1, (settings.num_frames, vision.grid_size, vision.grid_size))  # (rows, F, h, w, D)
@@ -344,7 +357,7 @@ class VilaUGenerationMixin:
             visual_codes = torch.nn.functional.pad(visual_codes, (0, 0, missing, 0, 0, rows), value=-1)
         return run_ids, run_mask, visual_codes
 
-    def _draw_span(self, input_ids, mask, visual_codes, settings, cache, output_scores):
+    def _draw_span(self, input_ids, mask, visual_codes, settings, cache, output_scores, streamer):
         """Codes `(rows, P, D)` and, if asked for, guided logits `(rows, P, D, K)`; no host sync inside the loop."""
         num_positions, length = self._num_positions(settings), input_ids.shape[1]
         mask = torch.cat([mask, mask.new_ones(mask.shape[0], num_positions)], 1)  # of all positions to come
@@ -363,6 +376,8 @@ class VilaUGenerationMixin:
             code, summed, score = self._decode_depths(hidden, settings, depth_cache, output_scores)
             codes.append(code)
             scores.append(score)
+            if streamer is not None:
+                streamer.put_visual(code)
             if position + 1 == num_positions:
                 break
             embeds = self.model.multi_modal_projector(summed)[:, None]  # (rows, 1, H)
@@ -376,6 +391,8 @@ class VilaUGenerationMixin:
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state[:, -1]
+        if streamer is not None:
+            streamer.end()
         return torch.stack(codes, 1), torch.stack(scores, 1) if output_scores else None
 
     def _decode_depths(self, hidden, settings, depth_cache, output_scores):
