@@ -60,8 +60,11 @@ def count(steps):
     return max(2, math.ceil(steps * args.steps))
 
 
-def brief(history):
-    return [{name: float(f"{value:.5g}") for name, value in entry.items()} for entry in history]
+def losses(history):
+    left_out = ("epoch", "grad_norm", "learning_rate")
+    return [
+        {name: float(f"{value:.5g}") for name, value in entry.items() if name not in left_out} for entry in history
+    ]
 
 
 def trainer_arguments(cls, name, steps, batch_size, rate, **kwargs):
@@ -185,7 +188,7 @@ trainer = VisionTowerTrainer(
     data_collator=tower_collator,
 )
 trainer.train()
-log["siglip"] = brief(trainer.state.log_history)
+log["siglip"] = losses(trainer.state.log_history)
 
 # Stage 1, second half: quantizer and pixel decoder
 tower = VilaUVisionTowerForPreTraining.from_siglip(
@@ -209,7 +212,7 @@ trainer = VisionTowerTrainer(
     data_collator=tower_collator,
 )
 trainer.train()
-log["tower"] = brief(trainer.state.log_history)
+log["tower"] = losses(trainer.state.log_history)
 tower.eval()
 log["tower_scores"] = evaluate_tower(tower, processor, caption_length=CAPTION_LENGTH, num_samples=args.samples)
 log["tower_scores"].update(evaluate_reconstruction(tower.vision_tower, processor, args.samples))
@@ -269,7 +272,7 @@ trainer = VilaUTrainer(
     data_collator=VilaUDataCollator(processor, seed=args.seed),
 )
 trainer.train()
-log["language"] = brief(trainer.state.log_history)
+log["language"] = losses(trainer.state.log_history)
 
 # Save, and score what was saved
 model.generation_config.update(
@@ -286,9 +289,13 @@ VilaUPipeline(model, processor).save_pretrained(args.out, flat=True)
 tower.save_pretrained(args.work / "tower-trained")  # shipped at half the size; the codebook stays in float32
 tower = VilaUVisionTowerForPreTraining.from_pretrained(args.work / "tower-trained", dtype=torch.bfloat16)
 tower.save_pretrained(args.out / "tower")
+processor.image_processor.save_pretrained(args.out / "tower")
+tokenizer.model_input_names = ["input_ids"]  # SigLIP reads texts padded to its length, without a mask
+tokenizer.padding_side, tokenizer.chat_template = "right", None
+tokenizer.save_pretrained(args.out / "tower")
 log["training_seconds"] = round(time.time() - started)
 model.eval()
 model_scores = evaluate_model(model, processor, num_samples=args.samples, num_videos=max(1, args.samples // 4))
 log["scores"] = {**log.pop("tower_scores"), **model_scores}
-(args.out / "training_log.json").write_text(json.dumps(log, indent=1))
+(args.out / "training_log.json").write_text(json.dumps(log) + "\n")
 print(json.dumps({"training_seconds": log["training_seconds"], **log["scores"]}, indent=1))

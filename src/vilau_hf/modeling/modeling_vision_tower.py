@@ -333,7 +333,15 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         return self.text_model.embeddings.token_embedding
 
     def get_text_features(self, input_ids: torch.LongTensor, attention_mask=None) -> torch.Tensor:
-        """Text embeddings `(T, C)`, not normalised, of texts padded to the length the model was trained with."""
+        """
+        Text embeddings `(T, C)`, not normalised, of `input_ids` `(T, tokens)`. SigLIP reads them off the last place of
+        texts that fill all its positions: shorter ones are padded on the right.
+        """
+        missing = self.config.text_config.max_position_embeddings - input_ids.shape[1]
+        if missing > 0:
+            input_ids = nn.functional.pad(input_ids, (0, missing), value=self.config.text_config.pad_token_id)
+            if attention_mask is not None:
+                attention_mask = nn.functional.pad(attention_mask, (0, missing))
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:

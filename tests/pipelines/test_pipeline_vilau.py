@@ -1,0 +1,160 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoPipelineForText2Image, DiffusionPipeline
+from diffusers.utils import export_to_gif, export_to_video
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor
+
+
+CROSS = "a small red cross at the bottom on a white background"
+CIRCLE = "a large blue circle in the center on a black background"
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_every_loader_gives_the_same_pictures_from_one_folder(pipe):
+    expected = pipe(CROSS, generator=seeded(), output_type="np").images
+    for loader in (DiffusionPipeline, AutoPipelineForText2Image):
+        other = loader.from_pretrained(TINY_CHECKPOINT)
+        assert type(other) is VilaUPipeline
+        other.set_progress_bar_config(disable=True)
+        assert np.array_equal(other(CROSS, generator=seeded(), output_type="np").images, expected)
+    assert isinstance(AutoModel.from_pretrained(TINY_CHECKPOINT), VilaUForConditionalGeneration)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_saved_pipelines_draw_the_same(pipe, tmp_path, flat):
+    pipe.save_pretrained(tmp_path, flat=flat)
+    index = json.loads((tmp_path / "model_index.json").read_text())
+    assert index["_class_name"] == "VilaUPipeline"
+    again = VilaUPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    pictures = [p(CROSS, generator=seeded(), output_type="pt").images for p in (pipe, again)]
+    assert torch.equal(*pictures)
+    if flat:
+        assert isinstance(AutoModel.from_pretrained(tmp_path), VilaUForConditionalGeneration)
+        assert isinstance(AutoProcessor.from_pretrained(tmp_path), VilaUProcessor)
+
+
+def test_output_types_hold_the_same_pictures(pipe):
+    found = {kind: pipe(CROSS, generator=seeded(), output_type=kind)[0] for kind in ("pil", "np", "pt", "codes")}
+    assert isinstance(found["pil"][0], Image.Image) and found["pil"][0].size == (32, 32)
+    assert found["np"].shape == (1, 32, 32, 3) and found["pt"].shape == (1, 3, 32, 32)
+    assert found["codes"].shape == (1, 8, 8, 4)
+    assert np.allclose(found["np"], found["pt"].permute(0, 2, 3, 1).numpy())
+    assert np.array_equal(np.asarray(found["pil"][0]), (found["np"][0] * 255).round().astype(np.uint8))
+    (images,) = pipe(CROSS, generator=seeded(), output_type="np", return_dict=False)
+    assert np.array_equal(images, found["np"])
+
+
+def test_videos_can_be_written_by_diffusers(pipe, tmp_path):
+    output = pipe("a large blue circle moving left on a gray background", num_frames=4, generator=seeded())
+    assert len(output.frames) == 1 and len(output.frames[0]) == 4
+    export_to_gif(output.frames[0], str(tmp_path / "video.gif"))
+    assert Image.open(tmp_path / "video.gif").n_frames == 4
+    for kind, shape in (("np", (1, 4, 32, 32, 3)), ("pt", (1, 4, 3, 32, 32)), ("codes", (1, 4, 8, 8, 4))):
+        assert pipe(CROSS, num_frames=4, output_type=kind).frames.shape == shape
+    frames = pipe(CROSS, num_frames=2, output_type="np").frames[0]
+    if pytest.importorskip("imageio", reason="export_to_video needs imageio"):
+        export_to_video(list(frames), str(tmp_path / "video.mp4"))
+        assert (tmp_path / "video.mp4").stat().st_size > 0
+
+
+def test_a_row_of_a_batch_is_the_picture_drawn_alone(pipe):
+    prompts = [CROSS, CIRCLE, "red"]
+    batch = pipe(prompts, generator=[seeded(i) for i in range(3)], output_type="pt").images
+    for row, prompt in enumerate(prompts):
+        alone = pipe(prompt, generator=seeded(row), output_type="pt").images[0]
+        torch.testing.assert_close(batch[row], alone, atol=1e-4, rtol=0)
+
+
+def test_images_per_prompt_multiply_the_batch(pipe):
+    generators = [seeded(i) for i in range(4)]
+    images = pipe([CROSS, CIRCLE], num_images_per_prompt=2, generator=generators, output_type="pt").images
+    assert images.shape[0] == 4
+    alone = pipe(CIRCLE, generator=seeded(2), output_type="pt").images[0]
+    torch.testing.assert_close(images[2], alone, atol=1e-4, rtol=0)
+
+
+def test_guidance_and_negative_prompts_change_the_picture(pipe):
+    def codes(**kwargs):
+        return pipe([CROSS, CIRCLE], do_sample=False, output_type="codes", **kwargs).images
+
+    plain = codes(guidance_scale=1.0)
+    assert not torch.equal(codes(guidance_scale=7.5), plain)
+    same = codes(guidance_scale=3.0, negative_prompt=[CROSS, CIRCLE])
+    assert torch.equal(same, plain)  # guided away from itself it stays
+    assert torch.equal(codes(guidance_scale=1.0, negative_prompt=CIRCLE), plain)
+
+
+def test_the_callback_sees_every_position(pipe):
+    seen = []
+
+    def callback(pipeline, step, timestep, kwargs):
+        assert pipeline is pipe and step == timestep
+        seen.append(kwargs["codes"])
+        return kwargs
+
+    codes = pipe([CROSS, CIRCLE], generator=seeded(), output_type="codes", callback_on_step_end=callback).images
+    assert len(seen) == pipe.num_timesteps == 64
+    assert torch.equal(torch.stack(seen, 1), codes.flatten(1, 2))
+    nothing = []
+    pipe(
+        CROSS,
+        callback_on_step_end=lambda *args: nothing.append(args[3]),
+        callback_on_step_end_tensor_inputs=[],
+    )
+    assert nothing == [{}] * 64
+
+
+def test_it_can_be_moved_and_cast(tmp_path):
+    pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT, dtype=torch.bfloat16)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.model.dtype == torch.bfloat16
+    assert pipe(CROSS, output_type="pt").images.isfinite().all()
+    pipe.to(torch.float32)
+    assert pipe.model.dtype == torch.float32
+    assert pipe.to("cpu")(CROSS, output_type="pt").images.isfinite().all()
+
+
+def test_pictures_may_stand_before_the_prompt(pipe):
+    picture = Image.new("RGB", (40, 40), (200, 30, 30))
+    plain, edited = (
+        pipe([CROSS, CIRCLE], image=image, do_sample=False, output_type="codes").images
+        for image in (None, [picture, [picture]])
+    )
+    assert edited.shape == plain.shape and not torch.equal(edited, plain)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"prompt": []}, "`prompt` must be a string or a list with at least one string"),
+        ({"prompt": 3}, "`prompt` must be a string or a list of strings, got int"),
+        ({"prompt": [CROSS] * 3, "negative_prompt": ["a", "b"]}, "one for each of the 3 prompts, got 2"),
+        ({"prompt": CROSS, "num_images_per_prompt": 0}, "`num_images_per_prompt` must be at least 1, got 0"),
+        ({"prompt": CROSS, "output_type": "jpg"}, "`output_type` must be one of pil, np, pt, codes, got 'jpg'"),
+        ({"prompt": CROSS, "guidance_scale": 0.5}, "`guidance_scale` must be at least 1"),
+        ({"prompt": CROSS, "num_frames": 0}, "`num_frames` must be at least 1"),
+        ({"prompt": CROSS, "generator": [seeded(0)] * 2}, "`generator` has 2 entries for 1 rows"),
+        ({"prompt": CROSS, "callback_on_step_end_tensor_inputs": ["latents"]}, r"must be among \['codes'\], got"),
+        ({"prompt": [CROSS] * 2, "image": [Image.new("RGB", (8, 8))]}, "for each of the 2 prompts, got 1"),
+    ],
+)
+def test_wrong_arguments_are_refused(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe(**arguments)
