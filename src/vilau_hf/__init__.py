@@ -1,9 +1,9 @@
 """VILA-U for Hugging Face: one autoregressive model that understands and generates images, videos and text."""
 
+import warnings
 from pathlib import Path
 
 import diffusers
-from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.auto.modeling_auto import (
     AutoModelForMultimodalLM,
@@ -11,6 +11,7 @@ from transformers.models.auto.modeling_auto import (
     AutoModelForZeroShotImageClassification,
 )
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .convert_vilau_weights_to_hf import (
     convert_original_checkpoint,
@@ -31,7 +32,12 @@ from .modeling import (
     VilaUVisionTowerForPreTraining,
 )
 from .modeling.configuration_vilau import VilaUOriginalConfig
-from .pipelines import VilaUPipeline, VilaUVideoPipelineOutput
+from .pipelines import (
+    VilaUPipeline,
+    VilaUTextToImagePipeline,
+    VilaUTextToVideoPipeline,
+    VilaUVideoPipelineOutput,
+)
 from .processing import (
     VilaUImageProcessor,
     VilaUImageProcessorPil,
@@ -42,6 +48,10 @@ from .processing import (
 )
 from .version import __version__
 
+
+with warnings.catch_warnings():  # this imports every pipeline of diffusers, one of which uses what torch deprecates
+    warnings.simplefilter("ignore", FutureWarning)
+    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 # folder of the small checkpoint that comes with the package
 TINY_CHECKPOINT = str(Path(__file__).parent / "checkpoints" / "tiny")
@@ -65,6 +75,15 @@ AutoVideoProcessor.register(
     VilaUConfig, video_processor_classes={"torchvision": VilaUVideoProcessor, "pil": VilaUVideoProcessor}
 )
 
+for _task, _pipeline in (("text-to-image", VilaUTextToImagePipeline), ("text-to-video", VilaUTextToVideoPipeline)):
+    PIPELINE_REGISTRY.register_pipeline(
+        _task,
+        pipeline_class=_pipeline,
+        pt_model=AutoModelForMultimodalLM,
+        default={"model": (TINY_CHECKPOINT, "main")},
+        type="multimodal",
+    )
+    del _pipeline._registered_impl  # or a saved pipeline would ask for code that the package has
 diffusers.VilaUPipeline = VilaUPipeline  # where DiffusionPipeline.from_pretrained looks for the class
 AUTO_TEXT2IMAGE_PIPELINES_MAPPING["vilau"] = VilaUPipeline
 
@@ -87,6 +106,8 @@ __all__ = [
     "VilaUPreTrainedModel",
     "VilaUProcessor",
     "VilaUResidualQuantizer",
+    "VilaUTextToImagePipeline",
+    "VilaUTextToVideoPipeline",
     "VilaUVideoPipelineOutput",
     "VilaUVideoProcessor",
     "VilaUVisionConfig",

@@ -1,0 +1,121 @@
+"""The tasks of transformers' `pipeline` on the shipped checkpoint."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from vilau_hf import TINY_CHECKPOINT, VilaUTextToImagePipeline
+from vilau_hf.metrics import read_drawing
+from vilau_hf.training import drawn_shapes
+
+
+CROSS = "a small red cross at the bottom on a white background"
+CIRCLE = "a large blue circle in the center on a black background"
+
+
+@pytest.fixture(scope="module")
+def draw():
+    return pipeline("text-to-image")
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return drawn_shapes("test", 1, tasks={"text_to_image": 1}, seed=3)[0]
+
+
+def pixels_of(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def question(picture):
+    content = [{"type": "image", "image": picture}, {"type": "text", "text": "what color is the shape?"}]
+    return [{"role": "user", "content": content}]
+
+
+def test_prompts_are_drawn_with_no_model_named(draw):
+    assert type(draw) is VilaUTextToImagePipeline
+    (result,) = draw(CROSS, seed=0)
+    (reading,) = read_drawing(pixels_of(result["generated_image"])[None])
+    assert (reading.color, reading.shape, reading.background) == ("red", "cross", "white")
+
+
+def test_seeds_generators_and_chats_say_the_same(draw):
+    chat = [{"role": "user", "content": CROSS}]
+    images = [
+        draw(CROSS, seed=4),
+        draw(CROSS, generator=torch.Generator().manual_seed(4)),
+        draw(chat, seed=4),
+    ]
+    first, *others = (np.array(result[0]["generated_image"]) for result in images)
+    assert all(np.array_equal(first, other) for other in others)
+    with pytest.raises(ValueError, match="`seed` and `generator`"):
+        draw(CROSS, seed=4, generator=torch.Generator())
+    with pytest.raises(ValueError, match="`prompt` must be a string or a chat, got int"):
+        draw(3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_lists_and_iterators_are_drawn_in_batches(draw, batch_size):
+    prompts = [CROSS, CIRCLE, CROSS]
+    results = draw(prompts, batch_size=batch_size, num_images_per_prompt=2, do_sample=False)
+    streamed = list(draw((prompt for prompt in prompts), batch_size=batch_size, do_sample=False))
+    assert [len(result) for result in results] == [2, 2, 2] and len(streamed) == 3
+    for result, one in zip(results, streamed, strict=True):
+        assert np.array_equal(np.array(result[0]["generated_image"]), np.array(one[0]["generated_image"]))
+    assert not np.array_equal(np.array(results[0][0]["generated_image"]), np.array(results[1][0]["generated_image"]))
+
+
+def test_settings_of_generate_are_passed_on(draw):
+    plain, guided, against = (
+        np.array(draw(CROSS, do_sample=False, **settings)[0]["generated_image"])
+        for settings in (
+            {"guidance_scale": 1.0},
+            {"guidance_scale": 6.0},
+            {"guidance_scale": 3.0, "negative_prompt": CROSS},
+        )
+    )
+    assert not np.array_equal(plain, guided) and np.array_equal(plain, against)
+
+
+def test_a_saved_task_loads_again(draw, tmp_path):
+    draw.save_pretrained(tmp_path)
+    again = pipeline("text-to-image", model=str(tmp_path), dtype=torch.float32, device="cpu")
+    assert np.array_equal(*(np.array(p(CROSS, seed=0)[0]["generated_image"]) for p in (draw, again)))
+
+
+def test_videos():
+    animate = pipeline("text-to-video", model=TINY_CHECKPOINT)
+    (result,) = animate("a large blue circle moving left on a gray background", num_frames=3, seed=0)
+    assert len(result["generated_video"]) == 3 and isinstance(result["generated_video"][0], Image.Image)
+
+
+@pytest.mark.parametrize("task", ["image-text-to-text", "any-to-any"])
+def test_questions_about_pictures(task, picture):
+    ask = pipeline(task, model=TINY_CHECKPOINT)
+    chat = question(picture["images"][0])
+    settings = {"generate_kwargs": {"do_sample": False, "max_new_tokens": 8}, "return_full_text": False}
+    (result,) = ask(text=chat, **settings)
+    assert result["generated_text"].strip() == picture["drawing"]["color"]
+    results = ask(text=[chat] * 3, batch_size=2, **settings)
+    assert [answer["generated_text"] for (answer,) in results] == [result["generated_text"]] * 3
+
+
+def test_any_to_any_draws():
+    (result,) = pipeline("any-to-any", model=TINY_CHECKPOINT)(
+        text=[{"role": "user", "content": [{"type": "text", "text": CIRCLE}]}],
+        generation_mode="image",
+        generate_kwargs={"do_sample": False},
+    )
+    (reading,) = read_drawing(pixels_of(result["generated_image"])[None])
+    assert (reading.color, reading.shape) == ("blue", "circle")
+
+
+def test_zero_shot_classification(picture):
+    classify = pipeline("zero-shot-image-classification", model=f"{TINY_CHECKPOINT}/tower")
+    right = f"{picture['drawing']['color']} {picture['drawing']['shape']}"
+    others = [f"{color} {picture['drawing']['shape']}" for color in ("red", "green", "blue", "yellow")]
+    labels = list(dict.fromkeys([*others, right]))
+    results = classify(picture["images"][0], candidate_labels=labels, hypothesis_template="a {}")
+    assert results[0]["label"] == right
