@@ -15,6 +15,7 @@ from . import (
     convert_original_checkpoint,
 )
 from .demo import run_demo
+from .hub import push_repository, write_repository
 
 
 def demo(args: argparse.Namespace):
@@ -67,6 +68,25 @@ def add_convert(subparsers):
     parser.set_defaults(run=convert)
 
 
+def push(args: argparse.Namespace):
+    if args.dry_run is not None:
+        write_repository(args.source, args.dry_run, args.with_code, args.card)
+        print(f"What would be uploaded to {args.repo_id} is in {args.dry_run.resolve()}")
+        return
+    print(f"Uploaded: {push_repository(args.source, args.repo_id, args.with_code, args.card, args.private)}")
+
+
+def add_push(subparsers):
+    parser = subparsers.add_parser("push", help="upload a checkpoint to the Hub: weights, processor, index, card")
+    parser.add_argument("repo_id", help="repository, as in me/vila-u")
+    parser.add_argument("--source", default=TINY_CHECKPOINT, help="folder or Hub id (default: the shipped checkpoint)")
+    parser.add_argument("--with-code", action="store_true", help="add the code, for use without this package")
+    parser.add_argument("--card", type=Path, help="model card (default: README.md of the source)")
+    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    parser.add_argument("--dry-run", type=Path, metavar="DIR", help="write the repository into DIR, upload nothing")
+    parser.set_defaults(run=push)
+
+
 def main(argv: list[str] | None = None):
     """Entry point; `argv` as `sys.argv[1:]`."""
     parser = argparse.ArgumentParser(prog="vilau", description="VILA-U for Hugging Face")
@@ -74,6 +94,7 @@ def main(argv: list[str] | None = None):
     subparsers = parser.add_subparsers(required=True, metavar="command")
     add_demo(subparsers)
     add_convert(subparsers)
+    add_push(subparsers)
     args = parser.parse_args(argv)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
