@@ -1,0 +1,138 @@
+"""What is uploaded to the Hub, and its use with and without the package."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModel
+
+from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor, hub
+from vilau_hf.cli import main
+
+
+CAPTION = "a small red cross at the bottom on a white background"
+
+
+@pytest.fixture(scope="module")
+def with_code(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "repository"
+    hub.write_repository(TINY_CHECKPOINT, folder, with_code=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def other_python(tmp_path_factory):
+    """An interpreter that has the libraries and not this package."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=False)
+    site = next((folder / "lib").glob("python*/site-packages"))
+    site.joinpath("libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    python = folder / "bin" / "python"
+    assert subprocess.run([python, "-c", "import vilau_hf"], capture_output=True).returncode
+    return python
+
+
+def run(python, script, *arguments, cwd):
+    return subprocess.run(
+        [python, "-c", script, *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+def test_a_dry_run_writes_what_would_be_uploaded(tmp_path, capsys):
+    main(["push", "me/tiny", "--dry-run", str(tmp_path / "plain")])
+    assert str(tmp_path / "plain") in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "plain").iterdir()}
+    assert {"README.md", "config.json", "model.safetensors", "model_index.json", "processor_config.json"} <= names
+    assert not [name for name in names if name.endswith(".py")]
+    assert "auto_map" not in json.loads((tmp_path / "plain" / "config.json").read_text())
+    assert isinstance(AutoModel.from_pretrained(tmp_path / "plain"), VilaUForConditionalGeneration)
+    assert isinstance(VilaUPipeline.from_pretrained(tmp_path / "plain"), VilaUPipeline)
+    with pytest.raises(ValueError, match="`folder` must be a new or an empty folder"):
+        hub.write_repository(TINY_CHECKPOINT, tmp_path / "plain")
+
+
+def test_saving_with_code_leaves_no_trace(with_code, tmp_path):
+    VilaUProcessor.from_pretrained(with_code).save_pretrained(tmp_path)
+    VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.py"))
+
+
+def test_the_upload_is_the_dry_run(with_code, monkeypatch):
+    calls = []
+
+    class Api:
+        def create_repo(self, repo_id, private, exist_ok):
+            calls.append((repo_id, private))
+
+        def upload_folder(self, repo_id, folder_path):
+            calls.append({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
+            return "https://the.hub/me/tiny"
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    assert hub.push_repository(TINY_CHECKPOINT, "me/tiny", with_code=True, private=True) == "https://the.hub/me/tiny"
+    assert calls[0] == ("me/tiny", True)
+    assert calls[1] == {path.name: path.read_bytes() for path in with_code.iterdir()}
+
+
+def test_a_card_without_a_licence_is_refused(tmp_path):
+    (tmp_path / "card.md").write_text("# nothing")
+    with pytest.raises(ValueError, match="names no `license`"):
+        hub.write_repository(TINY_CHECKPOINT, tmp_path / "out", card=tmp_path / "card.md")
+    assert not (tmp_path / "out").exists()
+
+
+WITHOUT_THE_PACKAGE = """
+import sys
+import torch
+from transformers import AutoModel, AutoModelForImageTextToText, AutoProcessor, pipeline
+
+folder, caption = sys.argv[1:]
+model = AutoModel.from_pretrained(folder, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+inputs = processor.apply_chat_template(
+    [{"role": "user", "content": caption}],
+    add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+)
+codes = model.generate(**inputs, generation_mode="image", generator=torch.Generator().manual_seed(0))
+torch.save(codes, "codes.pt")
+draw = pipeline("text-to-image", model=folder, trust_remote_code=True)
+draw(caption, seed=0)[0]["generated_image"].save("picture.png")
+assert isinstance(AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True), type(model))
+assert "vilau_hf" not in sys.modules
+"""
+
+
+def test_the_code_in_a_repository_gives_the_same_without_the_package(with_code, other_python, tmp_path):
+    result = run(other_python, WITHOUT_THE_PACKAGE, with_code, CAPTION, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    codes = pipe(CAPTION, generator=generators[0], output_type="codes").images
+    assert torch.equal(torch.load(tmp_path / "codes.pt"), codes)
+    picture = pipe(CAPTION, generator=generators[1]).images[0]
+    assert np.array_equal(np.array(Image.open(tmp_path / "picture.png")), np.array(picture))
+
+
+def test_without_trust_the_library_refuses(with_code, other_python, tmp_path):
+    script = "import sys; from transformers import AutoModel; AutoModel.from_pretrained(sys.argv[1])"
+    result = run(other_python, script, with_code, cwd=tmp_path)
+    assert result.returncode != 0 and "trust_remote_code=True" in result.stderr
+
+
+def test_with_the_package_no_trust_is_needed(with_code, tmp_path):
+    script = """
+import sys
+import vilau_hf
+from transformers import AutoModel, AutoProcessor, pipeline
+assert type(AutoModel.from_pretrained(sys.argv[1])) is vilau_hf.VilaUForConditionalGeneration
+assert type(AutoProcessor.from_pretrained(sys.argv[1])) is vilau_hf.VilaUProcessor
+"""
+    result = run(sys.executable, script, with_code, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
