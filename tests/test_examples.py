@@ -33,6 +33,14 @@ def test_describe_image_answers(tmp_path):
 
 
 @pytest.mark.slow
+def test_finetune_lora_learns_and_shows_it(tmp_path):
+    printed = run("finetune_lora.py", "--steps", "12", "--out", "ring", cwd=tmp_path)
+    assert "PSNR to true rings" in printed
+    assert Image.open(tmp_path / "ring" / "before_and_after.png").width > 2 * 3 * 128
+    assert (tmp_path / "ring" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_train_tiny_trains_saves_and_scores_every_part(tmp_path):
     run("train_tiny.py", "--steps", "0.003", "--samples", "8", "--out", "tiny", cwd=tmp_path)
     log = json.loads((tmp_path / "tiny" / "training_log.json").read_text())
