@@ -24,7 +24,7 @@ $(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.created setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --editable ".[test,peft,evaluate]"
+	$(BIN)/python -m pip install --editable ".[test,peft,evaluate,quantization]"
 	touch $(VENV)/.installed $@
 
 clean:

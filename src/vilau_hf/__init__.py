@@ -19,6 +19,7 @@ from .convert_vilau_weights_to_hf import (
     load_original_processor,
 )
 from .modeling import (
+    VILAU_SKIP_MODULES,
     VilaUConfig,
     VilaUDepthConfig,
     VilaUDepthTransformer,
@@ -94,6 +95,7 @@ VilaUProcessor.from_original = classmethod(load_original_processor)
 __all__ = [
     "__version__",
     "TINY_CHECKPOINT",
+    "VILAU_SKIP_MODULES",
     "VilaUConfig",
     "VilaUDepthConfig",
     "VilaUDepthTransformer",

@@ -4,11 +4,12 @@ from .configuration_vilau import VilaUConfig, VilaUDepthConfig, VilaUVisionConfi
 from .generation_vilau import VilaUGenerateOutput
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_residual_quantizer import VilaUResidualQuantizer
-from .modeling_vilau import VilaUForConditionalGeneration, VilaUModel, VilaUPreTrainedModel
+from .modeling_vilau import VILAU_SKIP_MODULES, VilaUForConditionalGeneration, VilaUModel, VilaUPreTrainedModel
 from .modeling_vision_tower import VilaUVisionTower, VilaUVisionTowerForPreTraining
 
 
 __all__ = [
+    "VILAU_SKIP_MODULES",
     "VilaUConfig",
     "VilaUDepthConfig",
     "VilaUDepthTransformer",

@@ -17,6 +17,11 @@ from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
 
 
+# patterns for `modules_to_not_convert` and the like of quantization configs: a list given there replaces the library's
+# own, so it names the head too. What is left are the layers of the language model.
+VILAU_SKIP_MODULES = ["lm_head", "depth_transformer", r"(.*\.)?multi_modal_projector", r"(.*\.)?vision_tower"]
+
+
 @dataclass
 class VilaUModelOutputWithPast(ModelOutput):
     r"""
@@ -504,4 +509,4 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         return loss, None
 
 
-__all__ = ["VilaUForConditionalGeneration", "VilaUModel", "VilaUPreTrainedModel"]
+__all__ = ["VILAU_SKIP_MODULES", "VilaUForConditionalGeneration", "VilaUModel", "VilaUPreTrainedModel"]

@@ -1,0 +1,47 @@
+"""Weight-only quantization of the language model."""
+
+import pytest
+import torch
+from torch import nn
+from torchao.quantization import Int8WeightOnlyConfig
+from transformers import TorchAoConfig
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from vilau_hf import TINY_CHECKPOINT, VILAU_SKIP_MODULES, VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf.evaluation import draw_captions, evaluate_pictures
+from vilau_hf.training.drawn_shapes import drawings
+
+
+def test_the_skip_list_leaves_the_layers_of_the_language_model(model):
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    converted = {name for name in linears if should_convert_module(name, VILAU_SKIP_MODULES)}
+    assert converted == {name for name in linears if name.startswith("model.language_model.")}
+    assert len(converted) == 2 * 7
+
+
+@pytest.fixture(scope="module")
+def int8():
+    config = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=VILAU_SKIP_MODULES)
+    return VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT, quantization_config=config).eval()
+
+
+def test_int8_layers_are_the_language_models(int8):
+    kinds = {name: type(parameter.data).__name__ for name, parameter in int8.named_parameters()}
+    for name, kind in kinds.items():
+        is_layer = name.startswith("model.language_model.layers.") and "proj" in name
+        assert (kind == "Int8Tensor") == is_layer, name
+    assert int8.model.vision_tower.quantizer.codebook.weight.dtype == torch.float32
+
+
+def test_pictures_of_int8_layers_pass_the_oracle_within_five_points(int8):
+    targets = drawings("test")[::2]
+    captions = [drawing.caption for drawing in targets]
+    processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+    model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
+    exact, rounded = (
+        evaluate_pictures(draw_captions(each, processor, captions, "image", seed=0), targets)[
+            "picture_color_and_shape"
+        ]
+        for each in (model, int8)
+    )
+    assert rounded >= exact - 0.05
