@@ -6,7 +6,8 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from transformers import PreTrainedModel, set_seed
+from safetensors.torch import load_file, save_file
+from transformers import CompileConfig, PreTrainedModel, set_seed
 
 from vilau_hf import VilaUForConditionalGeneration
 
@@ -34,9 +35,12 @@ def without(inputs, name):
 
 
 def test_default_configurations_say_nothing():
-    script = "import vilau_hf as v; v.VilaUConfig(), v.VilaUVisionConfig(), v.VilaUDepthConfig()"
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert run.stdout + run.stderr == ""
+    script = "import vilau_hf as v; print('imported'); v.VilaUConfig(), v.VilaUVisionConfig(), v.VilaUDepthConfig()"
+    run = subprocess.run(
+        [sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    before, after = run.stdout.split("imported\n")
+    assert "vilau" not in before and after == ""  # libraries may find fault with each other
 
 
 def test_parts_share_the_configuration_of_the_whole(model):
@@ -79,6 +83,109 @@ def test_encoder_and_quantizer_keep_float32_and_the_rest_follows(model, tmp_path
         assert tensor.dtype == (torch.float32 if exact else dtype), name
     loaded.save_pretrained(tmp_path / "again")
     assert VilaUForConditionalGeneration.from_pretrained(tmp_path / "again", dtype="auto").dtype == dtype
+
+
+@torch.no_grad()
+def test_dtypes_are_taken_by_either_name_and_from_the_file(model, tmp_path):
+    model.to(torch.bfloat16).save_pretrained(tmp_path)
+    for settings, expected in (
+        ({}, torch.bfloat16),
+        ({"dtype": "auto"}, torch.bfloat16),
+        ({"dtype": "float32"}, torch.float32),
+        ({"torch_dtype": torch.float16}, torch.float16),
+    ):
+        assert VilaUForConditionalGeneration.from_pretrained(tmp_path, **settings).dtype == expected, settings
+
+
+def test_missing_and_unexpected_keys_are_reported(model, tmp_path):
+    model.save_pretrained(tmp_path / "whole")
+    weights = load_file(tmp_path / "whole" / "model.safetensors")
+    del weights["lm_head.weight"]
+    save_file({**weights, "strange": torch.zeros(1)}, tmp_path / "whole" / "model.safetensors", {"format": "pt"})
+    _, report = VilaUForConditionalGeneration.from_pretrained(tmp_path / "whole", output_loading_info=True)
+    assert report["missing_keys"] == {"lm_head.weight"} and report["unexpected_keys"] == {"strange"}
+
+    model.model.save_pretrained(tmp_path / "base")
+    loaded, report = VilaUForConditionalGeneration.from_pretrained(tmp_path / "base", output_loading_info=True)
+    heads = {name for name in model.state_dict() if not name.startswith("model.")}
+    assert report["missing_keys"] == heads and not report["unexpected_keys"]
+    for name, tensor in model.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor), name
+
+
+def test_buffers_are_restored_at_loading(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = dict(VilaUForConditionalGeneration.from_pretrained(tmp_path).named_buffers())
+    for name, buffer in model.named_buffers():  # those that are not in the file among them
+        assert torch.equal(loaded[name], buffer), name
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_heads_may_be_tied(config, inputs, tmp_path, tied):
+    config.tie_word_embeddings = tied
+    model = VilaUForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path)
+    loaded = VilaUForConditionalGeneration.from_pretrained(tmp_path)
+    assert (loaded.lm_head.weight is loaded.get_input_embeddings().weight) == tied
+    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+
+
+PARTS = ("model.vision_tower", "model.multi_modal_projector", "model.language_model", "lm_head", "depth_transformer")
+OFFLOADED = {
+    "nothing": (),
+    "tower": PARTS[:1],
+    "language model": PARTS[1:3],
+    "heads": PARTS[3:],
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("offloaded", OFFLOADED.values(), ids=OFFLOADED)
+def test_parts_may_be_offloaded_to_disk(model, inputs, tmp_path, offloaded):
+    model.save_pretrained(tmp_path)
+    device_map = {part: "disk" if part in offloaded else "cpu" for part in PARTS} if offloaded else "auto"
+    loaded = VilaUForConditionalGeneration.from_pretrained(
+        tmp_path, device_map=device_map, offload_folder=tmp_path / "offloaded"
+    )
+    settings = {"generation_mode": "image", "do_sample": False, "guidance_scale": 2.0}
+    settings["negative_prompt_ids"] = torch.tensor([[1, 5]])
+    torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
+    codes = model.generate(**inputs, **settings)
+    assert torch.equal(loaded.generate(**inputs, **settings), codes)
+    torch.testing.assert_close(loaded.decode_image_tokens(codes), model.decode_image_tokens(codes))
+
+
+@torch.no_grad()
+def test_forward_compiles_and_exports_as_one_graph(model, inputs):
+    expected = model(**inputs).logits
+    torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs).logits, expected)
+    program = torch.export.export(model, (), {**inputs, "use_cache": False}, strict=False)
+    torch.testing.assert_close(program.module()(**inputs, use_cache=False).logits, expected)
+
+
+def test_a_training_step_compiles_as_one_graph(model, inputs):
+    model.train()
+    labels = inputs["input_ids"]
+    expected = model(**inputs, labels=labels).loss
+    expected.backward()
+    gradient = model.depth_transformer.code_head.weight.grad.clone()
+    model.zero_grad()
+    loss = torch.compile(model, fullgraph=True, backend="aot_eager")(**inputs, labels=labels).loss
+    loss.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(model.depth_transformer.code_head.weight.grad, gradient)
+
+
+def test_text_decoding_compiles_once_with_a_static_cache(model, inputs):
+    torch._dynamo.reset()
+    compiling = CompileConfig(fullgraph=True, dynamic=False, backend="aot_eager")
+    compiling._compile_all_devices = True
+    settings = {**SETTINGS, "cache_implementation": "static", "compile_config": compiling}
+    graphs = torch._dynamo.utils.counters["stats"]
+    expected, before = model.generate(**inputs, **SETTINGS), graphs["unique_graphs"]
+    for _ in range(2):
+        assert torch.equal(model.generate(**inputs, **settings), expected)
+    assert graphs["unique_graphs"] == before + 1
 
 
 @torch.no_grad()

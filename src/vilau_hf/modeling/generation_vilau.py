@@ -362,7 +362,7 @@ class VilaUGenerationMixin:
         num_positions, length = self._num_positions(settings), input_ids.shape[1]
         mask = torch.cat([mask, mask.new_ones(mask.shape[0], num_positions)], 1)  # of all positions to come
         position_ids = (mask.cumsum(-1) - 1).clamp(min=0)
-        depth_cache = self.depth_transformer.new_cache(input_ids.shape[0])
+        depth_cache = self.depth_transformer.new_cache()
         hidden = self.model(
             input_ids=input_ids,
             attention_mask=mask[:, :length],

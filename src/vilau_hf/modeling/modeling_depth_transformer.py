@@ -16,13 +16,15 @@ from .configuration_vilau import VilaUDepthConfig
 class VilaUDepthCache:
     """Keys and values of the depths decoded so far, in buffers of fixed size: `(M, heads, D, head_dim)` a layer."""
 
-    def __init__(self, config, rows: int, dtype: torch.dtype, device: torch.device):
-        head_dim = config.hidden_size // config.num_attention_heads
-        shape = (config.num_hidden_layers, 2, rows, config.num_attention_heads, config.code_depth, head_dim)
-        self.buffer = torch.empty(shape, dtype=dtype, device=device)
+    def __init__(self, config):
+        self.num_layers, self.code_depth = config.num_hidden_layers, config.code_depth
+        self.buffer = None
 
     def update(self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, depth: int):
         """Writes the key and value `(M, heads, 1, head_dim)` of `depth` and returns all up to it."""
+        if self.buffer is None:  # rows, dtype and device are those of the first key
+            rows, heads, _, head_dim = key.shape
+            self.buffer = key.new_empty(self.num_layers, 2, rows, heads, self.code_depth, head_dim)
         keys, values = self.buffer[layer_idx]
         keys[:, :, depth : depth + 1] = key
         values[:, :, depth : depth + 1] = value
@@ -147,7 +149,8 @@ class VilaUDepthTransformer(PreTrainedModel):
             )
         first = self.in_proj_hidden(visual_hidden_states)[:, None]  # (M, 1, W)
         so_far = code_embeddings[:, :-1].cumsum(dim=1).to(first.dtype)  # (M, D - 1, C)
-        hidden_states = torch.cat([first, self.in_proj_code(so_far)], dim=1) + self.depth_embedding.weight
+        depths = torch.arange(depth, device=first.device)
+        hidden_states = torch.cat([first, self.in_proj_code(so_far)], dim=1) + self.depth_embedding(depths)
         mask = create_causal_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=None, past_key_values=None
         )
@@ -155,10 +158,9 @@ class VilaUDepthTransformer(PreTrainedModel):
             hidden_states = layer(hidden_states, attention_mask=mask)
         return self.code_head(self.norm(hidden_states))
 
-    def new_cache(self, rows: int) -> VilaUDepthCache:
-        """A cache for `rows` visual tokens decoded at once; it may serve position after position without a reset."""
-        weight = self.in_proj_hidden.weight
-        return VilaUDepthCache(self.config, rows, weight.dtype, weight.device)
+    def new_cache(self) -> VilaUDepthCache:
+        """A cache for steps of one number of rows; it may serve position after position without a reset."""
+        return VilaUDepthCache(self.config)
 
     def step(self, inputs: torch.Tensor, depth: int, cache: VilaUDepthCache) -> torch.Tensor:
         """
@@ -174,7 +176,8 @@ class VilaUDepthTransformer(PreTrainedModel):
             `torch.Tensor` of shape `(M, K)`: logits of the code at `depth`.
         """
         project = self.in_proj_hidden if depth == 0 else self.in_proj_code
-        hidden_states = (project(inputs) + self.depth_embedding.weight[depth])[:, None]  # (M, 1, W)
+        position = torch.full((1,), depth, device=inputs.device)
+        hidden_states = (project(inputs) + self.depth_embedding(position))[:, None]  # (M, 1, W)
         for layer in self.layers:
             hidden_states = layer(hidden_states, cache=cache, depth=depth)
         return self.code_head(self.norm(hidden_states[:, 0]))

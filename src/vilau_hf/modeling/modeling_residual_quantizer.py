@@ -3,6 +3,14 @@
 
 import torch
 from torch import nn
+from transformers.utils import torch_compilable_check
+
+
+class VilaUCodebook(nn.Embedding):
+    """The code embeddings; a call without codes gives all of them, fetched from wherever they are offloaded to."""
+
+    def forward(self, codes: torch.LongTensor | None = None) -> torch.Tensor:
+        return self.weight if codes is None else super().forward(codes)
 
 
 class VilaUResidualQuantizer(nn.Module):
@@ -28,7 +36,7 @@ class VilaUResidualQuantizer(nn.Module):
         self.code_depth = config.code_depth
         self.num_codebooks = 1 if config.shared_codebook else config.code_depth
         rows = self.num_codebooks * config.codebook_size
-        self.codebook = nn.Embedding(rows, config.hidden_size)  # depth d of separate codebooks begins at row d * K
+        self.codebook = VilaUCodebook(rows, config.hidden_size)  # depth d of separate codebooks begins at row d * K
         self.codebook.weight.requires_grad_(False)
         self.register_buffer("cluster_size", torch.zeros(rows, dtype=torch.float32))
         self.register_buffer("cluster_sum", torch.zeros(rows, config.hidden_size, dtype=torch.float32))
@@ -50,26 +58,28 @@ class VilaUResidualQuantizer(nn.Module):
         Raises a `ValueError` if `codes` of any shape are not all in `[0, codebook_size)`. It waits for the device:
         for codes that come from outside, not for those of a decoding loop.
         """
-        if codes.numel() and not (0 <= codes.min() and codes.max() < self.codebook_size):
-            low, high = codes.min().item(), codes.max().item()
-            raise ValueError(f"`codes` must be in [0, {self.codebook_size}), got values from {low} to {high}.")
+        torch_compilable_check(
+            ((codes >= 0) & (codes < self.codebook_size)).all(),
+            lambda: f"`codes` must be in [0, {self.codebook_size}), got values from {codes.min()} to {codes.max()}.",
+        )
 
-    def _nearest(self, residual: torch.Tensor, depth: int) -> torch.Tensor:
-        """Rows of the codebook nearest to `residual` of shape `(M, C)`: int64 `(M,)`."""
-        begin = self._offset(depth)
-        weight = self.codebook.weight[begin : begin + self.codebook_size].float()  # (K, C)
-        half_norms = weight.square().sum(-1) / 2  # ||r - e||^2 / 2 = ||r||^2 / 2 - (r.e - ||e||^2 / 2)
+    def _nearest(self, residual: torch.Tensor, embeddings: torch.Tensor, half_norms: torch.Tensor) -> torch.Tensor:
+        """Indices `(M,)` of the `embeddings` `(K, C)` nearest to `residual` `(M, C)`; all float32."""
+        # ||r - e||^2 / 2 = ||r||^2 / 2 - (r.e - ||e||^2 / 2)
         rows = max(1, self.max_scores // self.codebook_size)
-        nearest = [torch.addmm(-half_norms, part, weight.T).argmax(-1) for part in residual.split(rows)]
-        return torch.cat(nearest) + begin
+        return torch.cat([torch.addmm(-half_norms, part, embeddings.T).argmax(-1) for part in residual.split(rows)])
 
     def _quantize(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Codebook rows `(D, M)` and what each look-up was given, `(D, M, C)`, for float32 `features` `(M, C)`."""
         residual, rows, residuals = features, [], []
+        codebook = self.codebook().float()  # (rows, C)
+        half_norms = codebook.square().sum(-1) / 2
         for depth in range(self.code_depth):
             residuals.append(residual)
-            rows.append(self._nearest(residual, depth))
-            residual = residual - self.codebook.weight[rows[-1]].float()
+            begin = self._offset(depth)
+            book = slice(begin, begin + self.codebook_size)
+            rows.append(self._nearest(residual, codebook[book], half_norms[book]) + begin)
+            residual = residual - codebook[rows[-1]]
         return torch.stack(rows), torch.stack(residuals)
 
     def _rows_to_codes(self, rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -121,7 +131,7 @@ class VilaUResidualQuantizer(nn.Module):
             with torch.no_grad():
                 rows, residuals = self._quantize(flat)
                 left_over = residuals[1:].clone()  # z minus the partial sums up to depths 1 .. D-1
-                quantized = self.codebook.weight[rows].float().sum(0)
+                quantized = self.codebook(rows).float().sum(0)
             # z - sg(partial sum), written with the residuals: its gradient with respect to z is that of z
             commitment_loss = (flat - quantized).square().mean()
             for residual in left_over:
@@ -143,7 +153,7 @@ class VilaUResidualQuantizer(nn.Module):
                 begin = book * self.codebook_size
                 embeddings = _random_rows(residual, self.codebook_size)
                 self.codebook.weight[begin : begin + self.codebook_size] = embeddings.to(self.codebook.weight.dtype)
-                residual = residual - self.codebook.weight[self._nearest(residual, book)].float()
+                residual = residual - embeddings[self._nearest(residual, embeddings, embeddings.square().sum(-1) / 2)]
             self.cluster_size.fill_(1.0)
             self.cluster_sum.copy_(self.codebook.weight)
             self.initialized.fill_(True)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_vilau import VilaUConfig
@@ -197,8 +197,13 @@ class VilaUModel(VilaUPreTrainedModel):
                 if name == "pixel_values_videos":
                     pixels = pixels.flatten(0, 1)  # (V * F, 3, S, S)
                 grid = self._place(grid, mask, self.vision_tower.encode(pixels).codes, name)
-            elif bool(mask.any()):
-                raise ValueError(f"the prompt holds {int(mask.sum())} placeholders of `{name}`, which is not given.")
+            else:
+                torch_compilable_check(
+                    ~mask.any(),
+                    lambda mask=mask, name=name: (
+                        f"the prompt holds {mask.sum()} placeholders of `{name}`, which is not given."
+                    ),
+                )
         return grid
 
     def _placeholders(self, token_id: int, input_ids, inputs_embeds) -> torch.BoolTensor:
@@ -221,12 +226,14 @@ class VilaUModel(VilaUPreTrainedModel):
         self.vision_tower.quantizer.check_range(codes)
 
     def _place(self, grid, mask, codes, name):
-        num_placeholders, num_tokens = int(mask.sum()), codes.shape[0] * codes.shape[1]
-        if num_placeholders != num_tokens:
-            raise ValueError(
+        num_tokens = codes.shape[0] * codes.shape[1]
+        torch_compilable_check(
+            mask.sum() == num_tokens,
+            lambda: (
                 f"`{name}` give {num_tokens} visual tokens ({codes.shape[0]} images or frames of {codes.shape[1]}), "
-                f"but the prompt holds {num_placeholders} placeholders."
-            )
+                f"but the prompt holds {mask.sum()} placeholders."
+            ),
+        )
         return grid.masked_scatter(mask[..., None], codes.to(grid.device, grid.dtype))
 
     def embed(self, input_ids: torch.LongTensor, visual_codes: torch.LongTensor | None = None) -> torch.Tensor:
@@ -240,7 +247,9 @@ class VilaUModel(VilaUPreTrainedModel):
     ) -> torch.Tensor:
         """`inputs_embeds` `(B, T, H)` with the embeddings of `visual_codes` `(B, T, D)` where `is_visual` `(B, T)`."""
         embedded = self.embed_codes(visual_codes[is_visual])  # (M, H)
-        return inputs_embeds.masked_scatter(is_visual[..., None], embedded.to(inputs_embeds.dtype))
+        return inputs_embeds.masked_scatter(
+            is_visual[..., None], embedded.to(inputs_embeds.device, inputs_embeds.dtype)
+        )
 
     def embed_codes(self, codes: torch.LongTensor) -> torch.Tensor:
         """Language-model inputs `(..., H)` of visual tokens with `codes` `(..., D)`."""
@@ -461,23 +470,21 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         Cross-entropy over text (VILA-U, eq. 5) and over the codes at all depths (eq. 7); `targets` `(B, T)` say what
         each position predicts, which is the token after it.
         """
+        targets = targets.to(hidden_states.device)
         is_visual = (targets == self.config.image_token_id) | (targets == self.config.video_token_id)
         is_text = (targets != -100) & ~is_visual
         text_logits = self.lm_head(hidden_states[is_text])  # (number of text labels, vocab_size)
         text_loss = nn.functional.cross_entropy(text_logits.float(), targets[is_text], reduction="sum")
         text_loss = text_loss / self._count(is_text, num_text_items)
-        if visual_codes is not None:
-            next_codes = visual_codes.roll(-1, dims=1)
-            visual_hidden, target_codes = hidden_states[is_visual], next_codes[is_visual]  # (M, H), (M, D)
-        elif bool(is_visual.any()):
-            raise ValueError(
-                f"`labels` ask for {int(is_visual.sum())} visual tokens, but neither pixels nor `codes` are given."
+        if visual_codes is None:
+            torch_compilable_check(
+                ~is_visual.any(),
+                lambda: f"`labels` ask for {is_visual.sum()} visual tokens, but neither pixels nor `codes` are given.",
             )
-        else:
-            visual_hidden = hidden_states[:0, 0]
-            target_codes = targets.new_zeros(0, self.config.depth_config.code_depth)
-        visual_loss, code_logits = self._code_loss(visual_hidden, target_codes, output_code_logits)
-        visual_loss = visual_loss / (self._count(is_visual, num_visual_items) * target_codes.shape[-1])
+            visual_codes = targets.new_zeros(*targets.shape, self.config.depth_config.code_depth)
+        next_codes = visual_codes.to(targets.device).roll(-1, dims=1)
+        visual_loss, code_logits = self._code_loss(hidden_states[is_visual], next_codes[is_visual], output_code_logits)
+        visual_loss = visual_loss / (self._count(is_visual, num_visual_items) * next_codes.shape[-1])
         return text_loss, visual_loss, code_logits
 
     @staticmethod
@@ -488,21 +495,21 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
 
     def _code_loss(self, visual_hidden, target_codes, output_code_logits):
         """Summed cross-entropy over `target_codes` `(M, D)`; the logits of a long video never exist all at once."""
-        if len(target_codes) == 0:
-            # every rank and step must enter the depth transformer, or distributed training waits for ever
-            depth, dim = self.config.depth_config.code_depth, self.config.depth_config.code_dim
-            unused = visual_hidden.new_zeros(1, visual_hidden.shape[-1])
-            return self.depth_transformer(unused, unused.new_zeros(1, depth, dim)).sum() * 0, None
+        # one row more, which does not count: every rank and step must enter the depth transformer, or distributed
+        # training waits for ever
+        visual_hidden = nn.functional.pad(visual_hidden, (0, 0, 0, 1))
+        target_codes = nn.functional.pad(target_codes, (0, 0, 0, 1), value=-100)
 
         def part_loss(hidden, codes):
-            embeddings = self.model.vision_tower.quantizer.code_embeddings(codes)  # (m, D, C)
+            embeddings = self.model.vision_tower.quantizer.code_embeddings(codes.clamp(min=0))  # (m, D, C)
             logits = self.depth_transformer(hidden, embeddings)  # (m, D, K)
+            codes = codes.to(logits.device)
             return nn.functional.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="sum"), logits
 
         rows = max(1, self.max_code_logits // (self.config.depth_config.codebook_size * target_codes.shape[-1]))
-        if output_code_logits or len(target_codes) <= rows:
+        if output_code_logits or torch.compiler.is_compiling() or len(target_codes) <= rows:
             loss, logits = part_loss(visual_hidden, target_codes)
-            return loss, logits if output_code_logits else None
+            return loss, logits[:-1] if output_code_logits else None
         loss = 0
         for hidden, codes in zip(visual_hidden.split(rows), target_codes.split(rows), strict=True):
             loss = loss + checkpoint(lambda *args: part_loss(*args)[0], hidden, codes, use_reentrant=False)
