@@ -1,12 +1,16 @@
 """Metrics: a rule-based reader of drawn shapes, picture quality, use of the codebook, exact match."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from .training.drawn_shapes import BACKGROUNDS, COLORS, DIRECTIONS, PLACES, SHAPES, SIZES, shape_distance
 
+
+# folder of the metrics that `evaluate.load` takes: codebook, drawn_shapes, vqa_accuracy
+EVALUATE_METRICS = Path(__file__).parent / "evaluate_metrics"
 
 # a shape counts as recognised if its template and the picture overlap by this share
 _LEAST_OVERLAP = 0.75

@@ -48,6 +48,22 @@ class Drawing:
     def caption(self) -> str:
         return f"a {self.size} {self.color} {self.shape} {PLACE_PHRASES[self.place]} on a {self.background} background"
 
+    @classmethod
+    def from_caption(cls, caption: str) -> "Drawing":
+        """
+        The drawing that has this caption.
+
+        Raises:
+            ValueError: if none has.
+        """
+        for words in itertools.product(COLORS, SHAPES, SIZES, PLACES, BACKGROUNDS):
+            if cls(*words).caption == caption:
+                return cls(*words)
+        raise ValueError(
+            f'`caption` must be one of a drawing, as in "{cls("red", "cross", "small", "bottom", "white").caption}", '
+            f"got {caption!r}."
+        )
+
     @property
     def short_caption(self) -> str:
         """Colour and shape alone, as in "a red cross"."""

@@ -1,0 +1,75 @@
+"""Accuracy on questions with several human answers, as the VQA challenge counts it."""
+
+import re
+
+
+_NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"}
+_NUMBERS |= {"seven": "7", "eight": "8", "nine": "9", "ten": "10"}
+_ARTICLES = {"a", "an", "the"}
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
+_CONTRACTIONS = """
+    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+    he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
+    o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd somebody'd've somebody'll
+    somebody's someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd
+    there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll
+    what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't
+    would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
+"""
+# every way to leave out one apostrophe
+_MISSPELT = {
+    word[:place] + word[place + 1 :]: word
+    for word in _CONTRACTIONS.split()
+    for place in range(len(word))
+    if word[place] == "'"
+}
+
+
+def normalize_answer(answer: str) -> str:
+    """
+    The form in which answers are compared (visualqa.org/evaluation): lower case, without articles, digits for the
+    numbers to ten, apostrophes where contractions lack them, no punctuation but apostrophes, colons and the point of
+    a decimal. As in the challenge's own code, a mark becomes a space, unless it stands beside one or a comma stands
+    between two digits: then all such marks just go.
+    """
+    text = " ".join(answer.split())
+    in_number = re.search(r"\d,\d", text) is not None
+    marks = {mark: "" if in_number or f"{mark} " in text or f" {mark}" in text else " " for mark in _PUNCTUATION}
+    text = text.translate(str.maketrans(marks))
+    words = re.sub(r"\.(?!\d)", "", text).lower().split()
+    words = [_NUMBERS.get(word, word) for word in words]
+    return " ".join(_MISSPELT.get(word, word) for word in words if word not in _ARTICLES)
+
+
+def vqa_accuracy(predictions: list[str], references: list[list[str]]) -> float:
+    """
+    Mean over questions of the mean over people of `min(1, m / 3)`, m being how many of the *other* people gave the
+    predicted answer (Antol et al., 2015).
+
+    Args:
+        predictions (`list[str]`): one answer a question.
+        references (`list[list[str]]`): what people answered, ten each in VQA; a question with one reference alone
+            counts as right if the two agree.
+
+    Returns:
+        A share in [0, 1].
+
+    Raises:
+        ValueError: if the two differ in length, or a question has no reference.
+    """
+    if len(predictions) != len(references):
+        raise ValueError(
+            f"`predictions` and `references` must have one length, got {len(predictions)} and {len(references)}."
+        )
+    if not references:
+        raise ValueError("`references` must hold at least one question, got none.")
+    return sum(map(_answer_accuracy, predictions, references)) / len(references)
+
+
+def _answer_accuracy(prediction: str, references: list[str]) -> float:
+    if isinstance(references, str) or not references:
+        raise ValueError(f"every entry of `references` must be a list of at least one answer, got {references!r}.")
+    agreeing = [normalize_answer(reference) == normalize_answer(prediction) for reference in references]
+    if len(agreeing) == 1:
+        return float(agreeing[0])
+    return sum(min(1, (sum(agreeing) - own) / 3) for own in agreeing) / len(agreeing)
