@@ -1,6 +1,7 @@
 """The `vilau` command."""
 
 import argparse
+import contextlib
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from . import (
 )
 from .demo import run_demo
 from .hub import push_repository, write_repository
+from .serving import serve_model
 
 
 def demo(args: argparse.Namespace):
@@ -87,6 +89,22 @@ def add_push(subparsers):
     parser.set_defaults(run=push)
 
 
+def serve(args: argparse.Namespace):
+    logging.set_verbosity_warning()
+    with contextlib.suppress(KeyboardInterrupt):  # how one ends it
+        serve_model(args.model, host=args.host, port=args.port, device=args.device, dtype=args.dtype)
+
+
+def add_serve(subparsers):
+    parser = subparsers.add_parser("serve", help="answer chats about images over HTTP, for OpenAI's clients")
+    parser.add_argument("--model", default=TINY_CHECKPOINT, help="folder or Hub id (default: the shipped checkpoint)")
+    parser.add_argument("--host", default="localhost", help="address to listen at (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen at (default: %(default)s)")
+    parser.add_argument("--device", default="auto", help="for example cpu, cuda:0 (default: %(default)s)")
+    parser.add_argument("--dtype", default="auto", help="of the weights (default: as saved)")
+    parser.set_defaults(run=serve)
+
+
 def main(argv: list[str] | None = None):
     """Entry point; `argv` as `sys.argv[1:]`."""
     parser = argparse.ArgumentParser(prog="vilau", description="VILA-U for Hugging Face")
@@ -95,10 +113,11 @@ def main(argv: list[str] | None = None):
     add_demo(subparsers)
     add_convert(subparsers)
     add_push(subparsers)
+    add_serve(subparsers)
     args = parser.parse_args(argv)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         args.run(args)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         parser.exit(1, f"vilau: {error}\n")
