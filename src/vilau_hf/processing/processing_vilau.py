@@ -72,8 +72,19 @@ class VilaUProcessor(ProcessorMixin):
         self.num_visual_tokens = num_visual_tokens
         self.context_markers = context_markers
         self.video_as_images = video_as_images
+        # the tokenizer's file has them too: pipelines of transformers save tokenizer and image processor alone
+        tokenizer.init_kwargs["processor_settings"] = {
+            "num_visual_tokens": num_visual_tokens,
+            "context_markers": context_markers,
+            "video_as_images": video_as_images,
+        }
         chat_template = vilau_chat_template() if chat_template is None else chat_template
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
+
+    @classmethod
+    def from_args_and_dict(cls, args, processor_dict, **kwargs):
+        settings = next((part.init_kwargs for part in args if hasattr(part, "init_kwargs")), {})
+        return super().from_args_and_dict(args, {**settings.get("processor_settings", {}), **processor_dict}, **kwargs)
 
     @property
     def unused_input_names(self) -> list[str]:
