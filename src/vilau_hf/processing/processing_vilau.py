@@ -10,6 +10,7 @@ import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.video_processing_utils import BaseVideoProcessor
 
 from .chat_templates_vilau import vilau_chat_template
 
@@ -85,6 +86,14 @@ class VilaUProcessor(ProcessorMixin):
     def from_args_and_dict(cls, args, processor_dict, **kwargs):
         settings = next((part.init_kwargs for part in args if hasattr(part, "init_kwargs")), {})
         return super().from_args_and_dict(args, {**settings.get("processor_settings", {}), **processor_dict}, **kwargs)
+
+    def check_argument_for_proper_class(self, argument_name, argument):
+        """As the library, which knows the class of video processors only where torchvision is installed."""
+        if argument_name != "video_processor":
+            return super().check_argument_for_proper_class(argument_name, argument)
+        if not isinstance(argument, BaseVideoProcessor):
+            raise TypeError(f"`video_processor` must be a BaseVideoProcessor, got {type(argument).__name__}.")
+        return BaseVideoProcessor
 
     @property
     def unused_input_names(self) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import Unpack, VideosKwargs
-from transformers.utils import is_torchcodec_usable
+from transformers.utils import is_torchcodec_usable, requires_backends
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos
 
@@ -61,6 +61,7 @@ class VilaUVideoProcessor(BaseVideoProcessor):
 
     def preprocess(self, videos, **kwargs: Unpack[VideosKwargs]):
         """Maps one video or a (nested) list of videos to `pixel_values_videos` of shape `(V, F, 3, S, S)`."""
+        requires_backends(self, ["torchvision"])
         videos = make_batched_videos(_plain_videos(videos))
         are_frames_files = any(isinstance(video, list) for video in videos)
         videos = [
