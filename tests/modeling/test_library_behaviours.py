@@ -136,6 +136,7 @@ OFFLOADED = {
     "tower": PARTS[:1],
     "language model": PARTS[1:3],
     "heads": PARTS[3:],
+    "everything": PARTS,
 }
 
 
@@ -152,6 +153,7 @@ def test_parts_may_be_offloaded_to_disk(model, inputs, tmp_path, offloaded):
     torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
     codes = model.generate(**inputs, **settings)
     assert torch.equal(loaded.generate(**inputs, **settings), codes)
+    assert torch.equal(loaded.generate(**inputs, **SETTINGS), model.generate(**inputs, **SETTINGS))
     torch.testing.assert_close(loaded.decode_image_tokens(codes), model.decode_image_tokens(codes))
 
 

@@ -144,7 +144,9 @@ class VilaUGenerationMixin:
                     '`guidance_scale` and `negative_prompt_ids` guide visual spans: use `generation_mode="image"` or '
                     '"video", or leave them out.'
                 )
-            kwargs["logits_processor"] = self._without_visual_ids(kwargs.pop("logits_processor", None))
+            given = next((x for x in (input_ids, kwargs.get("inputs_embeds")) if x is not None), None)
+            device = self.device if given is None else given.device  # weights may be offloaded
+            kwargs["logits_processor"] = self._without_visual_ids(kwargs.pop("logits_processor", None), device)
             kwargs = self._encode_visual_inputs(input_ids, kwargs)
             if input_ids is not None:
                 kwargs["input_ids"] = input_ids
@@ -272,13 +274,13 @@ class VilaUGenerationMixin:
                 "(`text_config.max_position_embeddings`)."
             )
 
-    def _without_visual_ids(self, logits_processor):
+    def _without_visual_ids(self, logits_processor, device):
         """Text mode must not write markers or placeholders: nothing there would decode them."""
         config = self.config
         ids = [config.image_token_id, config.video_token_id, config.image_start_token_id, config.image_end_token_id]
         ids += [config.video_start_token_id, config.video_end_token_id]
         ids = [index for index in ids if index < config.text_config.vocab_size]
-        suppress = SuppressTokensLogitsProcessor(ids, device=self.device)
+        suppress = SuppressTokensLogitsProcessor(ids, device=device)
         return LogitsProcessorList([*(logits_processor or []), suppress])
 
     def _encode_visual_inputs(self, input_ids, kwargs):
