@@ -1,6 +1,7 @@
 """What is uploaded to the Hub, and its use with and without the package."""
 
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -10,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import RepoUrl
+from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
-from transformers import AutoModel
+from transformers import AutoModel, AutoProcessor
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor, hub
 from vilau_hf.cli import main
@@ -62,6 +65,45 @@ def test_saving_with_code_leaves_no_trace(with_code, tmp_path):
     VilaUProcessor.from_pretrained(with_code).save_pretrained(tmp_path)
     VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.py"))
+
+
+@pytest.fixture
+def uploads(monkeypatch, tmp_path):
+    """Folder in which repositories of a Hub that takes everything end up."""
+
+    def create_repo(*args, **kwargs):
+        return RepoUrl(f"https://huggingface.co/{args[-1] if args else kwargs['repo_id']}")
+
+    def create_commit(self, repo_id, operations, **kwargs):
+        for operation in operations:
+            path = tmp_path / repo_id / operation.path_in_repo
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(Path(operation.path_or_fileobj).read_bytes())
+
+    def upload_folder(repo_id, folder_path, **kwargs):
+        shutil.copytree(folder_path, tmp_path / repo_id, dirs_exist_ok=True)
+
+    def no_card(*args, **kwargs):
+        raise EntryNotFoundError("a new repository")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", create_repo)
+    monkeypatch.setattr("huggingface_hub.HfApi.create_commit", create_commit)
+    monkeypatch.setattr("diffusers.utils.hub_utils.create_repo", create_repo)
+    monkeypatch.setattr("diffusers.utils.hub_utils.upload_folder", upload_folder)
+    monkeypatch.setattr("huggingface_hub.ModelCard.load", no_card)
+    return tmp_path
+
+
+def test_models_processors_and_pipelines_push_themselves(uploads):
+    model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+    processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+    model.push_to_hub("me/tiny")
+    processor.push_to_hub("me/tiny")
+    VilaUPipeline(model, processor).push_to_hub("me/pipeline")
+    assert torch.equal(AutoModel.from_pretrained(uploads / "me/tiny").lm_head.weight, model.lm_head.weight)
+    assert AutoProcessor.from_pretrained(uploads / "me/tiny").to_dict() == processor.to_dict()
+    pipe = VilaUPipeline.from_pretrained(uploads / "me/pipeline")
+    assert torch.equal(pipe.model.lm_head.weight, model.lm_head.weight)
 
 
 def test_the_upload_is_the_dry_run(with_code, monkeypatch):
