@@ -205,7 +205,6 @@ def test_codes_tied_with_the_k_th_all_stay():
         ({"generation_mode": "image", "guidance_scale": 0.5}, "`guidance_scale` must be at least 1 .*got 0.5"),
         ({"generation_mode": "video", "num_frames": 0}, "`num_frames` must be at least 1, got 0"),
         ({"generation_mode": "video", "num_frames": 99}, "1584 new ones exceed the language model's 256 positions"),
-        ({"max_new_tokens": 999}, "999 new ones exceed the language model's 256 positions"),
         ({"generation_mode": "image", "visual_top_p": 0.0}, r"`visual_top_p` must be in \(0, 1\], got 0.0"),
         ({"generation_mode": "image", "visual_temperature": 0.0}, "`visual_temperature` must be greater than 0"),
         ({"generation_mode": "image", "num_beams": 2}, "`num_beams` must be 1 where codes are generated, got 2"),
@@ -224,6 +223,13 @@ def test_bad_arguments_are_refused_before_the_model_runs(model, arguments, messa
     model.model.register_forward_pre_hook(fail)
     with pytest.raises(ValueError, match=message):
         model.generate(**left_padded(PROMPTS), **arguments)
+
+
+def test_text_ends_where_the_positions_do(model):
+    ids = torch.randint(3, 50, (1, 250))
+    assert model.generate(ids, max_new_tokens=999, eos_token_id=None, do_sample=False).shape == (1, 256)
+    with pytest.raises(ValueError, match="the prompt of 256 tokens and 1 new ones exceed .* 256 positions"):
+        model.generate(torch.randint(3, 50, (1, 256)), max_new_tokens=1)
 
 
 def test_guidance_without_an_unconditional_prompt_is_refused(model):

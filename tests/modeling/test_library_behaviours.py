@@ -262,6 +262,15 @@ def test_eager_and_sdpa_give_the_same_everywhere(model, inputs):
     assert torch.equal(found["sdpa"][1], found["eager"][1])
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_flex_attention_gives_the_same_logits(model):
+    ids, mask = torch.randint(3, 50, (2, 9)), torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1, 1], [1] * 9])
+    expected = model(ids, attention_mask=mask).logits[mask.bool()]
+    model.set_attn_implementation("flex_attention")
+    torch.testing.assert_close(model(ids, attention_mask=mask).logits[mask.bool()], expected, atol=1e-5, rtol=1e-4)
+
+
 @torch.no_grad()
 def test_resizing_the_vocabulary_keeps_rows_and_special_ids(model, inputs):
     before = model(**inputs).logits

@@ -123,22 +123,26 @@ class VilaUGenerationMixin:
             streamer (*optional*): as for transformers' `generate`; its `put_visual(codes)` gets the codes `(rows, D)`
                 of each visual position.
             kwargs: as for transformers' `generate`, `pixel_values`, `pixel_values_videos` and `codes` among them. An
-                image or a video has its fixed number of visual tokens: length arguments act in text mode alone.
+                image or a video has its fixed number of visual tokens: length arguments act in text mode alone. Text
+                ends at the latest where the language model's positions do.
 
         Returns:
             In text mode what transformers' `generate` returns; else the codes, `(rows, h, w, D)` of images or
             `(rows, F, h, w, D)` of videos, or with `return_dict_in_generate` a [`VilaUGenerateOutput`].
 
         Raises:
-            ValueError: for an unknown mode, a setting out of range, or a context beyond the language model's
-                positions; before any work is done.
+            ValueError: for an unknown mode, a setting out of range, or a prompt, image or video beyond the language
+                model's positions; before any work is done.
         """
         mode = generation_mode or "text"
         if mode not in GENERATION_MODES:
             raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {mode!r}.")
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
         if mode == "text":
-            self._check_context(input_ids, self._new_text_tokens(generation_config, kwargs))
+            self._check_context(input_ids, 1)
+            room = self.config.text_config.max_position_embeddings - (0 if input_ids is None else input_ids.shape[1])
+            if self._new_text_tokens(generation_config, kwargs) > room:
+                kwargs["max_new_tokens"] = room
             if guidance_scale is not None or negative_prompt_ids is not None:
                 raise ValueError(
                     '`guidance_scale` and `negative_prompt_ids` guide visual spans: use `generation_mode="image"` or '
