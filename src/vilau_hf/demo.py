@@ -9,7 +9,8 @@ from tqdm.auto import tqdm
 from .evaluation import answer, draw_captions, evaluate_reconstruction, to_uint8
 from .metrics import read_drawing, read_motion
 from .sheets import beside, contact_sheet, enlarge, save_gif
-from .training.drawn_shapes import draw, drawings, drawn_shapes, motions
+from .training.drawn_records import drawn_shapes
+from .training.drawn_shapes import draw, drawings, motions
 
 
 NUM_PICTURES, NUM_VIDEOS, NUM_RECONSTRUCTIONS, NUM_QUESTIONS = 12, 4, 8, 20

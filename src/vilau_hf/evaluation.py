@@ -7,7 +7,8 @@ from tqdm.auto import tqdm
 
 from .metrics import codebook_usage, exact_match, psnr, read_drawing, read_motion
 from .training.data_vision_tower import tokenize_captions
-from .training.drawn_shapes import COLORS, SHAPES, Drawing, drawings, drawn_shapes, motions
+from .training.drawn_records import drawn_shapes
+from .training.drawn_shapes import COLORS, SHAPES, Drawing, drawings, motions
 
 
 def to_uint8(pixels: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
-from .drawn_shapes import drawn_shapes
+from .drawn_records import drawn_shapes
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
 from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArguments
 

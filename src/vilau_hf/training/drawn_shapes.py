@@ -1,11 +1,10 @@
-"""Drawn shapes: pictures, captions, questions and short videos made on the fly from a seed."""
+"""Drawn shapes: what there is to draw, how it is called, and how it is drawn."""
 
 import itertools
 import random
 from dataclasses import dataclass
 
 import torch
-from datasets import Dataset
 from PIL import Image
 
 
@@ -29,7 +28,6 @@ PLACE_PHRASES = {
     "left": "on the left",
     "right": "on the right",
 }
-TASKS = ("text_to_image", "image_to_text", "text_to_video", "video_to_text")
 
 _PLACE_JITTER, _SIZE_JITTER, _TRAVEL = 0.03, 0.05, 0.2
 
@@ -126,21 +124,21 @@ HELD_OUT_DRAWINGS = _held_out(list(PLACES), 12, seed=0)
 HELD_OUT_MOTIONS = _held_out(list(DIRECTIONS), 10, seed=1)
 
 
-def _check_split(split: str):
+def check_split(split: str):
     if split not in ("train", "test"):
         raise ValueError(f'`split` must be "train" or "test", got {split!r}.')
 
 
 def drawings(split: str) -> list[Drawing]:
     """All drawings of a split; `"test"` holds whole combinations of colour, shape and place that `"train"` lacks."""
-    _check_split(split)
+    check_split(split)
     every = [Drawing(*words) for words in itertools.product(COLORS, SHAPES, SIZES, PLACES, BACKGROUNDS)]
     return [d for d in every if ((d.color, d.shape, d.place) in HELD_OUT_DRAWINGS) == (split == "test")]
 
 
 def motions(split: str) -> list[Motion]:
     """All motions of a split; `"test"` holds whole combinations of colour, shape and direction."""
-    _check_split(split)
+    check_split(split)
     every = [Motion(*words) for words in itertools.product(COLORS, SHAPES, SIZES, BACKGROUNDS, DIRECTIONS)]
     return [m for m in every if ((m.color, m.shape, m.direction) in HELD_OUT_MOTIONS) == (split == "test")]
 
@@ -241,96 +239,3 @@ def animate(
 def to_pil(pixels: torch.Tensor) -> Image.Image:
     """A picture of uint8 `pixels` `(3, H, W)`."""
     return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-
-
-def drawn_shapes(
-    split: str = "train",
-    num_samples: int = 1000,
-    image_size: int = 32,
-    num_frames: int = 4,
-    tasks: dict[str, float] | None = None,
-    seed: int = 0,
-    short_captions: float = 0.0,
-) -> Dataset:
-    """
-    A dataset of drawn shapes in the message schema of [`VilaUDataCollator`]. Nothing is stored: a record is drawn when
-    it is read, and is the same for the same arguments and index.
-
-    Args:
-        split (`str`, *optional*, defaults to `"train"`): `"train"`, or `"test"` with combinations not in training.
-        num_samples (`int`, *optional*, defaults to 1000): number of records.
-        image_size (`int`, *optional*, defaults to 32): side of the pictures in pixels.
-        num_frames (`int`, *optional*, defaults to 4): frames of a video.
-        tasks (`dict[str, float]`, *optional*): share of `"text_to_image"`, `"image_to_text"`, `"text_to_video"` and
-            `"video_to_text"`; by default equal. Half of the questions ask for the caption, half for one attribute.
-        seed (`int`, *optional*, defaults to 0): seed of choice and jitter.
-        short_captions (`float`, *optional*, defaults to 0.0): share of text-to-image records whose caption names
-            colour and shape alone.
-
-    Returns:
-        `datasets.Dataset` of records with `messages`, `images`, `videos`, `caption`, `task` and `drawing` (the
-        attributes by name).
-
-    Raises:
-        ValueError: for an unknown split or task, or a number that is too small.
-    """
-    tasks = dict.fromkeys(TASKS, 1.0) if tasks is None else tasks
-    _check_split(split)
-    for name, value, least in (
-        ("num_samples", num_samples, 1),
-        ("image_size", image_size, 8),
-        ("num_frames", num_frames, 1),
-    ):
-        if value < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {value}.")
-    if not tasks or not set(tasks) <= set(TASKS) or min(tasks.values()) < 0 or sum(tasks.values()) <= 0:
-        raise ValueError(f"`tasks` must give positive shares of {', '.join(TASKS)}, got {tasks}.")
-    if not 0 <= short_captions <= 1:
-        raise ValueError(f"`short_captions` must be a share between 0 and 1, got {short_captions}.")
-    choice = random.Random(f"{split} {seed}")
-    names = choice.choices(list(tasks), weights=list(tasks.values()), k=num_samples)
-    pools = {"image": drawings(split), "video": motions(split)}
-    kinds = ["video" if "video" in name else "image" for name in names]
-    columns = {
-        "task": names,
-        "item": [choice.randrange(len(pools[kind])) for kind in kinds],
-        "question": [choice.randrange(10) for _ in range(num_samples)],
-        "length": [num_frames if kind == "video" else 1 for kind in kinds],  # pictures, to group batches by
-        "jitter": [choice.randrange(2**31) for _ in range(num_samples)],
-        "short": [name == "text_to_image" and choice.random() < short_captions for name in names],
-    }
-
-    def read(batch):
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        records = [_record(pools, row, image_size, num_frames) for row in rows]
-        return {name: [record[name] for record in records] for name in records[0]}
-
-    return Dataset.from_dict(columns).with_transform(read)
-
-
-def _record(pools: dict[str, list], row: dict, image_size: int, num_frames: int) -> dict:
-    """The record of one row of the dataset's columns."""
-    generator = torch.Generator().manual_seed(row["jitter"])
-    task, question, images, videos = row["task"], row["question"], [], []
-    item = pools["video" if "video" in task else "image"][row["item"]]
-    caption = item.short_caption if row["short"] else item.caption
-    if isinstance(item, Motion):
-        videos = [[to_pil(frame) for frame in animate([item], num_frames, image_size, generator)[0]]]
-        media = {"type": "video"}
-    else:
-        images = [to_pil(draw([item], image_size, generator)[0])]
-        media = {"type": "image"}
-    if task.startswith("text_to"):
-        user, assistant = [{"type": "text", "text": caption}], [media]
-    else:
-        pairs = list(item.answers.items())
-        asked, answer = pairs[question % len(pairs)] if question < 5 else (item.description_request, item.caption)
-        user, assistant = [media, {"type": "text", "text": asked}], [{"type": "text", "text": answer}]
-    return {
-        "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}],
-        "images": images,
-        "videos": videos,
-        "caption": caption,
-        "task": task,
-        "drawing": dict(vars(item)),  # a copy: the item is shared by all records
-    }
