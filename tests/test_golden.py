@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from vilau_hf import VilaUForConditionalGeneration
-from vilau_hf.modeling.generation_vilau import code_probabilities
 
+from .distributions import code_probabilities
 from .golden import FOLDERS, ROOT, described, picture, recording, release
 
 

@@ -119,5 +119,5 @@ def main(argv: list[str] | None = None):
     logging.disable_progress_bar()
     try:
         args.run(args)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         parser.exit(1, f"vilau: {error}\n")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vilau_hf.modeling.generation_vilau import code_probabilities
+from ..distributions import code_probabilities
 
 
 PROMPTS = [[1, 5, 6], [1, 9, 4, 4, 7, 8]]
@@ -201,14 +201,28 @@ def test_codes_tied_with_the_k_th_all_stay():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"generation_mode": "audio"}, "`generation_mode` must be one of text, image, video, got 'audio'"),
+        (
+            {"generation_mode": "audio"},
+            "`generation_mode` must be one of text, image, video, interleaved, got 'audio'",
+        ),
         ({"generation_mode": "image", "guidance_scale": 0.5}, "`guidance_scale` must be at least 1 .*got 0.5"),
-        ({"generation_mode": "video", "num_frames": 0}, "`num_frames` must be at least 1, got 0"),
+        ({"generation_mode": "video", "num_frames": 0}, "`num_frames` must be an integer of at least 1, got 0"),
         ({"generation_mode": "video", "num_frames": 99}, "1584 new ones exceed the language model's 256 positions"),
         ({"generation_mode": "image", "visual_top_p": 0.0}, r"`visual_top_p` must be in \(0, 1\], got 0.0"),
         ({"generation_mode": "image", "visual_temperature": 0.0}, "`visual_temperature` must be greater than 0"),
         ({"generation_mode": "image", "num_beams": 2}, "`num_beams` must be 1 where codes are generated, got 2"),
-        ({"guidance_scale": 3.0}, "`guidance_scale` and `negative_prompt_ids` guide visual spans"),
+        ({"generation_mode": "image", "guidance_scale": "3"}, "must be numbers, got '3'"),
+        ({"generation_mode": "video", "num_frames": 2.5}, "`num_frames` must be an integer .* got 2.5"),
+        ({"generation_mode": "image", "visual_top_k": 2.5}, "`visual_top_k` must be an integer, .* got 2.5"),
+        ({"generation_mode": "image", "visual_top_p": [0.9]}, r"list of one for each of the 3 depths, got \[0.9\]"),
+        ({"generation_mode": "image", "visual_do_sample": "no"}, "`visual_do_sample` must be True or False, got 'no'"),
+        ({"generation_mode": "image", "attention_mask": torch.ones(2, 3)}, r"shape of its prompts, \(2, 6\), got"),
+        ({"generation_mode": "image", "negative_prompt_ids": [[1]]}, "`negative_prompt_ids` must be a tensor .* list"),
+        ({"generation_mode": "image", "num_return_sequences": 0}, "`num_return_sequences` must be at least 1, got 0"),
+        ({"generation_mode": "image", "seed": 1, "generator": torch.Generator()}, "`seed` and `generator` both"),
+        ({"generation_mode": "image", "guidance_scale": [2.0] * 5}, r"`guidance_scale` must have shape \(2,\)"),
+        ({"guidance_scale": 3.0}, "`guidance_scale` is for images and videos"),
+        ({"num_frames": 3}, "`num_frames` is for images and videos"),
         (
             {"generation_mode": "image", "negative_prompt_ids": torch.zeros(3, 2, dtype=torch.long)},
             r"`negative_prompt_ids` must have shape \(1 or 2, T\), got \(3, 2\)",
@@ -222,12 +236,15 @@ def test_bad_arguments_are_refused_before_the_model_runs(model, arguments, messa
 
     model.model.register_forward_pre_hook(fail)
     with pytest.raises(ValueError, match=message):
-        model.generate(**left_padded(PROMPTS), **arguments)
+        model.generate(**{**left_padded(PROMPTS), **arguments})
 
 
 def test_text_ends_where_the_positions_do(model):
     ids = torch.randint(3, 50, (1, 250))
     assert model.generate(ids, max_new_tokens=999, eos_token_id=None, do_sample=False).shape == (1, 256)
+    assert model.generate(ids, max_length=999, eos_token_id=None, do_sample=False).shape == (1, 256)
+    embeds = model.get_input_embeddings()(ids)
+    assert model.generate(inputs_embeds=embeds, max_new_tokens=9, eos_token_id=None, do_sample=False).shape == (1, 6)
     with pytest.raises(ValueError, match="the prompt of 256 tokens and 1 new ones exceed .* 256 positions"):
         model.generate(torch.randint(3, 50, (1, 256)), max_new_tokens=1)
 

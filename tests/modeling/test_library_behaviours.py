@@ -7,9 +7,11 @@ from unittest.mock import patch
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CompileConfig, PreTrainedModel, set_seed
+from transformers import CompileConfig, PreTrainedModel, SiglipTextConfig, set_seed
 
-from vilau_hf import VilaUForConditionalGeneration
+from vilau_hf import VilaUForConditionalGeneration, VilaUVisionTowerForPreTraining
+
+from ..conftest import TEXT_TOWER
 
 
 @pytest.fixture
@@ -71,6 +73,25 @@ def test_missing_weights_are_initialised_as_by_the_constructor(config):
         loaded = VilaUForConditionalGeneration.from_pretrained(None, config=config, state_dict={})
     for (name, tensor), other in zip(made.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(tensor, other), name
+
+
+def test_missing_weights_of_a_tower_are_initialised_as_by_the_constructor(vision_config):
+    vision_config.text_config = SiglipTextConfig(**TEXT_TOWER)
+    initialise = PreTrainedModel._initialize_weights
+
+    def seeded(self, module, *args, **kwargs):
+        set_seed(7)
+        return initialise(self, module, *args, **kwargs)
+
+    with patch.object(PreTrainedModel, "_initialize_weights", seeded):
+        made = VilaUVisionTowerForPreTraining(vision_config)
+        loaded = VilaUVisionTowerForPreTraining.from_pretrained(None, config=vision_config, state_dict={})
+    for (name, tensor), other in zip(made.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(tensor, other), name
+
+
+def test_tied_heads_are_sharded(model):
+    assert model.tp_plan["lm_head"] == "colwise_gather_output"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -232,6 +253,8 @@ def test_features_of_images_and_videos(either, inputs):
     assert features.last_hidden_state.shape == (2, 16, vision.hidden_size)
     assert features.pooler_output.shape == (2, 16, 48)
     assert len(features.hidden_states) == vision.num_hidden_layers + 1
+    either.config.vision_config.output_hidden_states = True
+    assert len(either.get_image_features(pixel_values=images).hidden_states) == len(features.hidden_states)
     assert isinstance(either.get_image_features(pixel_values=images, return_dict=False), tuple)
     videos = torch.rand(2, 3, 3, 16, 16)
     pooled = either.get_video_features(pixel_values_videos=videos).pooler_output

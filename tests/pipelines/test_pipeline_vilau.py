@@ -109,7 +109,8 @@ def test_the_callback_sees_every_position(pipe):
 
     codes = pipe([CROSS, CIRCLE], generator=seeded(), output_type="codes", callback_on_step_end=callback).images
     assert len(seen) == pipe.num_timesteps == 64
-    assert torch.equal(torch.stack(seen, 1), codes.flatten(1, 2))
+    assert [len(each[0]) for each in seen] == list(range(1, 65))
+    assert torch.equal(seen[-1], codes.flatten(1, 2))
     nothing = []
     pipe(
         CROSS,
@@ -117,6 +118,33 @@ def test_the_callback_sees_every_position(pipe):
         callback_on_step_end_tensor_inputs=[],
     )
     assert nothing == [{}] * 64
+
+
+def test_a_callback_may_change_codes_and_end_the_call(pipe):
+    def blank(pipeline, step, timestep, kwargs):
+        if step == pipeline.num_timesteps - 1:
+            kwargs["latents"] = torch.zeros_like(kwargs["latents"])
+        return kwargs
+
+    settings = {"callback_on_step_end_tensor_inputs": ["latents"], "output_type": "latent"}
+    assert pipe(CROSS, callback_on_step_end=blank, **settings).images.abs().sum() == 0
+
+    def stop(pipeline, step, timestep, kwargs):
+        seen.append(step)
+        pipeline._interrupt = step == 5
+
+    seen = []
+    assert pipe(CROSS, callback_on_step_end=stop).images is None and seen == list(range(6))
+    assert len(pipe(CROSS).images) == 1
+
+
+def test_the_processor_gives_the_unconditional_prompt_that_a_new_model_lacks(pipe):
+    model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+    model.generation_config.unconditional_prompt_ids = None
+    new = VilaUPipeline(model, pipe.processor)
+    new.set_progress_bar_config(disable=True)
+    images = [p(CROSS, guidance_scale=4.0, generator=seeded(), output_type="pt").images for p in (pipe, new)]
+    assert torch.equal(*images)
 
 
 def test_it_can_be_moved_and_cast(tmp_path):
@@ -144,12 +172,24 @@ def test_pictures_may_stand_before_the_prompt(pipe):
         ({"prompt": []}, "`prompt` must be a string or a list with at least one string"),
         ({"prompt": 3}, "`prompt` must be a string or a list of strings, got int"),
         ({"prompt": [CROSS] * 3, "negative_prompt": ["a", "b"]}, "one for each of the 3 prompts, got 2"),
-        ({"prompt": CROSS, "num_images_per_prompt": 0}, "`num_images_per_prompt` must be at least 1, got 0"),
-        ({"prompt": CROSS, "output_type": "jpg"}, "`output_type` must be one of pil, np, pt, codes, got 'jpg'"),
+        (
+            {"prompt": CROSS, "num_images_per_prompt": 0},
+            "`num_images_per_prompt` must be an integer of at least 1, got 0",
+        ),
+        (
+            {"prompt": CROSS, "output_type": "jpg"},
+            "`output_type` must be one of pil, np, pt, codes, latent, got 'jpg'",
+        ),
         ({"prompt": CROSS, "guidance_scale": 0.5}, "`guidance_scale` must be at least 1"),
-        ({"prompt": CROSS, "num_frames": 0}, "`num_frames` must be at least 1"),
+        ({"prompt": CROSS, "num_frames": 0}, "`num_frames` must be an integer of at least 1"),
         ({"prompt": CROSS, "generator": [seeded(0)] * 2}, "`generator` has 2 entries for 1 rows"),
-        ({"prompt": CROSS, "callback_on_step_end_tensor_inputs": ["latents"]}, r"must be among \['codes'\], got"),
+        (
+            {"prompt": CROSS, "callback_on_step_end_tensor_inputs": ["noise"]},
+            r"must be among \['codes', 'latents'\], got \['noise'\]",
+        ),
+        ({"prompt": CROSS, "callback_on_step_end": 3}, "`callback_on_step_end` must be callable, got int"),
+        ({"prompt": CROSS, "num_images_per_prompt": 1.5}, "`num_images_per_prompt` must be an integer .*got 1.5"),
+        ({"prompt": CROSS, "negative_prompt": [None]}, "`negative_prompt` must be a string or a list of strings"),
         ({"prompt": [CROSS] * 2, "image": [Image.new("RGB", (8, 8))]}, "for each of the 2 prompts, got 1"),
     ],
 )

@@ -4,89 +4,63 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, SuppressTokensLogitsProcessor
+from transformers import GenerationConfig, LogitsProcessorList, StaticCache, SuppressTokensLogitsProcessor
 from transformers.utils import ModelOutput
 
+from .depth_decoding_vilau import DepthDecoder, Guidance
+from .span_cache_vilau import VilaUSpanCache
+from .visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, seeded_generators
+from .visual_streams_vilau import StreamPrompt, Streams
+from .visual_writing_vilau import InterleavedWriter, VisualSpan, write_span
 
-GENERATION_MODES = ("text", "image", "video")
 
-# what holds where neither the call nor the checkpoint's generation config says otherwise
-VISUAL_GENERATION_DEFAULTS = {
-    "visual_guidance_scale": 3.0,
-    "visual_do_sample": True,
-    "visual_temperature": 1.0,
-    "visual_top_k": 900,
-    "visual_top_p": 0.96,
-    "num_frames": 8,
-    "unconditional_prompt_ids": None,
-}
+GENERATION_MODES = ("text", "image", "video", "interleaved")
+MODALITIES = ("text", "image", "video")
 
 
 @dataclass
 class VilaUGenerateOutput(ModelOutput):
     r"""
-    sequences (`torch.LongTensor` of shape `(rows, T)`): prompt and placeholders of the visual span.
-    codes (`torch.LongTensor` of shape `(rows, h, w, D)` or `(rows, F, h, w, D)`): codes of the image or video.
+    sequences (`torch.LongTensor` of shape `(rows, T)`): prompts and what was generated, a placeholder for each visual
+        token.
+    codes (`torch.LongTensor` of shape `(rows, h, w, D)` or `(rows, F, h, w, D)`, *optional*): codes of the image or
+        video, -1 from where stopping criteria stopped it.
     scores (`torch.Tensor` of shape `(rows, P, D, K)`, *optional*, with `output_scores`): guided code logits at each of
-        the P visual positions, before temperature, top-k and top-p.
+        the P visual positions, before temperature and truncation.
+    code_log_probs, conditional_code_log_probs (`torch.Tensor` of shape `(rows, P, D)`, *optional*, with
+        `output_log_probs`): log-probabilities of the codes by the guided logits, and without guidance.
+    visual_codes (`torch.LongTensor` of shape `(rows, T, D)`, *optional*, in interleaved mode): codes of the sequences,
+        -1 where no visual token stands.
+    spans (`list[list[VisualSpan]]`, *optional*, in interleaved mode): images and videos that each row wrote.
+    prompt_length (`int`, *optional*, in interleaved mode): where in the sequences the generated part begins.
     """
 
     sequences: torch.LongTensor | None = None
     codes: torch.LongTensor | None = None
     scores: torch.Tensor | None = None
+    code_log_probs: torch.Tensor | None = None
+    conditional_code_log_probs: torch.Tensor | None = None
+    visual_codes: torch.LongTensor | None = None
+    spans: list[list[VisualSpan]] | None = None
+    prompt_length: int | None = None
 
 
 @dataclass
 class VisualSettings:
-    """What a visual span is drawn with, checked before any work is done."""
+    """What a call that may write visual spans was asked for, checked before any work is done."""
 
     mode: str
     num_frames: int
-    guidance_scale: float
-    do_sample: bool
-    temperature: float
-    top_k: int
-    top_p: float
-    generator: torch.Generator | list[torch.Generator] | None
-    negative_ids: torch.LongTensor | None  # (1 or B, Tn), ending with the start marker
-    negative_mask: torch.LongTensor | None
-
-    def __post_init__(self):
-        for name, value, valid, accepted in (
-            ("guidance_scale", self.guidance_scale, self.guidance_scale >= 1, "at least 1 (1 means no guidance)"),
-            ("num_frames", self.num_frames, self.num_frames >= 1, "at least 1"),
-            ("visual_temperature", self.temperature, self.temperature > 0, "greater than 0"),
-            ("visual_top_k", self.top_k, self.top_k >= 0, "at least 0 (0 means all codes)"),
-            ("visual_top_p", self.top_p, 0 < self.top_p <= 1, "in (0, 1]"),
-        ):
-            if not valid:
-                raise ValueError(f"`{name}` must be {accepted}, got {value}.")
-
-
-def code_probabilities(logits: torch.Tensor, temperature: float, top_k: int, top_p: float) -> torch.Tensor:
-    """
-    The distribution that codes are drawn from: temperature, top-k, softmax, top-p, in this order.
-
-    Args:
-        logits (`torch.Tensor` of shape `(..., K)`): code logits.
-        temperature (`float`): divides the logits.
-        top_k (`int`): codes at or above the k-th largest logit stay, ties included; 0 or at least K keeps all.
-        top_p (`float`): the smallest set of most probable codes whose probability reaches this stays.
-
-    Returns:
-        `torch.Tensor` of shape `(..., K)`: float32 probabilities.
-    """
-    logits = logits.float() / temperature
-    if 0 < top_k < logits.shape[-1]:
-        logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -torch.inf)
-    probabilities = logits.softmax(-1)
-    if top_p < 1:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
-        before = ordered.cumsum(-1) - ordered  # probability of all codes more probable than this one
-        dropped = torch.empty_like(order, dtype=torch.bool).scatter_(-1, order, before >= top_p)
-        probabilities = probabilities.masked_fill(dropped, 0)
-        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
-    return probabilities
+    sampling: CodeSampling
+    guidance: Guidance
+    seed: int | list[int] | None
+    output_log_probs: bool
+    max_visual_spans: int | None
+    allowed_modalities: tuple[str, ...]
+    prompts: int  # before they are repeated for several results each
+    negative: StreamPrompt | None = None
+    image_only: StreamPrompt | None = None
+    first_codes: torch.LongTensor | None = None  # (1 or prompts, f * L, D)
 
 
 class VilaUGenerationMixin:
@@ -97,38 +71,68 @@ class VilaUGenerationMixin:
         inputs: torch.LongTensor | None = None,
         generation_config: GenerationConfig | None = None,
         generation_mode: str | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | list | torch.Tensor | None = None,
+        image_guidance_scale: float | None = None,
         num_frames: int | None = None,
+        first_frames: torch.Tensor | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
+        seed: int | list[int] | None = None,
         negative_prompt_ids: torch.LongTensor | None = None,
         negative_prompt_attention_mask: torch.Tensor | None = None,
+        image_prompt_ids: torch.LongTensor | None = None,
+        image_prompt_attention_mask: torch.Tensor | None = None,
+        code_logits_processor: LogitsProcessorList | None = None,
+        output_log_probs: bool = False,
+        max_visual_spans: int | None = None,
+        allowed_modalities: tuple[str, ...] = MODALITIES,
         **kwargs,
     ):
         r"""
-        Generates text, an image or a video for each row of a left-padded batch of prompts.
+        Generates text, an image, a video, or text and visual spans in turn for each row of a left-padded batch of
+        prompts.
 
         Args:
             inputs (`torch.LongTensor` of shape `(B, T)`, *optional*): the prompts; the same as `input_ids`.
             generation_config (`GenerationConfig`, *optional*): settings in place of the model's own. Visual sampling
                 has names of its own: `visual_guidance_scale`, `visual_do_sample`, `visual_temperature`,
-                `visual_top_k`, `visual_top_p`, `num_frames`; each may also be given as an argument.
-            generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"` or `"video"`.
-            guidance_scale (`float`, *optional*): strength of classifier-free guidance of codes,
-                `uncond + scale * (cond - uncond)`; 1 turns it off.
+                `visual_top_k`, `visual_top_p`, `visual_min_p`, `num_frames`; each may also be given as an argument,
+                temperature and truncation as lists with one entry for each depth.
+            generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"`, `"video"` or
+                `"interleaved"`, in which the model itself opens images and videos.
+            guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*): strength of
+                classifier-free guidance of codes, `uncond + scale * (cond - uncond)`; 1 turns it off. One for each
+                row, or one for each of the P positions of a span.
+            image_guidance_scale (`float`, *optional*): strength of guidance against the prompt's images alone, for
+                editing: `uncond + image_scale * (image - uncond) + scale * (cond - image)`.
             num_frames (`int`, *optional*): frames of a video.
-            generator (`torch.Generator` or a list of one for each row, *optional*): source of the visual samples.
+            first_frames (`torch.Tensor`, *optional*): what a video begins with: pixels `(1 or B, f, 3, S, S)` in
+                [-1, 1] or codes `(1 or B, f, L, D)`.
+            generator (`torch.Generator` or a list of one for each row, *optional*): source of the samples of codes,
+                and of text in interleaved mode.
+            seed (`int` or `list[int]`, *optional*): in place of `generator`: each row has a seed of its own (the n-th
+                `seed + n`), so that its samples do not hang on its neighbours.
             negative_prompt_ids (`torch.LongTensor` of shape `(1 or B, Tn)`, *optional*): prompt of the unconditional
                 stream; by default the checkpoint's `generation_config.unconditional_prompt_ids`.
             negative_prompt_attention_mask (`torch.Tensor` of shape `(1 or B, Tn)`, *optional*): its mask.
+            image_prompt_ids (`torch.LongTensor` of shape `(B, Ti)`, *optional*): the prompts without their text, with
+                as many placeholders; for `image_guidance_scale`.
+            image_prompt_attention_mask (`torch.Tensor` of shape `(B, Ti)`, *optional*): its mask.
+            code_logits_processor (`LogitsProcessorList`, *optional*): for codes; called with the codes so far
+                `(rows, d)` of a position and the guided logits `(rows, K)`.
+            output_log_probs (`bool`, *optional*, defaults to `False`): return log-probabilities of the codes.
+            max_visual_spans (`int`, *optional*): images and videos a row may write in interleaved mode.
+            allowed_modalities (`tuple[str]`, *optional*, defaults to all): what may be written in interleaved mode.
             streamer (*optional*): as for transformers' `generate`; its `put_visual(codes)` gets the codes `(rows, D)`
                 of each visual position.
             kwargs: as for transformers' `generate`, `pixel_values`, `pixel_values_videos` and `codes` among them. An
-                image or a video has its fixed number of visual tokens: length arguments act in text mode alone. Text
-                ends at the latest where the language model's positions do.
+                image or a video has its fixed number of visual tokens: length arguments do not act on them, and
+                `stopping_criteria` that stop one leave it unfinished. Text ends at the latest where the language
+                model's positions do.
 
         Returns:
-            In text mode what transformers' `generate` returns; else the codes, `(rows, h, w, D)` of images or
-            `(rows, F, h, w, D)` of videos, or with `return_dict_in_generate` a [`VilaUGenerateOutput`].
+            In text mode what transformers' `generate` returns; in interleaved mode a [`VilaUGenerateOutput`]; else the
+            codes, `(rows, h, w, D)` of images or `(rows, F, h, w, D)` of videos, or with `return_dict_in_generate` a
+            [`VilaUGenerateOutput`].
 
         Raises:
             ValueError: for an unknown mode, a setting out of range, or a prompt, image or video beyond the language
@@ -138,140 +142,220 @@ class VilaUGenerationMixin:
         if mode not in GENERATION_MODES:
             raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {mode!r}.")
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
+        for name, ids in (("input_ids", input_ids), ("negative_prompt_ids", negative_prompt_ids)):
+            if ids is not None and (not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.is_floating_point()):
+                raise ValueError(f"`{name}` must be a tensor of integers of shape (rows, T), got {_described(ids)}.")
+        if kwargs.get("num_return_sequences") is not None and kwargs["num_return_sequences"] < 1:
+            raise ValueError(f"`num_return_sequences` must be at least 1, got {kwargs['num_return_sequences']}.")
         if mode == "text":
-            self._check_context(input_ids, 1)
-            room = self.config.text_config.max_position_embeddings - (0 if input_ids is None else input_ids.shape[1])
-            if self._new_text_tokens(generation_config, kwargs) > room:
-                kwargs["max_new_tokens"] = room
-            if guidance_scale is not None or negative_prompt_ids is not None:
+            visual = {
+                "guidance_scale": guidance_scale,
+                "image_guidance_scale": image_guidance_scale,
+                "num_frames": num_frames,
+                "first_frames": first_frames,
+                "generator": generator,
+                "seed": seed,
+                "negative_prompt_ids": negative_prompt_ids,
+                "image_prompt_ids": image_prompt_ids,
+                "code_logits_processor": code_logits_processor,
+            }
+            given = [name for name, value in visual.items() if value is not None]
+            if given:
                 raise ValueError(
-                    '`guidance_scale` and `negative_prompt_ids` guide visual spans: use `generation_mode="image"` or '
-                    '"video", or leave them out.'
+                    f'`{given[0]}` is for images and videos: use `generation_mode="image"`, "video" or '
+                    '"interleaved", or leave it out.'
                 )
-            given = next((x for x in (input_ids, kwargs.get("inputs_embeds")) if x is not None), None)
-            device = self.device if given is None else given.device  # weights may be offloaded
-            kwargs["logits_processor"] = self._without_visual_ids(kwargs.pop("logits_processor", None), device)
-            kwargs = self._encode_visual_inputs(input_ids, kwargs)
-            if input_ids is not None:
-                kwargs["input_ids"] = input_ids
-            return super().generate(generation_config=generation_config, **kwargs)
-
+            return self._generate_text(input_ids, generation_config, kwargs)
         if input_ids is None:
             raise ValueError(f'`input_ids` must be given for `generation_mode="{mode}"`, got None.')
-        settings = self._visual_settings(
-            mode, generation_config, kwargs, guidance_scale, num_frames, generator, input_ids.device
+        if generator is not None and seed is not None:
+            raise ValueError("`seed` and `generator` both choose the samples: give one of them.")
+        saved = self._take_visual_settings(generation_config, kwargs, guidance_scale, num_frames, mode)
+        settings = VisualSettings(
+            mode=mode,
+            num_frames=1 if mode == "image" else saved["num_frames"],
+            sampling=CodeSampling(
+                do_sample=saved["visual_do_sample"],
+                temperature=saved["visual_temperature"],
+                top_k=saved["visual_top_k"],
+                top_p=saved["visual_top_p"],
+                min_p=saved["visual_min_p"],
+                code_depth=self.config.vision_config.code_depth,
+                processors=code_logits_processor,
+                generators=generator,
+            ),
+            guidance=Guidance(saved["visual_guidance_scale"], image_guidance_scale),
+            seed=seed,
+            output_log_probs=output_log_probs,
+            max_visual_spans=max_visual_spans,
+            allowed_modalities=tuple(allowed_modalities),
+            prompts=len(input_ids),
         )
-        if settings.guidance_scale > 1:
-            self._set_negative_prompt(
-                settings, generation_config, negative_prompt_ids, negative_prompt_attention_mask, input_ids
+        self._check_visual_settings(settings, kwargs)
+        opened, mask = self._open_span(input_ids, kwargs.pop("attention_mask", None), mode)
+        if settings.guidance.num_streams > 1:
+            ids = self._unconditional_ids(negative_prompt_ids, saved, input_ids)
+            settings.negative = StreamPrompt(*self._open_span(ids, negative_prompt_attention_mask, mode, opened))
+        self._check_streams_fit(settings, opened)
+        visual_inputs = {name: kwargs.pop(name, None) for name in ("pixel_values", "pixel_values_videos", "codes")}
+        visual_codes = self._codes_of_prompt(opened, visual_inputs)
+        if visual_codes is None and kwargs.get("visual_codes") is None:
+            placeholders = (opened == self.config.image_token_id) | (opened == self.config.video_token_id)
+            if bool(placeholders.any()):
+                raise ValueError(
+                    f"the prompt holds {int(placeholders.sum())} placeholders, but none of `pixel_values`, "
+                    "`pixel_values_videos` and `codes` is given."
+                )
+        if image_guidance_scale is not None:
+            settings.image_only = self._image_only_prompt(
+                image_prompt_ids, image_prompt_attention_mask, visual_inputs, opened, mode
             )
-        input_ids, mask = self._open_span(input_ids, kwargs.pop("attention_mask", None), mode)
-        num_positions = self._num_positions(settings)
-        longest = max(input_ids.shape[1], 0 if settings.negative_ids is None else settings.negative_ids.shape[1])
-        self._check_context(input_ids, num_positions + longest - input_ids.shape[1])
-        for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens", "do_sample", "inputs_embeds"):
-            kwargs.pop(name, None)
-        if kwargs.get("streamer") is not None and not hasattr(kwargs["streamer"], "put_visual"):
-            raise ValueError(
-                f'`streamer` needs a method `put_visual(codes)` for `generation_mode="{mode}"`; '
-                f"{type(kwargs['streamer']).__name__} has none."
-            )
-        for name in ("assistant_model", "stopping_criteria", "logits_processor"):
-            if kwargs.get(name) is not None:
-                raise ValueError(f'`{name}` acts on text: `generation_mode="{mode}"` does not take it.')
-        kwargs = self._encode_visual_inputs(input_ids, kwargs)
+        if first_frames is not None:
+            settings.first_codes = self._first_codes(first_frames, settings)
+        if visual_codes is not None:
+            kwargs["visual_codes"] = visual_codes
         return super().generate(
             generation_config=generation_config,
-            input_ids=input_ids,
+            input_ids=opened,
             attention_mask=mask,
             visual_settings=settings,
-            max_new_tokens=num_positions,
             num_beams=1,
-            do_sample=True,
-            **kwargs,
+            **self._lengths_and_cache(settings, opened, kwargs),
         )
 
-    def _visual_settings(self, mode, generation_config, kwargs, guidance_scale, num_frames, generator, device):
+    def _generate_text(self, input_ids, generation_config, kwargs):
+        """Transformers' own loops, which must not write visual tokens."""
+        given = next((x for x in (input_ids, kwargs.get("inputs_embeds")) if x is not None), None)
+        length = 0 if given is None else given.shape[1]
+        self._check_context(length, 1)
+        room = self.config.text_config.max_position_embeddings - length
+        if self._new_text_tokens(generation_config, kwargs, length) > room:
+            kwargs.pop("max_length", None)
+            kwargs["max_new_tokens"] = room
+        device = self.device if given is None else given.device  # weights may be offloaded
+        kwargs["logits_processor"] = self._without_visual_ids(kwargs.pop("logits_processor", None), device)
+        embeds = kwargs.get("inputs_embeds")
+        visual_inputs = {name: kwargs.pop(name, None) for name in ("pixel_values", "pixel_values_videos", "codes")}
+        codes = self._codes_of_prompt(input_ids, visual_inputs, embeds)
+        if codes is not None and embeds is not None:
+            kwargs["inputs_embeds"] = self.model.place_codes(embeds, codes, codes[..., 0] >= 0)
+        elif codes is not None:
+            kwargs["visual_codes"] = codes
+        if input_ids is not None:
+            kwargs["input_ids"] = input_ids
+        return super().generate(generation_config=generation_config, **kwargs)
+
+    def _take_visual_settings(self, generation_config, kwargs, guidance_scale, num_frames, mode) -> dict:
         """Takes the visual arguments out of `kwargs`; what is not there comes from the generation configs."""
-        if kwargs.get("num_beams") not in (None, 1):
-            raise ValueError(f"`num_beams` must be 1 where codes are generated, got {kwargs['num_beams']}.")
-        kwargs.pop("num_beams", None)
-        given = {
-            "visual_guidance_scale": guidance_scale,
-            "num_frames": num_frames,
-            "visual_do_sample": kwargs.get("do_sample"),
-        }
-        saved = self._saved_visual_settings(generation_config)
-        for name in VISUAL_GENERATION_DEFAULTS:
-            value = kwargs.pop(name, None)
-            if value is not None:
-                saved[name] = value
-            if given.get(name) is not None:
-                saved[name] = given[name]
-        return VisualSettings(
-            mode=mode,
-            num_frames=saved["num_frames"] if mode == "video" else 1,
-            guidance_scale=saved["visual_guidance_scale"],
-            do_sample=saved["visual_do_sample"],
-            temperature=saved["visual_temperature"],
-            top_k=saved["visual_top_k"],
-            top_p=saved["visual_top_p"],
-            generator=generator,
-            negative_ids=None,
-            negative_mask=None,
-        )
-
-    def _saved_visual_settings(self, generation_config) -> dict:
+        num_beams = kwargs.pop("num_beams", None)
+        if num_beams not in (None, 1):
+            raise ValueError(f"`num_beams` must be 1 where codes are generated, got {num_beams}.")
         saved = dict(VISUAL_GENERATION_DEFAULTS)
         for config in (self.generation_config, generation_config):
             if config is not None:
                 values = config.to_dict()
                 saved.update({name: values[name] for name in saved if values.get(name) is not None})
+        saved.update({name: kwargs.pop(name) for name in saved if kwargs.get(name) is not None})
+        given = {"visual_guidance_scale": guidance_scale, "num_frames": num_frames}
+        if mode != "interleaved":
+            given["visual_do_sample"] = kwargs.pop("do_sample", None)
+        saved.update({name: value for name, value in given.items() if value is not None})
         return saved
 
-    def _set_negative_prompt(self, settings, generation_config, ids, mask, input_ids):
+    def _check_visual_settings(self, settings, kwargs):
+        mode = settings.mode
+        if not isinstance(settings.num_frames, int) or settings.num_frames < 1:
+            raise ValueError(f"`num_frames` must be an integer of at least 1, got {settings.num_frames!r}.")
+        if kwargs.get("inputs_embeds") is not None:
+            raise ValueError(f'`inputs_embeds` are for text: `generation_mode="{mode}"` reads `input_ids`.')
+        unknown = set(settings.allowed_modalities) - set(MODALITIES)
+        if unknown or "text" not in settings.allowed_modalities:
+            raise ValueError(
+                f'`allowed_modalities` must be among {", ".join(MODALITIES)}, with "text", got '
+                f"{settings.allowed_modalities}."
+            )
+        if settings.max_visual_spans is not None and settings.max_visual_spans < 0:
+            raise ValueError(f"`max_visual_spans` must be at least 0, got {settings.max_visual_spans}.")
+        if kwargs.get("streamer") is not None and not hasattr(kwargs["streamer"], "put_visual"):
+            raise ValueError(
+                f'`streamer` needs a method `put_visual(codes)` for `generation_mode="{mode}"`; '
+                f"{type(kwargs['streamer']).__name__} has none."
+            )
+        refused = ["assistant_model"] + ["logits_processor"] * (mode != "interleaved")
+        for name in refused:
+            if kwargs.get(name) is not None:
+                raise ValueError(f'`{name}` acts on text: `generation_mode="{mode}"` does not take it.')
+        if mode == "interleaved" and settings.output_log_probs:
+            raise ValueError('`output_log_probs` is for `generation_mode="image"` and "video"; see `score`.')
+
+    def _unconditional_ids(self, ids, saved, input_ids) -> torch.LongTensor:
         if ids is None:
-            saved = self._saved_visual_settings(generation_config)["unconditional_prompt_ids"]
-            if saved is None:
+            ids = saved["unconditional_prompt_ids"]
+            if ids is None:
                 raise ValueError(
                     "`guidance_scale` above 1 needs an unconditional prompt: pass `negative_prompt_ids`, set "
                     "`generation_config.unconditional_prompt_ids` (the processor's `unconditional_prompt_ids()`), or "
                     "use `guidance_scale=1`."
                 )
-            ids = torch.tensor([saved], device=input_ids.device)
+            ids = torch.tensor([ids])
         if ids.ndim != 2 or ids.shape[0] not in (1, input_ids.shape[0]):
             raise ValueError(
                 f"`negative_prompt_ids` must have shape (1 or {input_ids.shape[0]}, T), got {tuple(ids.shape)}."
             )
-        settings.negative_ids, settings.negative_mask = self._open_span(ids.to(input_ids.device), mask, settings.mode)
+        return ids.to(input_ids.device)
 
-    def _open_span(self, input_ids, mask, mode):
-        """Ids and mask with the start marker at the end, appended with its prefix unless the prompts have it."""
+    def _open_span(self, input_ids, mask, mode, like=None):
+        """
+        Ids and mask with the start marker at the end, appended with its prefix unless the prompts have it. In
+        interleaved mode the model writes the marker; only what stands beside prompts `like` that end with one gets it.
+        """
         if mask is None:
             mask = torch.ones_like(input_ids)
-        start = self.config.image_start_token_id if mode == "image" else self.config.video_start_token_id
-        open_rows = int((input_ids[:, -1] == start).sum())
-        if open_rows == input_ids.shape[0]:
-            return input_ids, mask
-        if open_rows:
+        if mask.shape != input_ids.shape:
             raise ValueError(
-                f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none must."
+                f"an attention mask must have the shape of its prompts, {tuple(input_ids.shape)}, got "
+                f"{tuple(mask.shape)}."
             )
-        opening = input_ids.new_tensor([*self.config.start_marker_prefix_ids, start]).repeat(input_ids.shape[0], 1)
+        config = self.config
+        starts = {"image": config.image_start_token_id, "video": config.video_start_token_id}
+        if mode == "interleaved":
+            last = None if like is None else like[:, -1]
+            added = [*config.start_marker_prefix_ids]
+            if last is not None and bool((last == last[0]).all()) and last[0].item() in starts.values():
+                added.append(last[0].item())
+            elif like is None:
+                added = []
+        else:
+            start = starts[mode]
+            open_rows = int((input_ids[:, -1] == start).sum())
+            if open_rows not in (0, input_ids.shape[0]):
+                raise ValueError(
+                    f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none "
+                    "must."
+                )
+            added = [] if open_rows else [*config.start_marker_prefix_ids, start]
+        opening = input_ids.new_tensor(added, dtype=torch.long).repeat(input_ids.shape[0], 1)
         return torch.cat([input_ids, opening], 1), torch.cat([mask, torch.ones_like(opening).to(mask.dtype)], 1)
+
+    def _check_streams_fit(self, settings, input_ids):
+        """The context must hold the longest prompt and, unless it is up to the model, the whole span."""
+        longest = max(input_ids.shape[1], 0 if settings.negative is None else settings.negative.ids.shape[1])
+        self._check_context(longest, 1 if settings.mode == "interleaved" else self._num_positions(settings))
 
     def _num_positions(self, settings) -> int:
         return self.config.vision_config.num_visual_tokens * settings.num_frames
 
-    def _new_text_tokens(self, generation_config, kwargs) -> int:
-        for source in (kwargs, {} if generation_config is None else generation_config.to_dict()):
+    def _new_text_tokens(self, generation_config, kwargs, length: int) -> int:
+        """How much text is asked for, as the library reads its arguments."""
+        for source in (kwargs, *(c.to_dict() for c in (generation_config, self.generation_config) if c is not None)):
             if source.get("max_new_tokens") is not None:
                 return source["max_new_tokens"]
-        return self.generation_config.max_new_tokens or 1
+            if source.get("max_length") is not None:
+                return source["max_length"] - length
+        return 1
 
-    def _check_context(self, input_ids, num_new: int):
+    def _check_context(self, length: int, num_new: int):
         limit = self.config.text_config.max_position_embeddings
-        length = 0 if input_ids is None else input_ids.shape[1]
         if length + num_new > limit:
             raise ValueError(
                 f"the prompt of {length} tokens and {num_new} new ones exceed the language model's {limit} positions "
@@ -287,16 +371,61 @@ class VilaUGenerationMixin:
         suppress = SuppressTokensLogitsProcessor(ids, device=device)
         return LogitsProcessorList([*(logits_processor or []), suppress])
 
-    def _encode_visual_inputs(self, input_ids, kwargs):
-        """Turns pixels and codes into `visual_codes`, which have a row for each prompt and repeat with it."""
-        names = ("pixel_values", "pixel_values_videos", "codes")
-        visual = {name: kwargs.pop(name) for name in names if kwargs.get(name) is not None}
-        if visual:
-            codes = self.model.get_visual_codes(input_ids, **visual, inputs_embeds=kwargs.get("inputs_embeds"))
-            if kwargs.get("inputs_embeds") is None:
-                kwargs["visual_codes"] = codes
-            else:
-                kwargs["inputs_embeds"] = self.model.place_codes(kwargs["inputs_embeds"], codes, codes[..., 0] >= 0)
+    def _codes_of_prompt(self, input_ids, visual_inputs, inputs_embeds=None) -> torch.LongTensor | None:
+        """Codes `(B, T, D)` of the prompts' images and videos, which have a row for each prompt and repeat with it."""
+        given = {name: value for name, value in visual_inputs.items() if value is not None}
+        return self.model.get_visual_codes(input_ids, **given, inputs_embeds=inputs_embeds) if given else None
+
+    def _image_only_prompt(self, ids, mask, visual_inputs, input_ids, mode) -> StreamPrompt:
+        if ids is None or ids.shape[0] != input_ids.shape[0]:
+            raise ValueError(
+                f"`image_guidance_scale` needs `image_prompt_ids` of shape ({input_ids.shape[0]}, T), the prompts "
+                f"without their text, got {None if ids is None else tuple(ids.shape)}."
+            )
+        opened, mask = self._open_span(ids, mask, mode, input_ids)
+        return StreamPrompt(opened, mask, self._codes_of_prompt(opened, visual_inputs))
+
+    def _first_codes(self, first_frames, settings) -> torch.LongTensor:
+        vision = self.config.vision_config
+        frames = first_frames.shape[1] if first_frames.ndim in (4, 5) else 0
+        if settings.mode != "video" or not 0 < frames < settings.num_frames:
+            raise ValueError(
+                "`first_frames` must be fewer than `num_frames` of a video, pixels of shape (rows, f, 3, S, S) or "
+                f"codes of shape (rows, f, L, D); got shape {tuple(first_frames.shape)} in mode "
+                f'"{settings.mode}" with {settings.num_frames} frames.'
+            )
+        if first_frames.shape[0] not in (1, settings.prompts):
+            raise ValueError(f"`first_frames` must be of 1 or {settings.prompts} rows, got {first_frames.shape[0]}.")
+        flat = first_frames.flatten(0, 1)
+        if first_frames.is_floating_point():
+            flat = self.model.vision_tower.encode(flat).codes
+        else:
+            self.model.check_codes(flat)
+        return flat.reshape(first_frames.shape[0], frames * vision.num_visual_tokens, vision.code_depth)
+
+    def _lengths_and_cache(self, settings, input_ids, kwargs) -> dict:
+        """The arguments of the library's `generate` that say how much will be written, and where it is remembered."""
+        length = input_ids.shape[1]
+        if settings.mode == "interleaved":
+            room = self.config.text_config.max_position_embeddings - length
+            wanted = kwargs.pop("max_new_tokens", None)
+            if wanted is None and kwargs.get("max_length") is not None:
+                wanted = kwargs.pop("max_length") - length
+            kwargs["max_new_tokens"] = room if wanted is None else min(wanted, room)
+        else:
+            for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens"):
+                kwargs.pop(name, None)
+            kwargs.update(max_new_tokens=self._num_positions(settings), do_sample=True)
+        prompts = (settings.negative, settings.image_only)
+        longest = max(length, *(prompt.ids.shape[1] for prompt in prompts if prompt is not None), 0)
+        capacity, config = longest + kwargs["max_new_tokens"], self.config.text_config
+        if kwargs.get("past_key_values") is not None:
+            raise ValueError("`past_key_values` cannot be gone on with where codes are generated.")
+        if kwargs.get("cache_implementation") is None:
+            kwargs["past_key_values"] = VilaUSpanCache(config.num_hidden_layers, capacity)
+        elif kwargs["cache_implementation"] == "static":  # the library's own would hold but the rows' own prompts
+            kwargs["past_key_values"] = StaticCache(config=config, max_cache_len=capacity)
+            del kwargs["cache_implementation"]
         return kwargs
 
     def _validate_model_kwargs(self, model_kwargs):
@@ -317,122 +446,71 @@ class VilaUGenerationMixin:
         return model_inputs
 
     def _sample(self, input_ids, generation_config, visual_settings=None, **kwargs):
-        """The stock loop for text; for a visual span one language-model step and D depth steps a position."""
+        """The stock loop for text; for what has visual spans our own."""
         if visual_settings is None:
             return super()._sample(input_ids, generation_config=generation_config, **kwargs)
         settings, rows = visual_settings, input_ids.shape[0]
-        run_ids, mask, visual_codes = input_ids, kwargs.get("attention_mask"), kwargs.get("visual_codes")
+        if settings.seed is not None:
+            settings.sampling.generators = seeded_generators(settings.seed, rows, input_ids.device)
+        settings.sampling.check_rows(rows)
+        settings.guidance.prepare(settings.prompts, rows, self._num_positions(settings), input_ids.device)
+        mask = kwargs.get("attention_mask")
         mask = torch.ones_like(input_ids) if mask is None else mask
-        if settings.negative_ids is not None:
-            run_ids, mask, visual_codes = self._with_unconditional_rows(settings, run_ids, mask, visual_codes)
-        codes, scores = self._draw_span(
-            run_ids,
-            mask.long(),
-            visual_codes,
-            settings,
-            kwargs["past_key_values"],
-            generation_config.output_scores,
+        own = StreamPrompt(input_ids, mask, kwargs.get("visual_codes"))
+        prompts = [own, *(prompt.repeat(rows) for prompt in (settings.image_only, settings.negative) if prompt)]
+        placeholder = self.config.image_token_id if settings.mode == "image" else self.config.video_token_id
+        if settings.first_codes is not None:
+            prompts = [prompt.append_visual(placeholder, settings.first_codes) for prompt in prompts]
+        streams = Streams(
+            self.model, prompts, generation_config.max_length - input_ids.shape[1], kwargs["past_key_values"]
+        )
+        decoder = DepthDecoder(
+            self, settings.sampling, settings.guidance, generation_config.output_scores, settings.output_log_probs
+        )
+        if settings.mode == "interleaved":
+            ids, codes, spans = InterleavedWriter(
+                self,
+                streams,
+                decoder,
+                settings,
+                kwargs["logits_processor"],
+                kwargs["stopping_criteria"],
+                generation_config,
+                kwargs.get("streamer"),
+            ).write()
+            begin = streams.length
+            return VilaUGenerateOutput(sequences=ids, visual_codes=codes, spans=spans, prompt_length=begin)
+        forced = 0 if settings.first_codes is None else settings.first_codes.shape[1]
+        drawn = write_span(
+            self,
+            streams,
+            decoder,
+            self._num_positions(settings) - forced,
+            placeholder,
+            kwargs["stopping_criteria"],
             kwargs.get("streamer"),
         )
-        vision = self.config.vision_config
-        codes = codes.unflatten(1, (settings.num_frames, vision.grid_size, vision.grid_size))  # (rows, F, h, w, D)
+        codes = drawn.codes
+        if forced:
+            codes = torch.cat([settings.first_codes.repeat_interleave(rows // len(settings.first_codes), 0), codes], 1)
+        grid = self.config.vision_config.grid_size
+        codes = codes.unflatten(1, (settings.num_frames, grid, grid))  # (rows, F, h, w, D)
         if settings.mode == "image":
             codes = codes[:, 0]
         if not generation_config.return_dict_in_generate:
             return codes
-        placeholder = self.config.image_token_id if settings.mode == "image" else self.config.video_token_id
         span = input_ids.new_full((rows, self._num_positions(settings)), placeholder)
-        return VilaUGenerateOutput(sequences=torch.cat([input_ids, span], 1), codes=codes, scores=scores)
-
-    def _with_unconditional_rows(self, settings, input_ids, mask, visual_codes):
-        """`[cond; uncond]`, the shorter prompts padded on the left."""
-        rows = input_ids.shape[0]
-        times = rows // settings.negative_ids.shape[0]
-        negative_ids = settings.negative_ids.repeat_interleave(times, 0)
-        negative_mask = settings.negative_mask.to(mask.device, mask.dtype).repeat_interleave(times, 0)
-        length = max(input_ids.shape[1], negative_ids.shape[1])
-
-        def left_pad(tensor, value=0):
-            return torch.nn.functional.pad(tensor, (length - tensor.shape[1], 0), value=value)
-
-        pad = self.config.text_config.pad_token_id or 0
-        run_ids = torch.cat([left_pad(input_ids, pad), left_pad(negative_ids, pad)])
-        run_mask = torch.cat([left_pad(mask), left_pad(negative_mask)])
-        if visual_codes is not None:
-            missing = length - visual_codes.shape[1]
-            visual_codes = torch.nn.functional.pad(visual_codes, (0, 0, missing, 0, 0, rows), value=-1)
-        return run_ids, run_mask, visual_codes
-
-    def _draw_span(self, input_ids, mask, visual_codes, settings, cache, output_scores, streamer):
-        """Codes `(rows, P, D)` and, if asked for, guided logits `(rows, P, D, K)`; no host sync inside the loop."""
-        num_positions, length = self._num_positions(settings), input_ids.shape[1]
-        mask = torch.cat([mask, mask.new_ones(mask.shape[0], num_positions)], 1)  # of all positions to come
-        position_ids = (mask.cumsum(-1) - 1).clamp(min=0)
-        depth_cache = self.depth_transformer.new_cache()
-        hidden = self.model(
-            input_ids=input_ids,
-            attention_mask=mask[:, :length],
-            position_ids=position_ids[:, :length],
-            visual_codes=visual_codes,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        codes, scores = [], []
-        for position in range(num_positions):
-            code, summed, score = self._decode_depths(hidden, settings, depth_cache, output_scores)
-            codes.append(code)
-            scores.append(score)
-            if streamer is not None:
-                streamer.put_visual(code)
-            if position + 1 == num_positions:
-                break
-            embeds = self.model.multi_modal_projector(summed)[:, None]  # (rows, 1, H)
-            if settings.guidance_scale > 1:
-                embeds = torch.cat([embeds, embeds])
-            end = length + position + 1
-            hidden = self.model.language_model(
-                inputs_embeds=embeds,
-                attention_mask=mask[:, :end],
-                position_ids=position_ids[:, end - 1 : end],
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state[:, -1]
-        if streamer is not None:
-            streamer.end()
-        return torch.stack(codes, 1), torch.stack(scores, 1) if output_scores else None
-
-    def _decode_depths(self, hidden, settings, depth_cache, output_scores):
-        """The D codes `(rows, D)` after `hidden` `(rows or 2 * rows, H)`, the sum of their embeddings, the logits."""
-        quantizer, guided = self.model.vision_tower.quantizer, settings.guidance_scale > 1
-        inputs, summed, codes, scores = hidden, 0, [], []
-        for depth in range(self.config.depth_config.code_depth):
-            logits = self.depth_transformer.step(inputs, depth, depth_cache).float()
-            if guided:
-                conditional, unconditional = logits.chunk(2)
-                logits = unconditional + settings.guidance_scale * (conditional - unconditional)
-            code = self._pick_code(logits, settings)
-            codes.append(code)
-            if output_scores:
-                scores.append(logits)
-            summed = summed + quantizer.embed_depth(code, depth)  # (rows, C)
-            inputs = summed.to(hidden.dtype)
-            if guided:
-                inputs = torch.cat([inputs, inputs])
-        return torch.stack(codes, -1), summed, torch.stack(scores, 1) if output_scores else None
-
-    @staticmethod
-    def _pick_code(logits, settings):
-        if not settings.do_sample:
-            return logits.argmax(-1)
-        probabilities = code_probabilities(logits, settings.temperature, settings.top_k, settings.top_p)
-        if isinstance(settings.generator, list):
-            if len(settings.generator) != len(probabilities):
-                raise ValueError(
-                    f"`generator` has {len(settings.generator)} entries for {len(probabilities)} rows: give one each."
-                )
-            rows = zip(probabilities, settings.generator, strict=True)
-            return torch.cat([torch.multinomial(row, 1, generator=source) for row, source in rows])
-        return torch.multinomial(probabilities, 1, generator=settings.generator)[:, 0]
+        return VilaUGenerateOutput(
+            sequences=torch.cat([input_ids, span], 1),
+            codes=codes,
+            scores=drawn.scores,
+            code_log_probs=drawn.log_probs,
+            conditional_code_log_probs=drawn.conditional_log_probs,
+        )
 
 
-__all__ = ["VilaUGenerateOutput", "VilaUGenerationMixin", "code_probabilities"]
+def _described(value) -> str:
+    return f"shape {tuple(value.shape)} of {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+__all__ = ["VilaUGenerateOutput", "VilaUGenerationMixin"]

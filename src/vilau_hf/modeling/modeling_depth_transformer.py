@@ -115,6 +115,11 @@ class VilaUDepthTransformer(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No, for the library's initialisation of weights: all of it goes through `transformers.initialization`."""
+        return False
+
     def __init__(self, config: VilaUDepthConfig):
         super().__init__(config)
         self.in_proj_hidden = nn.Linear(config.backbone_hidden_size, config.hidden_size)
@@ -177,10 +182,14 @@ class VilaUDepthTransformer(PreTrainedModel):
         """
         project = self.in_proj_hidden if depth == 0 else self.in_proj_code
         position = torch.full((1,), depth, device=inputs.device)
-        hidden_states = (project(inputs) + self.depth_embedding(position))[:, None]  # (M, 1, W)
+        return self.code_head(self.advance(project(inputs) + self.depth_embedding(position), depth, cache))
+
+    def advance(self, hidden_states: torch.Tensor, depth: int, cache: VilaUDepthCache) -> torch.Tensor:
+        """What the head reads at `depth`, `(M, W)`, for inputs `(M, W)` that are projected and have their position."""
+        hidden_states = hidden_states[:, None]  # (M, 1, W)
         for layer in self.layers:
             hidden_states = layer(hidden_states, cache=cache, depth=depth)
-        return self.code_head(self.norm(hidden_states[:, 0]))
+        return self.norm(hidden_states[:, 0])
 
 
 __all__ = ["VilaUDepthCache", "VilaUDepthTransformer"]

@@ -44,7 +44,8 @@ class VilaUResidualQuantizer(nn.Module):
         self.tune_codebook = True  # whether forward passes in training mode move the codebook
         self._known_initialized = False  # spares a device wait per training step once the buffer was seen to be set
 
-    def _offset(self, depth: int) -> int:
+    def first_row(self, depth: int) -> int:
+        """Row of the codebook's weight at which the codes of 0-based `depth` begin."""
         return 0 if self.num_codebooks == 1 else depth * self.codebook_size
 
     def _check_codes(self, codes: torch.Tensor):
@@ -76,14 +77,14 @@ class VilaUResidualQuantizer(nn.Module):
         half_norms = codebook.square().sum(-1) / 2
         for depth in range(self.code_depth):
             residuals.append(residual)
-            begin = self._offset(depth)
+            begin = self.first_row(depth)
             book = slice(begin, begin + self.codebook_size)
             rows.append(self._nearest(residual, codebook[book], half_norms[book]) + begin)
             residual = residual - codebook[rows[-1]]
         return torch.stack(rows), torch.stack(residuals)
 
     def _rows_to_codes(self, rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-        offsets = torch.tensor([self._offset(depth) for depth in range(self.code_depth)], device=rows.device)
+        offsets = torch.tensor([self.first_row(depth) for depth in range(self.code_depth)], device=rows.device)
         return (rows - offsets[:, None]).T.reshape(*shape[:-1], self.code_depth)
 
     @torch.no_grad()
@@ -107,7 +108,7 @@ class VilaUResidualQuantizer(nn.Module):
 
     def embed_depth(self, codes: torch.LongTensor, depth: int) -> torch.Tensor:
         """Embeddings `(M, C)` of the `codes` `(M,)` of one 0-based `depth`."""
-        return self.codebook(codes + self._offset(depth))
+        return self.codebook(codes + self.first_row(depth))
 
     def decode(self, codes: torch.LongTensor) -> torch.Tensor:
         """Maps `codes` of shape `(N, L, D)` to quantized features of shape `(N, L, C)`, the sum over the depths."""

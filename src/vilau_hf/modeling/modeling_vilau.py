@@ -27,16 +27,16 @@ class VilaUModelOutputWithPast(ModelOutput):
     r"""
     last_hidden_state (`torch.Tensor` of shape `(B, T, H)`): output of the language model's last layer, after its norm.
     past_key_values (`Cache`, *optional*): keys and values of the language model.
-    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
     visual_codes (`torch.LongTensor` of shape `(B, T, D)`, *optional*, with visual input): codes at visual positions,
         -1 elsewhere.
+    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
     """
 
     last_hidden_state: torch.Tensor | None = None
     past_key_values: Cache | None = None
+    visual_codes: torch.LongTensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
-    visual_codes: torch.LongTensor | None = None
 
 
 @dataclass
@@ -92,6 +92,11 @@ class VilaUPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No, for the library's initialisation of weights: all of it goes through `transformers.initialization`."""
+        return False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -182,7 +187,7 @@ class VilaUModel(VilaUPreTrainedModel):
         if codes is not None:
             if pixel_values is not None or pixel_values_videos is not None:
                 raise ValueError("`codes` replace `pixel_values` and `pixel_values_videos`: give one or the other.")
-            self._check_codes(codes)
+            self.check_codes(codes)
             return self._place(grid, is_image | is_video, codes, "codes")
         if pixel_values is None and pixel_values_videos is None:
             raise ValueError(
@@ -215,7 +220,8 @@ class VilaUModel(VilaUPreTrainedModel):
             return torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
         return (inputs_embeds == table(torch.tensor(token_id, device=inputs_embeds.device))).all(-1)
 
-    def _check_codes(self, codes: torch.LongTensor):
+    def check_codes(self, codes: torch.LongTensor):
+        """Raises a `ValueError` unless `codes` have shape `(N, L, D)` and are in range."""
         vision = self.config.vision_config
         expected = (vision.num_visual_tokens, vision.code_depth)
         if codes.ndim != 3 or codes.shape[1:] != expected or codes.is_floating_point():
@@ -335,6 +341,10 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
     """
 
     output_modalities = ("text", "image")
+    accepts_loss_kwargs = False  # `VilaUTrainer` counts labels and visual tokens apart; others average by batch
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+    _fsdp_plan = {"lm_head": "keep_full_weight"}
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
     # code logits computed at once in a training step: 64 MiB in float32
     max_code_logits = 2**24

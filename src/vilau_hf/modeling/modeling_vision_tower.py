@@ -51,6 +51,7 @@ class VilaUVisionTowerForPreTrainingOutput(ModelOutput):
     codes (`torch.LongTensor` of shape `(N, L, D)`): codes of the images.
     reconstruction (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*, with `return_loss`): decoded pixels in [-1, 1];
         with its loss left out where `config.reconstruction_loss_weight` is 0.
+    hidden_states, attentions (`tuple`, *optional*): of the image encoder, if asked for.
     """
 
     loss: torch.Tensor | None = None
@@ -62,13 +63,25 @@ class VilaUVisionTowerForPreTrainingOutput(ModelOutput):
     text_embeds: torch.Tensor | None = None
     codes: torch.LongTensor | None = None
     reconstruction: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class VilaUVisionEncoder(SiglipPreTrainedModel):
+class VilaUSiglipPart(SiglipPreTrainedModel):
+    """Part of SigLIP, whose weights are initialised as the library's own."""
+
+    input_modalities = ("image",)
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No, for the library's initialisation of weights: all of it goes through `transformers.initialization`."""
+        return False
+
+
+class VilaUVisionEncoder(VilaUSiglipPart):
     """SigLIP's image encoder without its last layer, whose input the quantizer replaces."""
 
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
 
     def __init__(self, config):
         super().__init__(config)
@@ -86,11 +99,10 @@ class VilaUVisionEncoder(SiglipPreTrainedModel):
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 
-class VilaUImagePooler(SiglipPreTrainedModel):
+class VilaUImagePooler(VilaUSiglipPart):
     """SigLIP's last encoder layer, layer norm and attention pooling, applied to the quantized features."""
 
     main_input_name = "quantized"
-    input_modalities = ("image",)
 
     def __init__(self, config):
         super().__init__(config)
@@ -133,6 +145,11 @@ class VilaUVisionPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": SiglipEncoderLayer, "attentions": SiglipAttention}
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No, for the library's initialisation of weights: all of it goes through `transformers.initialization`."""
+        return False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -203,12 +220,16 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
                 f"`pixel_values` must have shape (N, 3, {side}, {side}), got {tuple(pixel_values.shape)}."
             )
 
-    def get_features(self, pixel_values: torch.Tensor, **kwargs) -> torch.Tensor:
+    def get_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
-        return self._encode_image(pixel_values, **kwargs).last_hidden_state
+        return self.encode_image(pixel_values).last_hidden_state
 
-    def _encode_image(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutput:
+    def encode_image(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutput:
+        """The image encoder's output for `pixel_values` `(N, 3, S, S)` in [-1, 1], its features `(N, L, C)` first."""
         self._check_pixels(pixel_values)
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name) is None:
+                kwargs[name] = getattr(self.config, name) or None  # the encoder's own configuration may still say so
         pixel_values = pixel_values.to(self.get_input_embeddings().weight.dtype)
         return self.image_encoder(pixel_values, return_dict=True, **kwargs)
 
@@ -225,7 +246,7 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
             ValueError: if the shape is another.
         """
         with torch.autocast(pixel_values.device.type, enabled=False):
-            encoded = self._encode_image(pixel_values, **kwargs)
+            encoded = self.encode_image(pixel_values, **kwargs)
             codes = self.quantizer.encode(encoded.last_hidden_state)
         return VilaUVisionTowerOutput(
             codes=codes,
@@ -281,6 +302,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
     """
 
     input_modalities = ("image", "text")
+    accepts_loss_kwargs = False
 
     def __init__(self, config: VilaUVisionConfig):
         if config.text_config is None:
@@ -355,6 +377,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         return_loss: bool = False,
+        **kwargs,
     ) -> VilaUVisionTowerForPreTrainingOutput:
         """
         Args:
@@ -363,11 +386,14 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
                 describes the n-th image.
             attention_mask (`torch.Tensor` of shape `(T, tokens)`, *optional*): none in SigLIP's own training.
             return_loss (`bool`, *optional*, defaults to `False`): compute the losses of stage 1.
+            kwargs: `output_hidden_states`, `output_attentions` for those of the image encoder.
         """
-        features = self.vision_tower.get_features(pixel_values)
+        encoded = self.vision_tower.encode_image(pixel_values, **kwargs)
+        features = encoded.last_hidden_state
         quantized, codes, commitment_loss = self.vision_tower.quantizer(features)
         image_embeds = nn.functional.normalize(self.image_pooler(quantized), dim=-1)
         result = {"image_embeds": image_embeds, "codes": codes}
+        result.update(hidden_states=encoded.hidden_states, attentions=encoded.attentions)
         if input_ids is not None:
             self._check_text_width()
             text_embeds = nn.functional.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)

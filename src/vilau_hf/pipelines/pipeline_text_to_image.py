@@ -72,8 +72,9 @@ class VilaUTextToImagePipeline(Pipeline):
             if generate_kwargs.get("generator") is not None:
                 raise ValueError("`seed` and `generator` both choose the samples: give one of them.")
             generate_kwargs["generator"] = torch.Generator(self.device).manual_seed(seed)
-        if negative_prompt is not None:
-            ids = self.processor.unconditional_prompt_ids(negative_prompt)
+        saved = self.model.generation_config.to_dict().get("unconditional_prompt_ids")
+        if negative_prompt is not None or saved is None:
+            ids = self.processor.unconditional_prompt_ids(negative_prompt or "")
             generate_kwargs["negative_prompt_ids"] = torch.tensor([ids], device=self.device)
         codes = self.model.generate(
             **model_inputs,

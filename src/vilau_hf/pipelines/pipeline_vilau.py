@@ -10,10 +10,10 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils import BaseOutput
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin, StoppingCriteriaList
 
 
-OUTPUT_TYPES = ("pil", "np", "pt", "codes")
+OUTPUT_TYPES = ("pil", "np", "pt", "codes", "latent")  # the last two are the same: codes, by diffusers' word
 
 
 @dataclass
@@ -21,6 +21,7 @@ class VilaUVideoPipelineOutput(BaseOutput):
     r"""
     frames (`list[list[PIL.Image.Image]]`, `np.ndarray` of shape `(V, F, H, W, 3)` or `torch.Tensor`): V videos; a
         tensor is `(V, F, 3, H, W)`, or `(V, F, h, w, D)` if codes were asked for. Arrays and pixels are in [0, 1].
+        `None` if a callback interrupted the call.
     """
 
     frames: list[list[Image.Image]] | np.ndarray | torch.Tensor
@@ -33,16 +34,25 @@ class _StepReporter:
         self.pipeline, self.progress = pipeline, progress
         self.callback, self.tensor_inputs = callback, tensor_inputs
         self.position = 0
+        self.codes = None  # (rows, n, D), those so far, kept for a callback
+        self.is_changed = False
 
     def put(self, value):
         """Text: nothing to report."""
 
-    def put_visual(self, codes: torch.LongTensor):
-        if self.callback is not None:
-            values = {name: value for name, value in {"codes": codes}.items() if name in self.tensor_inputs}
-            self.callback(self.pipeline, self.position, self.position, values)
-        self.position += 1
+    def put_visual(self, codes: torch.LongTensor) -> torch.LongTensor | None:
+        """Takes the codes `(rows, D)` of the next position; gives those that a callback wants in their place."""
+        position, self.position = self.position, self.position + 1
         self.progress.update()
+        if self.callback is None:
+            return None
+        self.codes = codes[:, None] if self.codes is None else torch.cat([self.codes, codes[:, None]], 1)
+        given = self.codes
+        values = self.callback(self.pipeline, position, position, dict.fromkeys(self.tensor_inputs, given)) or {}
+        for value in values.values():
+            if value is not given:
+                self.codes, self.is_changed = value.to(given), True
+        return self.codes[:, -1]
 
     def end(self):
         """All positions were reported."""
@@ -68,16 +78,22 @@ class VilaUPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "model"
-    _callback_tensor_inputs = ["codes"]
+    _callback_tensor_inputs = ["codes", "latents"]  # the same, the latter by diffusers' word
 
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin):
         super().__init__()
         self.register_modules(model=model, processor=processor)
+        self._guidance_scale, self._num_timesteps, self._interrupt = None, 0, False
 
     @property
     def guidance_scale(self) -> float | None:
         """Guidance of the last call."""
         return self._guidance_scale
+
+    @property
+    def interrupt(self) -> bool:
+        """Whether the running call is to stop; a callback sets `_interrupt`."""
+        return self._interrupt
 
     @property
     def num_timesteps(self) -> int:
@@ -114,12 +130,14 @@ class VilaUPipeline(DiffusionPipeline):
             num_frames (`int`, *optional*): frames of a video; without it an image is drawn.
             num_images_per_prompt (`int`, *optional*, defaults to 1): images or videos for each prompt.
             generator (`torch.Generator` or a list with one for each image, *optional*): source of the samples.
-            output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"codes"`.
+            output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"codes"` (or `"latent"`,
+                which is the same).
             return_dict (`bool`, *optional*, defaults to `True`): return an output class, or else a tuple.
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep, kwargs)` after
-                each visual position; both numbers are the position.
-            callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*): what `kwargs` holds: `"codes"`, those of
-                this position, `(rows, D)`.
+                each visual position; both numbers are the position. Codes that it returns take the place of those it
+                was given. If it sets `pipeline._interrupt = True`, the call ends and its result is `None`.
+            callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*): what `kwargs` holds: `"codes"` (or
+                `"latents"`), the n codes so far, `(rows, n, D)`.
 
         Returns:
             [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`: lists of PIL images,
@@ -130,7 +148,8 @@ class VilaUPipeline(DiffusionPipeline):
             ValueError: for arguments of the wrong type, number or range.
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
-        self._check(prompts, negative_prompt, num_images_per_prompt, output_type, callback_on_step_end_tensor_inputs)
+        self._check(prompts, negative_prompt, num_images_per_prompt, output_type)
+        self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         mode = "image" if num_frames is None else "video"
         device = self._execution_device
         self._bring_model()
@@ -143,21 +162,31 @@ class VilaUPipeline(DiffusionPipeline):
             "visual_top_k": top_k,
             "visual_top_p": top_p,
         }
-        if negative_prompt is not None:
-            negative = [negative_prompt] if isinstance(negative_prompt, str) else negative_prompt
-            settings.update(self._encode_negative(negative, device))
+        saved = self.model.generation_config.to_dict().get("unconditional_prompt_ids")
+        if negative_prompt is not None or saved is None:
+            negative = negative_prompt or ""
+            settings.update(self._encode_negative([negative] if isinstance(negative, str) else negative, device))
+        self._interrupt = False
+        if callback_on_step_end is not None:
+            settings["stopping_criteria"] = StoppingCriteriaList([self._stop_if_interrupted])
         self._guidance_scale = guidance_scale
         self._num_timesteps = self.model.config.vision_config.num_visual_tokens * (num_frames or 1)
         with self.progress_bar(total=self._num_timesteps) as progress:
+            reporter = _StepReporter(self, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
             codes = self.model.generate(
                 **inputs,
                 generation_mode=mode,
                 generator=generator,
                 num_return_sequences=num_images_per_prompt,
-                streamer=_StepReporter(self, progress, callback_on_step_end, callback_on_step_end_tensor_inputs),
+                streamer=reporter,
                 **{name: value for name, value in settings.items() if value is not None},
             )
-        result = codes if output_type == "codes" else self._decode(codes, mode, output_type)
+        if reporter.is_changed and not self._interrupt:
+            codes = reporter.codes.view_as(codes)
+        if self._interrupt:
+            result = None
+        else:
+            result = codes if output_type in ("codes", "latent") else self._decode(codes, mode, output_type)
         self.maybe_free_model_hooks()
         if not return_dict:
             return (result,)
@@ -173,6 +202,8 @@ class VilaUPipeline(DiffusionPipeline):
                 transformers' `from_pretrained` loads them from there too; otherwise in folders of their own.
             kwargs: as for any pipeline of diffusers; with `flat` as for the model's `save_pretrained`.
         """
+        if flat and kwargs.get("variant") is not None:
+            raise ValueError("`variant` needs `flat=False`: diffusers looks for variants in folders of the parts.")
         if not flat:
             super().save_pretrained(save_directory, **kwargs)
             return
@@ -180,30 +211,38 @@ class VilaUPipeline(DiffusionPipeline):
         self.processor.save_pretrained(save_directory)
         self.save_config(save_directory)
 
-    def _check(self, prompts, negative_prompt, num_images_per_prompt, output_type, tensor_inputs):
+    def _check(self, prompts, negative_prompt, num_images_per_prompt, output_type):
         for name, value in (("prompt", prompts), ("negative_prompt", negative_prompt)):
-            values = [value] if isinstance(value, str) or value is None else value
-            if not isinstance(values, (list, tuple)) or not all(
-                isinstance(text, (str, type(None))) for text in values
-            ):
+            values = [] if value is None else [value] if isinstance(value, str) else value
+            if not isinstance(values, (list, tuple)) or not all(isinstance(text, str) for text in values):
                 raise ValueError(f"`{name}` must be a string or a list of strings, got {type(value).__name__}.")
-        if not prompts or None in prompts:
+        if not prompts:
             raise ValueError("`prompt` must be a string or a list with at least one string.")
         if isinstance(negative_prompt, (list, tuple)) and len(negative_prompt) not in (1, len(prompts)):
             raise ValueError(
                 f"`negative_prompt` must be one string or one for each of the {len(prompts)} prompts, got "
                 f"{len(negative_prompt)}."
             )
-        if num_images_per_prompt < 1:
-            raise ValueError(f"`num_images_per_prompt` must be at least 1, got {num_images_per_prompt}.")
+        if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+            raise ValueError(
+                f"`num_images_per_prompt` must be an integer of at least 1, got {num_images_per_prompt!r}."
+            )
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"`output_type` must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}.")
-        unknown = set(tensor_inputs) - set(self._callback_tensor_inputs)
+
+    def _check_callback(self, callback, tensor_inputs):
+        if callback is not None and not callable(callback):
+            raise ValueError(f"`callback_on_step_end` must be callable, got {type(callback).__name__}.")
+        is_list = isinstance(tensor_inputs, (list, tuple))
+        unknown = set(tensor_inputs) - set(self._callback_tensor_inputs) if is_list else {repr(tensor_inputs)}
         if unknown:
             raise ValueError(
                 f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, got "
                 f"{sorted(unknown)}."
             )
+
+    def _stop_if_interrupted(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
+        return torch.full((len(input_ids),), self._interrupt, device=input_ids.device)
 
     def _bring_model(self):
         """Offloading moves a model when its forward is called; `generate` calls that of its parts."""

@@ -52,12 +52,15 @@ class VilaUTrainer(LossPartsTrainer):
     loss_is_scaled_for_ga = True
 
     def __init__(self, model=None, args=None, **kwargs):
+        if not isinstance(args, VilaUTrainingArguments):
+            raise TypeError(f"`args` must be VilaUTrainingArguments, got {type(args).__name__}.")
         for part, prefixes in PARTS.items():
             if not getattr(args, f"tune_{part}"):
                 for name, parameter in model.named_parameters():
                     if name.startswith(prefixes):
                         parameter.requires_grad_(False)
         super().__init__(model=model, args=args, **kwargs)
+        self.model_accepts_loss_kwargs = True  # the global counts, see `compute_loss`
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset

@@ -1,0 +1,155 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""From hidden states of the language model to codes: guidance and the depths of one visual position."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .visual_sampling_vilau import CodeSampling
+
+
+class Guidance:
+    r"""
+    Classifier-free guidance of codes. With the streams c (everything), u (nothing) and, for an image scale, i (images
+    without text) it mixes `u + s * (c - u)`, or `u + s_i * (i - u) + s * (c - i)` (Brooks et al., 2023, eq. 3).
+
+    Args:
+        scale (`float`, or a sequence or tensor of shape `(rows,)` or `(1 or rows, P)`): at least 1, which turns it
+            off; a number for all, one for each row, or one for each of the P positions of a span.
+        image_scale (`float`, *optional*): at least 1.
+    """
+
+    def __init__(self, scale: float | Sequence | torch.Tensor, image_scale: float | None = None):
+        is_number = isinstance(scale, (int, float))
+        if isinstance(scale, str) or not isinstance(image_scale, (int, float, type(None))):
+            raise ValueError(
+                f"`guidance_scale` and `image_guidance_scale` must be numbers, got {scale!r}, {image_scale!r}."
+            )
+        self.scale = float(scale) if is_number else torch.as_tensor(scale, dtype=torch.float32)
+        self.image_scale = image_scale
+        for name, value in (("guidance_scale", self.scale), ("image_guidance_scale", image_scale)):
+            lowest = 1.0 if value is None else float(torch.as_tensor(value).min())
+            if not lowest >= 1:
+                raise ValueError(f"`{name}` must be at least 1 (1 means no guidance), got {lowest}.")
+        if not is_number and self.scale.ndim not in (1, 2):
+            raise ValueError(
+                "`guidance_scale` must be a number, or have shape (rows,) or (1 or rows, positions), got "
+                f"{tuple(self.scale.shape)}."
+            )
+
+    @property
+    def num_streams(self) -> int:
+        """Streams that are needed: 1 without guidance."""
+        if self.image_scale is not None:
+            return 3
+        return 1 if isinstance(self.scale, float) and self.scale == 1 else 2
+
+    def prepare(self, prompts: int, rows: int, num_positions: int, device: torch.device):
+        """Checks shapes and repeats the scales of `prompts` for `rows` rows, several for each prompt."""
+        if isinstance(self.scale, float):
+            return
+        scale = self.scale if self.scale.ndim == 2 else self.scale[:, None]
+        if scale.shape[0] not in (1, prompts) or scale.shape[1] not in (1, num_positions):
+            raise ValueError(
+                f"`guidance_scale` must have shape ({prompts},) or (1 or {prompts}, {num_positions}), got "
+                f"{tuple(self.scale.shape)}."
+            )
+        times = rows // prompts if scale.shape[0] > 1 else rows
+        self.scale = scale.repeat_interleave(times, 0).to(device)  # (rows, 1 or P)
+
+    def mix(self, values: torch.Tensor, position: int | torch.Tensor) -> torch.Tensor:
+        """
+        Mixes the streams `(num_streams * rows, W)` into `(rows, W)`, float32 where there are several; `position` is
+        the place in the span, of all rows or `(rows,)`.
+        """
+        if self.num_streams == 1:
+            return values
+        scale = self.scale
+        if isinstance(scale, torch.Tensor):
+            if scale.shape[1] == 1:
+                pass
+            elif isinstance(position, int):
+                scale = scale[:, position : position + 1]
+            else:
+                scale = scale.gather(1, position.clamp(max=scale.shape[1] - 1)[:, None])
+        streams = values.float().chunk(self.num_streams)
+        if self.image_scale is None:
+            conditional, unconditional = streams
+            return unconditional + scale * (conditional - unconditional)
+        conditional, image_only, unconditional = streams
+        return unconditional + self.image_scale * (image_only - unconditional) + scale * (conditional - image_only)
+
+
+@dataclass
+class DecodedPosition:
+    """
+    codes `(rows, D)`; scores `(rows, D, K)`, guided logits, and log-probabilities of the codes `(rows, D)` by them and
+    by the conditional stream alone, where they were asked for.
+    """
+
+    codes: torch.LongTensor
+    scores: torch.Tensor | None = None
+    log_probs: torch.Tensor | None = None
+    conditional_log_probs: torch.Tensor | None = None
+
+
+class DepthDecoder:
+    """
+    Decodes the D codes of visual positions. What hangs on codes alone is worked out once: the input of the depth
+    transformer is a sum of rows of a table, not a projection of a sum of embeddings.
+
+    Args:
+        model ([`VilaUForConditionalGeneration`]).
+        sampling ([`CodeSampling`]).
+        guidance ([`Guidance`]).
+        output_scores, output_log_probs (`bool`): what [`DecodedPosition`] holds beside the codes.
+    """
+
+    def __init__(self, model, sampling: CodeSampling, guidance: Guidance, output_scores=False, output_log_probs=False):
+        self.transformer, self.quantizer = model.depth_transformer, model.model.vision_tower.quantizer
+        self.sampling, self.guidance = sampling, guidance
+        self.output_scores, self.output_log_probs = output_scores, output_log_probs
+        self.cache = self.transformer.new_cache()
+        codebook = self.quantizer.codebook()
+        depths = torch.arange(sampling.code_depth, device=codebook.device)
+        positions = self.transformer.depth_embedding(depths)  # (D, W)
+        project, dtype = self.transformer.in_proj_code, positions.dtype
+        self.table = project(codebook.to(dtype))  # (codebook rows, W), each with the bias
+        bias = project(codebook.new_zeros(1, codebook.shape[1], dtype=dtype))  # (1, W)
+        # d rows of the table bring d biases, where one belongs
+        self.starts = positions - (depths[:, None] - 1).clamp(min=0) * bias
+
+    def decode(self, hidden: torch.Tensor, position: int | torch.Tensor) -> DecodedPosition:
+        """The codes after `hidden` `(num_streams * rows, H)` at `position` of the span."""
+        inputs = self.transformer.in_proj_hidden(hidden) + self.starts[0]
+        codes, scores, log_probs, conditional_log_probs, total = [], [], [], [], None
+        for depth in range(self.sampling.code_depth):
+            states = self.transformer.advance(inputs, depth, self.cache)  # (num_streams * rows, W)
+            mixed = self.guidance.mix(states, position).to(states.dtype)  # the head is linear: mixing may come first
+            logits = self.transformer.code_head(mixed).float()  # (rows, K)
+            code = self.sampling.pick(logits, depth, codes)
+            codes.append(code)
+            if self.output_scores:
+                scores.append(logits)
+            if self.output_log_probs:
+                log_probs.append(_log_prob(logits, code))
+                alone = states[: len(code)]
+                conditional_log_probs.append(_log_prob(self.transformer.code_head(alone).float(), code))
+            if depth + 1 < self.sampling.code_depth:
+                row = self.table[code + self.quantizer.first_row(depth)]
+                total = row if total is None else total + row
+                inputs = (total + self.starts[depth + 1]).repeat(self.guidance.num_streams, 1)
+        return DecodedPosition(
+            codes=torch.stack(codes, -1),
+            scores=torch.stack(scores, 1) if scores else None,
+            log_probs=torch.stack(log_probs, 1) if log_probs else None,
+            conditional_log_probs=torch.stack(conditional_log_probs, 1) if conditional_log_probs else None,
+        )
+
+
+def _log_prob(logits: torch.Tensor, codes: torch.LongTensor) -> torch.Tensor:
+    return logits.log_softmax(-1).gather(-1, codes[:, None])[:, 0]
+
+
+__all__ = ["DecodedPosition", "DepthDecoder", "Guidance"]

@@ -1,0 +1,147 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""How codes are drawn from logits: guidance, truncation and seeds, checked before any work is done."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LogitsProcessorList
+
+
+# what holds where neither the call nor the checkpoint's generation config says otherwise
+VISUAL_GENERATION_DEFAULTS = {
+    "visual_guidance_scale": 3.0,
+    "visual_do_sample": True,
+    "visual_temperature": 1.0,
+    "visual_top_k": 900,
+    "visual_top_p": 0.96,
+    "visual_min_p": 0.0,
+    "num_frames": 8,
+    "unconditional_prompt_ids": None,
+}
+# of top-k, this many more codes are looked at, so that those tied with the k-th are not lost
+_TIES = 124
+
+
+@dataclass
+class CodeSampling:
+    """
+    How the codes of all depths are drawn.
+
+    Args:
+        do_sample (`bool`): otherwise the most probable code is taken.
+        temperature, top_k, top_p, min_p: a number, or a list with one for each of the `code_depth` depths.
+        code_depth (`int`): number D of codes per visual token.
+        processors (`LogitsProcessorList`, *optional*): called with the codes so far `(rows, d)` and the guided logits
+            `(rows, K)` of depth d.
+        generators (`torch.Generator` or a list of one a row, *optional*): sources of the samples.
+    """
+
+    do_sample: bool
+    temperature: float | Sequence[float]
+    top_k: int | Sequence[int]
+    top_p: float | Sequence[float]
+    min_p: float | Sequence[float]
+    code_depth: int
+    processors: LogitsProcessorList | None = None
+    generators: torch.Generator | list[torch.Generator] | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.do_sample, bool):
+            raise ValueError(f"`visual_do_sample` must be True or False, got {self.do_sample!r}.")
+        for name, valid, accepted in (
+            ("temperature", lambda value: value > 0, "greater than 0"),
+            ("top_k", lambda value: isinstance(value, int) and value >= 0, "an integer, at least 0 (0: all codes)"),
+            ("top_p", lambda value: 0 < value <= 1, "in (0, 1]"),
+            ("min_p", lambda value: 0 <= value < 1, "in [0, 1)"),
+        ):
+            given = getattr(self, name)
+            values = list(given) if isinstance(given, Sequence) else [given] * self.code_depth
+            if len(values) != self.code_depth:
+                raise ValueError(
+                    f"`visual_{name}` must be a number or a list of one for each of the {self.code_depth} depths, got "
+                    f"{given}."
+                )
+            if not all(isinstance(value, (int, float)) and valid(value) for value in values):
+                raise ValueError(f"`visual_{name}` must be {accepted}, got {given}.")
+            setattr(self, name, values)
+
+    def check_rows(self, rows: int):
+        """Raises a `ValueError` if generators are given by row, and not for this number of rows."""
+        if isinstance(self.generators, list) and len(self.generators) != rows:
+            raise ValueError(
+                f"`generator` has {len(self.generators)} entries for {rows} rows: give one, or one for each row."
+            )
+
+    def pick(self, logits: torch.Tensor, depth: int, codes: list[torch.Tensor]) -> torch.Tensor:
+        """Codes `(rows,)` of `depth` for guided float32 `logits` `(rows, K)`, after `codes` of the depths before."""
+        if self.processors is not None:
+            so_far = torch.stack(codes, -1) if codes else logits.new_empty(len(logits), 0, dtype=torch.long)
+            logits = self.processors(so_far, logits)
+        if not self.do_sample:
+            return logits.argmax(-1)
+        probabilities, indices = kept_probabilities(
+            logits, self.temperature[depth], self.top_k[depth], self.top_p[depth], self.min_p[depth]
+        )
+        return indices.gather(-1, self.race(probabilities)[:, None])[:, 0]
+
+    def race(self, probabilities: torch.Tensor) -> torch.LongTensor:
+        """
+        Draws from `probabilities` `(rows, n)`, normalised or not: over exponential noise the largest `p / noise` is at
+        i with probability `p_i`.
+        """
+        noise = torch.empty_like(probabilities)
+        if isinstance(self.generators, list):
+            for row, generator in zip(noise, self.generators, strict=True):
+                row.exponential_(generator=generator)
+        else:
+            noise.exponential_(generator=self.generators)
+        return (probabilities / noise).argmax(-1)
+
+
+def kept_probabilities(
+    logits: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    The distribution that codes are drawn from: temperature, top-k, softmax, top-p, min-p, in this order. Only the
+    codes that top-k leaves are sorted.
+
+    Args:
+        logits (`torch.Tensor` of shape `(rows, K)`): code logits.
+        temperature (`float`): divides the logits.
+        top_k (`int`): codes at or above the k-th largest logit stay, ties included; 0 or at least K keeps all.
+        top_p (`float`): the smallest set of most probable codes whose probability reaches this stays.
+        min_p (`float`): codes less probable than this share of the most probable one go.
+
+    Returns:
+        Probabilities `(rows, k)`, in falling order and not normalised, and the codes `(rows, k)` they belong to.
+    """
+    size = logits.shape[-1]
+    truncates = 0 < top_k < size
+    kept = min(top_k + _TIES, size) if truncates else size
+    values, indices = (logits.float() / temperature).topk(kept)
+    if truncates:
+        values = values.masked_fill(values < values[:, top_k - 1 : top_k], -torch.inf)
+    probabilities = values.softmax(-1)
+    if top_p < 1:
+        before = probabilities.cumsum(-1) - probabilities  # probability of all codes more probable than this one
+        probabilities = probabilities.masked_fill(before >= top_p, 0)
+    if min_p > 0:
+        probabilities = probabilities.masked_fill(probabilities < min_p * probabilities[:, :1], 0)
+    return probabilities, indices
+
+
+def seeded_generators(seed: int | Sequence[int], rows: int, device: torch.device) -> list[torch.Generator]:
+    """
+    One generator a row: a row's samples hang on its own seed, not on its neighbours.
+
+    Args:
+        seed (`int` or a sequence of one for each row): the n-th row gets `seed + n` if it is a single number.
+    """
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed + row for row in range(rows)]
+    if len(seeds) != rows:
+        raise ValueError(f"`seed` has {len(seeds)} entries for {rows} rows: give one, or one for each row.")
+    return [torch.Generator(device).manual_seed(each) for each in seeds]
+
+
+__all__ = ["VISUAL_GENERATION_DEFAULTS", "CodeSampling", "kept_probabilities", "seeded_generators"]

@@ -1,0 +1,150 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""The language model's side of generating codes: several streams of rows in one batch, with one cache."""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass
+class StreamPrompt:
+    """
+    What a stream has read before it writes: ids `(rows, T)`, mask `(rows, T)`, and codes `(rows, T, D)` at visual
+    positions, -1 elsewhere, or none.
+    """
+
+    ids: torch.LongTensor
+    mask: torch.LongTensor
+    visual_codes: torch.LongTensor | None = None
+
+    def repeat(self, rows: int) -> "StreamPrompt":
+        """Each prompt several times, so that there are `rows` of them."""
+        times = rows // len(self.ids)
+        codes = self.visual_codes
+        return StreamPrompt(
+            self.ids.repeat_interleave(times, 0),
+            self.mask.repeat_interleave(times, 0),
+            None if codes is None else codes.repeat_interleave(times, 0),
+        )
+
+    def append_visual(self, placeholder: int, codes: torch.LongTensor) -> "StreamPrompt":
+        """With visual tokens of `codes` `(1 or rows, n, D)` after them."""
+        codes = codes.to(self.ids.device).repeat_interleave(len(self.ids) // len(codes), 0)
+        own = self.ids.new_full((*self.ids.shape, codes.shape[-1]), -1)
+        return StreamPrompt(
+            torch.cat([self.ids, self.ids.new_full(codes.shape[:2], placeholder)], 1),
+            torch.cat([self.mask, self.mask.new_ones(codes.shape[:2])], 1),
+            torch.cat([own if self.visual_codes is None else self.visual_codes, codes], 1),
+        )
+
+    def pad(self, length: int, pad_token_id: int, code_depth: int) -> "StreamPrompt":
+        """Padded on the left to `length`, with codes in any case."""
+        missing, pad = length - self.ids.shape[1], torch.nn.functional.pad
+        codes = self.visual_codes
+        if codes is None:
+            codes = self.ids.new_full((*self.ids.shape, code_depth), -1)
+        return StreamPrompt(
+            pad(self.ids, (missing, 0), value=pad_token_id),
+            pad(self.mask, (missing, 0)),
+            pad(codes, (0, 0, missing, 0), value=-1),
+        )
+
+
+class Streams:
+    """
+    Steps the language model over `num_streams * rows` rows: those that see everything, and below them those that
+    guidance compares with. A row of the latter can be blind for a while (to text that its row writes) and can be set
+    back to its prompt.
+
+    Args:
+        model ([`VilaUModel`]).
+        prompts (`list[StreamPrompt]`): one for each stream, all with as many rows.
+        max_new (`int`): positions there will be after the prompts.
+        cache (`Cache`): empty; for a static cache of at least `length + max_new` positions.
+    """
+
+    def __init__(self, model, prompts: list[StreamPrompt], max_new: int, cache):
+        self.model, self.cache = model, cache
+        pad, depth = model.config.text_config.pad_token_id or 0, model.config.vision_config.code_depth
+        self.length = max(prompt.ids.shape[1] for prompt in prompts)
+        padded = [prompt.pad(self.length, pad, depth) for prompt in prompts]
+        self.ids = torch.cat([prompt.ids for prompt in padded])  # (R, T)
+        self.codes = torch.cat([prompt.visual_codes for prompt in padded])
+        self.rows = len(prompts[0].ids)
+        mask = torch.cat([prompt.mask for prompt in padded]).bool()
+        self.prompt_counts = mask.sum(-1)  # (R,), positions of the prompt that are seen
+        self.counts = self.prompt_counts.clone()
+        self.capacity = self.length + max_new
+        if cache.get_max_length() > 0:
+            self.capacity = max(self.capacity, cache.get_max_length())
+        self.seen = torch.zeros(len(mask), self.capacity, dtype=torch.bool, device=mask.device)
+        self.seen[:, : self.length] = mask
+        self.end = self.length
+        self.has_gaps = not bool(mask.all())
+        self.is_static = cache.is_compileable
+
+    def read_prompts(self) -> torch.Tensor:
+        """Hidden states `(R, H)` at the last position of the prompts."""
+        prompt_mask = self.seen[:, : self.length]
+        output = self.model(
+            input_ids=self.ids,
+            attention_mask=prompt_mask.long(),
+            position_ids=(prompt_mask.cumsum(-1) - 1).clamp(min=0),
+            visual_codes=self.codes if bool((self.codes >= 0).any()) else None,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state[:, -1]
+
+    def step(self, embeds: torch.Tensor, sees: torch.BoolTensor | None = None) -> torch.Tensor:
+        """
+        Hidden states `(R, H)` after one position more.
+
+        Args:
+            embeds (`torch.Tensor` of shape `(rows, H)`): input of each row, the same in all streams.
+            sees (`torch.BoolTensor` of shape `(R,)`, *optional*): whether a row sees the position from now on; by
+                default all do.
+        """
+        if sees is None:
+            self.seen[:, self.end] = True
+            positions = self.counts
+            self.counts = self.counts + 1
+        else:
+            self.seen[:, self.end] = sees
+            positions = self.counts.where(sees, self.counts - 1).clamp(min=0)
+            self.counts = self.counts + sees
+            self.has_gaps = True
+        self.end += 1
+        num_streams = len(self.seen) // self.rows
+        output = self.model.language_model(
+            inputs_embeds=embeds[:, None].repeat(num_streams, 1, 1),
+            attention_mask=self._step_mask(embeds.dtype),
+            position_ids=positions[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state[:, -1]
+
+    def set_back(self, rows: torch.BoolTensor):
+        """Makes the comparing streams of `rows` `(rows,)` forget what came after their prompts."""
+        chosen = rows.repeat(len(self.seen) // self.rows)
+        chosen[: self.rows] = False
+        self.seen[:, self.length : self.end] &= ~chosen[:, None]
+        self.counts = self.prompt_counts.where(chosen, self.counts)
+        self.has_gaps = True
+
+    def _step_mask(self, dtype: torch.dtype) -> torch.Tensor | None:
+        """The mask of one query, ready for use: the library's own preparation would wait for the device."""
+        end = self.capacity if self.is_static else self.end
+        if not (self.has_gaps or self.is_static):
+            return None
+        kind = self.model.config.text_config._attn_implementation
+        if kind not in ("sdpa", "eager"):
+            return self.seen[:, : self.end].long()
+        seen = self.seen[:, None, None, :end]  # (R, 1, 1, T)
+        if kind == "sdpa":
+            return seen
+        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+
+
+__all__ = ["StreamPrompt", "Streams"]

@@ -1,0 +1,263 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""Loops that write: one visual span, or text and visual spans in turn, each row at its own."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
+
+from .depth_decoding_vilau import DecodedPosition, DepthDecoder
+from .visual_streams_vilau import Streams
+
+
+@dataclass
+class VisualSpan:
+    r"""
+    One image or video in a row of generated positions.
+
+    kind (`str`): `"image"` or `"video"`.
+    begin (`int`): index of its first visual token in the sequence.
+    num_tokens (`int`): visual tokens that were written.
+    codes (`torch.LongTensor` of shape `(h, w, D)` or `(F, h, w, D)`, *optional*): `None` if the span was cut off.
+    pixels (`torch.Tensor` of shape `(3, H, W)` or `(F, 3, H, W)`, *optional*): where they were decoded, in [-1, 1].
+    """
+
+    kind: str
+    begin: int
+    num_tokens: int = 0
+    codes: torch.LongTensor | None = None
+    pixels: torch.Tensor | None = None
+
+
+@dataclass
+class _Row:
+    """Where a row is: how many visual tokens its span lacks, whether the end marker is due, whether all is written."""
+
+    owed: int = 0
+    must_end: bool = False
+    done: bool = False
+    spans: list[VisualSpan] = field(default_factory=list)
+
+
+def is_custom(criteria: StoppingCriteriaList) -> bool:
+    """Whether there are stopping criteria that may end a visual span at any of its positions."""
+    return any(not isinstance(criterion, (EosTokenCriteria, MaxLengthCriteria)) for criterion in criteria)
+
+
+@torch.no_grad()
+def write_span(
+    model, streams: Streams, decoder: DepthDecoder, num_positions: int, placeholder: int, criteria, streamer
+) -> DecodedPosition:
+    """
+    The next `num_positions` visual tokens of all rows, each field stacked over the positions in dimension 1. Nothing
+    in the loop waits for the device, unless custom stopping criteria do; codes are -1 from where these stopped it.
+    """
+    hidden, decoded = streams.read_prompts(), []
+    ids = streams.ids[: streams.rows]
+    watched = is_custom(criteria)
+    for position in range(num_positions):
+        decoded.append(decoder.decode(hidden, position))
+        codes = decoded[-1].codes
+        if streamer is not None:
+            changed = streamer.put_visual(codes)
+            if changed is not None:
+                codes = decoded[-1].codes = changed
+        if watched:
+            ids = torch.cat([ids, ids.new_full((len(ids), 1), placeholder)], 1)
+            if bool(criteria(ids, None).all()):
+                break
+        if position + 1 < num_positions:
+            hidden = streams.step(model.model.embed_codes(codes).to(hidden.dtype))
+    if streamer is not None:
+        streamer.end()
+    missing = num_positions - len(decoded)
+
+    def stacked(name, value):
+        tensors = [getattr(each, name) for each in decoded]
+        if tensors[0] is None:
+            return None
+        tensor = torch.stack(tensors, 1)
+        filling = tensor.new_full((len(tensor), missing, *tensor.shape[2:]), value)
+        return torch.cat([tensor, filling], 1) if missing else tensor
+
+    return DecodedPosition(
+        codes=stacked("codes", -1),
+        scores=stacked("scores", float("nan")),
+        log_probs=stacked("log_probs", float("nan")),
+        conditional_log_probs=stacked("conditional_log_probs", float("nan")),
+    )
+
+
+class InterleavedWriter:
+    """
+    Writes text and visual spans in turn. A row opens a span by writing a start marker; then it writes exactly the
+    visual tokens that make an image or a video, and the end marker. While all rows are inside a span, no text is
+    looked at and nothing waits for the device.
+
+    Args:
+        model ([`VilaUForConditionalGeneration`]).
+        streams ([`Streams`]).
+        decoder ([`DepthDecoder`]).
+        settings: with `num_frames`, `max_visual_spans` and `allowed_modalities`.
+        logits_processor, stopping_criteria, generation_config: as transformers' `generate` made them.
+        streamer (*optional*): its `put(ids)` gets text, its `put_visual(codes)` visual tokens.
+    """
+
+    def __init__(
+        self, model, streams, decoder, settings, logits_processor, stopping_criteria, generation_config, streamer
+    ):
+        self.model, self.streams, self.decoder, self.settings = model, streams, decoder, settings
+        self.logits_processor, self.stopping_criteria = logits_processor, stopping_criteria
+        self.do_sample, self.max_length = generation_config.do_sample, generation_config.max_length
+        self.pad = model.config.text_config.pad_token_id or 0
+        self.streamer = streamer
+        config, tokens = model.config, model.config.vision_config.num_visual_tokens
+        self.kinds = {
+            config.image_start_token_id: ("image", tokens),
+            config.video_start_token_id: ("video", tokens * settings.num_frames),
+        }
+        self.placeholders = {"image": config.image_token_id, "video": config.video_token_id}
+        self.ends = {"image": config.image_end_token_id, "video": config.video_end_token_id}
+        self.rows = [_Row() for _ in range(streams.rows)]
+        self.ids = streams.ids[: streams.rows]
+        self.codes = streams.codes[: streams.rows]
+
+    @torch.no_grad()
+    def write(self) -> tuple[torch.LongTensor, torch.LongTensor, list[list[VisualSpan]]]:
+        """Ids `(rows, T)`, codes `(rows, T, D)`, -1 where no visual token stands, and the spans of each row."""
+        hidden = self.streams.read_prompts()
+        for row, last in zip(self.rows, self.ids[:, -1].tolist(), strict=True):
+            self._open(row, last, self.ids.shape[1])
+        while not all(row.done for row in self.rows):
+            live = [row for row in self.rows if not row.done]
+            room = self.max_length - self.ids.shape[1]
+            if room > 0 and all(row.owed for row in live):
+                count = 1 if is_custom(self.stopping_criteria) else min(room, *(row.owed for row in live))
+                hidden = self._write_visual(hidden, count)
+            elif room > 0:
+                hidden = self._write_mixed(hidden)
+            self._stop()
+        if self.streamer is not None:
+            self.streamer.end()
+        return self.ids, self.codes, [self._finished(index) for index in range(len(self.rows))]
+
+    def _open(self, row: _Row, token: int, begin: int):
+        if token in self.kinds and not row.done:
+            kind, row.owed = self.kinds[token]
+            row.spans.append(VisualSpan(kind, begin))
+
+    def _advance(self, row: _Row, count: int):
+        row.owed -= count
+        row.spans[-1].num_tokens += count
+        row.must_end = row.owed == 0
+
+    def _positions(self) -> torch.LongTensor:
+        """Places of the rows in their spans, `(rows,)`; 0 outside."""
+        places = [row.spans[-1].num_tokens if row.owed else 0 for row in self.rows]
+        return torch.tensor(places, device=self.ids.device)
+
+    def _write_visual(self, hidden: torch.Tensor, count: int) -> torch.Tensor:
+        """`count` visual tokens for every row that is not done; for the others what is written does not matter."""
+        places, written = self._positions(), []
+        for step in range(count):
+            codes = self.decoder.decode(hidden, places + step).codes
+            written.append(codes)
+            if self.streamer is not None:
+                self.streamer.put_visual(codes)
+            hidden = self.streams.step(self.model.model.embed_codes(codes).to(hidden.dtype))
+        is_visual = torch.tensor([not row.done for row in self.rows], device=self.ids.device)
+        fillers = [self.pad if row.done else self.placeholders[row.spans[-1].kind] for row in self.rows]
+        ids = torch.tensor(fillers, device=self.ids.device)[:, None].expand(-1, count)
+        codes = torch.stack(written, 1).where(is_visual[:, None, None], -1)
+        for row in self.rows:
+            if not row.done:
+                self._advance(row, count)
+        self._append(ids, codes)
+        return hidden
+
+    def _write_mixed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """One position, in which each row writes text, a visual token, an end marker or, if it is done, padding."""
+        device = self.ids.device
+        in_span = torch.tensor([row.owed > 0 and not row.done for row in self.rows], device=device)
+        tokens = self._pick_text(hidden[: len(self.rows)])
+        forced = []
+        for row in self.rows:
+            if row.done:
+                forced.append(self.pad)
+            elif row.owed:
+                forced.append(self.placeholders[row.spans[-1].kind])
+            else:
+                forced.append(self.ends[row.spans[-1].kind] if row.must_end else -1)
+        forced = torch.tensor(forced, device=device)
+        tokens = tokens.where(forced < 0, forced)
+        embeds = self.model.get_input_embeddings()(tokens.masked_fill(in_span, 0))  # (rows, H)
+        codes = self.codes.new_full((len(self.rows), 1, self.codes.shape[-1]), -1)
+        if any(row.owed and not row.done for row in self.rows):
+            decoded = self.decoder.decode(hidden, self._positions()).codes
+            codes = decoded[:, None].where(in_span[:, None, None], codes)
+            embeds = self.model.model.embed_codes(decoded).to(embeds.dtype).where(in_span[:, None], embeds)
+            if self.streamer is not None:
+                self.streamer.put_visual(codes[:, 0])
+        started = []
+        for row, token in zip(self.rows, tokens.tolist(), strict=True):
+            was_in_span = row.owed > 0
+            row.must_end = False
+            if was_in_span and not row.done:
+                self._advance(row, 1)
+            else:
+                self._open(row, token, self.ids.shape[1] + 1)
+            started.append(row.owed > 0 and not was_in_span)
+        self._append(tokens[:, None], codes)
+        if self.streamer is not None:
+            self.streamer.put(tokens.cpu())
+        if len(self.streams.seen) == len(self.rows):
+            return self.streams.step(embeds)
+        started = torch.tensor(started, device=device)
+        if bool(started.any()):
+            self.streams.set_back(started)
+        comparing = (in_span | started).repeat(len(self.streams.seen) // len(self.rows) - 1)
+        return self.streams.step(embeds, sees=torch.cat([torch.ones_like(started), comparing]))
+
+    def _pick_text(self, hidden: torch.Tensor) -> torch.LongTensor:
+        logits = self.model.lm_head(hidden).float()
+        readable = self.ids.masked_fill(self.ids >= logits.shape[-1], self.pad)  # placeholders may lie beyond
+        logits = self.logits_processor(readable, logits)
+        logits = logits.masked_fill(self._forbidden(logits.shape[-1]), -torch.inf)
+        if not self.do_sample:
+            return logits.argmax(-1)
+        return self.decoder.sampling.race(logits.softmax(-1))
+
+    def _forbidden(self, vocab_size: int) -> torch.BoolTensor:
+        """Ids that a row must not write now, `(rows, vocab_size)`: placeholders, end markers, spans not wanted."""
+        settings = self.settings
+        always = [*self.placeholders.values(), *self.ends.values()]
+        always += [start for start, (kind, _) in self.kinds.items() if kind not in settings.allowed_modalities]
+        forbidden = torch.zeros(len(self.rows), vocab_size, dtype=torch.bool)
+        forbidden[:, [index for index in always if index < vocab_size]] = True
+        for index, row in enumerate(self.rows):
+            if settings.max_visual_spans is not None and len(row.spans) >= settings.max_visual_spans:
+                forbidden[index, list(self.kinds)] = True
+        return forbidden.to(self.ids.device)
+
+    def _append(self, ids: torch.LongTensor, codes: torch.LongTensor):
+        self.ids = torch.cat([self.ids, ids], 1)
+        self.codes = torch.cat([self.codes, codes], 1)
+
+    def _stop(self):
+        stopped = self.stopping_criteria(self.ids, None).tolist()
+        for row, stop in zip(self.rows, stopped, strict=True):
+            row.done |= stop
+
+    def _finished(self, index: int) -> list[VisualSpan]:
+        spans = self.rows[index].spans
+        vision = self.model.config.vision_config
+        for span in spans:
+            frames, rest = divmod(span.num_tokens, vision.num_visual_tokens)
+            if span.num_tokens and not rest and frames == (self.settings.num_frames if span.kind == "video" else 1):
+                codes = self.codes[index, span.begin : span.begin + span.num_tokens]
+                codes = codes.unflatten(0, (frames, vision.grid_size, vision.grid_size))
+                span.codes = codes if span.kind == "video" else codes[0]
+        return spans
+
+
+__all__ = ["InterleavedWriter", "VisualSpan", "write_span"]
