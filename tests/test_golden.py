@@ -154,18 +154,20 @@ def test_pictures_and_videos_are_understood_as_recorded(folder):
 @torch.no_grad()
 def test_images_and_videos_are_generated_as_recorded(folder, monkeypatch):
     model, processor = release(folder)
-    expected, read = recording(folder, "generation"), []
-    step = model.depth_transformer.step
+    expected, hidden, states = recording(folder, "generation"), [], []
+    transformer, advance = model.depth_transformer, model.depth_transformer.advance
 
-    def recording_step(inputs, depth, cache):
-        logits = step(inputs, depth, cache)
-        read.append((inputs, logits))
-        return logits
+    def recording_advance(inputs, depth, cache):
+        states.append(advance(inputs, depth, cache))
+        return states[-1]
 
-    monkeypatch.setattr(model.depth_transformer, "step", recording_step)
+    monkeypatch.setattr(transformer, "advance", recording_advance)
+    monkeypatch.setattr(
+        transformer.in_proj_hidden, "forward", lambda x, f=transformer.in_proj_hidden.forward: hidden.append(x) or f(x)
+    )
     depth = model.config.vision_config.code_depth
     for case in described(folder, "generation"):
-        read.clear()
+        hidden.clear(), states.clear()
         mode = case["kind"]
         prompt = [{"role": "user", "content": case["prompt"]}]
         batch = processor(text=processor.apply_chat_template(prompt, add_generation_prompt=True), return_tensors="pt")
@@ -185,10 +187,11 @@ def test_images_and_videos_are_generated_as_recorded(folder, monkeypatch):
         assert torch.equal(result.sequences[0, : len(rows[0])], rows[0])
         unconditional = [*model.generation_config.unconditional_prompt_ids, *model.config.start_marker_prefix_ids]
         assert unconditional == rows[1][:-1].tolist()
-        assert_near(read[0][0], expected[f"{mode}.first_hidden_states"][:, 0])
-        assert_near(torch.stack([logits for _, logits in read[:depth]]), expected[f"{mode}.first_logits"])
+        assert_near(hidden[0], expected[f"{mode}.first_hidden_states"][:, 0])
+        logits = torch.stack([transformer.code_head(state) for state in states[:depth]])
+        assert_near(logits, expected[f"{mode}.first_logits"])
         assert_near(result.scores[0, 0], expected[f"{mode}.first_cfg_logits"][:, 0])
-        assert_near(read[-depth][0], expected[f"{mode}.last_hidden_states"][:, 0])
+        assert_near(hidden[-1], expected[f"{mode}.last_hidden_states"][:, 0])
         assert torch.equal(result.codes.flatten(1, -2), expected[f"{mode}.image_ids"][:1])
         pixels = model.model.vision_tower.decode(result.codes.flatten(0, -4).flatten(1, 2))
         assert_near(pixels, expected[f"{mode}.pixels"])
