@@ -15,6 +15,7 @@ from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
+from .visual_writing_vilau import VisualSpan
 
 
 # patterns for `modules_to_not_convert` and the like of quantization configs: a list given there replaces the library's
@@ -400,6 +401,17 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
             raise ValueError(f"`video_tokens` must have shape (rows, F, h, w, D), got {tuple(video_tokens.shape)}.")
         rows = video_tokens.shape[0]
         return self.decode_image_tokens(video_tokens.flatten(0, 1)).unflatten(0, (rows, -1))
+
+    @torch.no_grad()
+    def decode_visual_spans(self, spans: list[list[VisualSpan]]) -> list[list[VisualSpan]]:
+        """Gives the finished spans that `generate` returned in interleaved mode their `pixels`; returns them all."""
+        finished = [span for row in spans for span in row if span.codes is not None]
+        if finished:
+            frames = [span.codes if span.kind == "video" else span.codes[None] for span in finished]
+            pixels = self.decode_image_tokens(torch.cat(frames)).split([len(each) for each in frames])
+            for span, each in zip(finished, pixels, strict=True):
+                span.pixels = each if span.kind == "video" else each[0]
+        return spans
 
     @can_return_tuple
     def forward(

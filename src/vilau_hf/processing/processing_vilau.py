@@ -312,12 +312,16 @@ class VilaUProcessor(ProcessorMixin):
 
         Args:
             generated_outputs (`torch.Tensor`): ids `(B, T)`, pixels of images `(N, 3, H, W)` or of videos
-                `(N, F, 3, H, W)`, in [-1, 1].
+                `(N, F, 3, H, W)`, in [-1, 1]; in interleaved mode what `generate` returned, its spans decoded by
+                `decode_visual_spans`.
             skip_special_tokens (`bool`, *optional*, defaults to `True`): for text.
-            generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"` or `"video"`.
+            generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"`, `"video"` or
+                `"interleaved"`.
 
         Returns:
-            A list of strings, of PIL images, or of lists of PIL images (the frames of a video).
+            A list of strings, of PIL images, or of lists of PIL images (the frames of a video). In interleaved mode a
+            list of parts for each row: `{"type": "text", "text": str}`, `{"type": "image", "image": PIL.Image.Image}`
+            and `{"type": "video", "video": list[PIL.Image.Image]}`, with `None` for what the length limit cut off.
         """
         if generation_mode in (None, "text"):
             return self.post_process_image_text_to_text(generated_outputs, skip_special_tokens, **kwargs)
@@ -328,7 +332,31 @@ class VilaUProcessor(ProcessorMixin):
                 shape = tuple(generated_outputs.shape)
                 raise ValueError(f"`generated_outputs` of videos must have shape (N, F, 3, H, W), got {shape}.")
             return [self.image_processor.postprocess(video) for video in generated_outputs]
-        raise ValueError(f"`generation_mode` must be 'text', 'image' or 'video', got {generation_mode!r}.")
+        if generation_mode == "interleaved":
+            rows = zip(generated_outputs.sequences, generated_outputs.spans, strict=True)
+            return [
+                self._parts(ids, spans, generated_outputs.prompt_length, skip_special_tokens) for ids, spans in rows
+            ]
+        raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {generation_mode!r}.")
+
+    def _parts(self, ids: torch.LongTensor, spans: list, begin: int, skip_special_tokens: bool) -> list[dict]:
+        """Text, images and videos of one row in order."""
+        parts = []
+        for span in [*spans, None]:
+            end = len(ids) if span is None else span.begin
+            text = self.tokenizer.decode(ids[begin:end], skip_special_tokens=skip_special_tokens).strip()
+            if text:
+                parts.append({"type": "text", "text": text})
+            if span is None:
+                return parts
+            if span.codes is not None and span.pixels is None:
+                raise ValueError("`generated_outputs.spans` have no pixels: call the model's `decode_visual_spans`.")
+            pixels = None if span.codes is None else span.pixels
+            if pixels is not None:
+                frames = self.image_processor.postprocess(pixels if span.kind == "video" else pixels[None])
+                pixels = frames if span.kind == "video" else frames[0]
+            parts.append({"type": span.kind, span.kind: pixels})
+            begin = span.begin + span.num_tokens
 
 
 def _kind_of(text: Any) -> str:

@@ -1,0 +1,164 @@
+"""Text and visual spans in turn, against a reference that recomputes everything."""
+
+import pytest
+import torch
+
+from .test_generation_vilau import PROMPTS, left_padded
+
+
+STARTS, ENDS, PLACEHOLDERS = {54: 16, 56: 32}, {54: 55, 56: 57}, {54: 58, 56: 59}
+
+
+@pytest.fixture
+def talker(model):
+    """A model that opens images and videos now and then."""
+    with torch.no_grad():
+        model.lm_head.weight[54] = model.lm_head.weight[[7, 9, 30]].mean(0) * 4
+        model.lm_head.weight[56] = model.lm_head.weight[[11, 21]].mean(0) * 2
+    return model
+
+
+@torch.no_grad()
+def last_hidden(model, items):
+    """Last hidden state after `items`: ids, and tensors of D codes."""
+    rows = []
+    for item in items:
+        if isinstance(item, int):
+            rows.append(model.get_input_embeddings().weight[item])
+        else:
+            embeddings = model.model.vision_tower.quantizer.codebook(item)
+            rows.append(model.model.multi_modal_projector(embeddings.sum(0)))
+    return model.model.language_model(inputs_embeds=torch.stack(rows)[None], use_cache=False).last_hidden_state[:, -1]
+
+
+@torch.no_grad()
+def greedy_codes(model, hidden, negative_hidden, scale):
+    codebook, codes = model.model.vision_tower.quantizer.codebook, []
+    for depth in range(3):
+        padded = torch.tensor([codes + [0] * (3 - depth)])
+        conditional = model.depth_transformer(hidden, codebook(padded))[0, depth]
+        unconditional = model.depth_transformer(negative_hidden, codebook(padded))[0, depth]
+        codes.append((unconditional + scale * (conditional - unconditional)).argmax().item())
+    return torch.tensor(codes)
+
+
+@torch.no_grad()
+def naive(model, prompt, max_length, scale, spans_allowed):
+    """Items of one row, greedy, without any cache, padding or batch."""
+    items, owed, start, spans = list(prompt), 0, None, 0
+    while len(items) < max_length:
+        hidden = last_hidden(model, items)
+        if owed:
+            written = items[len(items) - (STARTS[start] - owed) :] if owed < STARTS[start] else []
+            negative_hidden = last_hidden(model, [1, 5, start, *written])
+            items.append(greedy_codes(model, hidden, negative_hidden, scale))
+            owed -= 1
+            continue
+        if start is not None:
+            items.append(ENDS[start])
+            start = None
+            continue
+        logits = model.lm_head(hidden)[0]
+        logits[[55, 57, 58, 59]] = -torch.inf
+        if spans >= spans_allowed:
+            logits[[54, 56]] = -torch.inf
+        items.append(logits.argmax().item())
+        if items[-1] == 2:
+            break
+        if items[-1] in STARTS:
+            start, owed, spans = items[-1], STARTS[items[-1]], spans + 1
+    return items
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_rows_write_what_each_would_write_alone(talker, scale):
+    prompts = [*PROMPTS, [1, 20, 31], [1, 8]]
+    length = max(map(len, prompts))
+    new = 60
+    output = talker.generate(
+        **left_padded(prompts),
+        generation_mode="interleaved",
+        num_frames=2,
+        guidance_scale=scale,
+        do_sample=False,
+        visual_do_sample=False,
+        max_visual_spans=2,
+        max_new_tokens=new,
+    )
+    kinds = set()
+    for row, prompt in enumerate(prompts):
+        expected = naive(talker, prompt, len(prompt) + new, scale, spans_allowed=2)[len(prompt) :]
+        ids, codes = output.sequences[row, length:].tolist(), output.visual_codes[row, length:]
+        for place, item in enumerate(expected):
+            if isinstance(item, int):
+                assert ids[place] == item and (codes[place] == -1).all(), (row, place)
+            else:
+                assert ids[place] in PLACEHOLDERS.values() and torch.equal(codes[place], item), (row, place)
+        assert all(index == 0 for index in ids[len(expected) :])
+        for span in output.spans[row]:
+            tokens = 16 if span.kind == "image" else 32
+            kinds.add((span.kind, span.codes is not None))
+            assert (span.codes is not None) == (span.num_tokens == tokens)
+            if span.codes is not None:
+                assert torch.equal(span.codes.reshape(-1, 3), output.visual_codes[row, span.begin :][:tokens])
+    assert len(kinds) >= 3  # images and videos, finished and cut off
+
+
+def test_modalities_and_the_number_of_spans_can_be_limited(talker):
+    settings = {"generation_mode": "interleaved", "max_new_tokens": 90, "guidance_scale": 1.0, "seed": 0}
+    for limits, kinds in (
+        ({"max_visual_spans": 0}, set()),
+        ({"allowed_modalities": ("text",)}, set()),
+        ({"allowed_modalities": ("text", "image")}, {"image"}),
+        ({"allowed_modalities": ("text", "video"), "num_frames": 1}, {"video"}),
+    ):
+        output = talker.generate(**left_padded(PROMPTS), do_sample=True, **settings, **limits)
+        assert {span.kind for row in output.spans for span in row} == kinds
+    with pytest.raises(ValueError, match="`allowed_modalities` must be among text, image, video"):
+        talker.generate(**left_padded(PROMPTS), **settings, allowed_modalities=("text", "sound"))
+
+
+def test_a_seeded_row_does_not_hang_on_its_neighbours(talker):
+    settings = {"generation_mode": "interleaved", "max_new_tokens": 50, "do_sample": True, "num_frames": 1}
+    both = talker.generate(**left_padded(PROMPTS), seed=[3, 4], **settings)
+    alone = talker.generate(**left_padded(PROMPTS[1:]), seed=4, **settings)
+    width = min(both.sequences.shape[1], alone.sequences.shape[1])
+    assert torch.equal(both.sequences[1, :width], alone.sequences[0, :width])
+    assert torch.equal(both.visual_codes[1, :width], alone.visual_codes[0, :width])
+
+
+def test_a_prompt_may_open_the_span(talker):
+    ids = torch.tensor([[1, 5, 54]])
+    settings = {"do_sample": False, "visual_do_sample": False, "guidance_scale": 3.0}
+    output = talker.generate(ids, generation_mode="interleaved", max_new_tokens=17, **settings)
+    image = talker.generate(ids, generation_mode="image", **settings)
+    assert torch.equal(output.spans[0][0].codes, image[0]) and output.sequences[0, -1] == 55
+
+
+def test_streamers_get_text_and_codes_in_order(talker):
+    class Streamer:
+        def __init__(self):
+            self.parts = []
+
+        def put(self, ids):
+            self.parts.append(ids.tolist())
+
+        def put_visual(self, codes):
+            self.parts.append(codes)
+
+        def end(self):
+            self.parts.append("end")
+
+    streamer = Streamer()
+    output = talker.generate(
+        torch.tensor([[1, 5, 54]]),
+        generation_mode="interleaved",
+        max_new_tokens=18,
+        guidance_scale=1.0,
+        do_sample=False,
+        streamer=streamer,
+    )
+    prompt, *codes = streamer.parts[:17]
+    assert prompt == [[1, 5, 54]]
+    assert torch.equal(torch.cat(codes), output.spans[0][0].codes.flatten(0, 1))
+    assert streamer.parts[17] == [55] and streamer.parts[-1] == "end"
