@@ -15,6 +15,7 @@ from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
+from .scoring_vilau import VilaUScoringMixin
 from .visual_writing_vilau import VisualSpan
 
 
@@ -316,7 +317,7 @@ class VilaUModel(VilaUPreTrainedModel):
         )
 
 
-class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, GenerationMixin):
+class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, VilaUScoringMixin, GenerationMixin):
     r"""
     VILA-U with both heads: understands and generates text, images and videos.
 
