@@ -107,7 +107,9 @@ class VilaUPipeline(DiffusionPipeline):
         image: Image.Image | list | None = None,
         negative_prompt: str | list[str] | None = None,
         guidance_scale: float | None = None,
+        image_guidance_scale: float | None = None,
         num_frames: int | None = None,
+        first_frames: list | None = None,
         num_images_per_prompt: int = 1,
         do_sample: bool | None = None,
         temperature: float | None = None,
@@ -127,7 +129,10 @@ class VilaUPipeline(DiffusionPipeline):
             negative_prompt (`str` or `list[str]`, *optional*): in place of the unconditional prompt.
             guidance_scale (`float`, *optional*): strength of classifier-free guidance, at least 1, which turns it off;
                 by default as in the checkpoint's generation config, like `do_sample`, `temperature`, `top_k`, `top_p`.
+            image_guidance_scale (`float`, *optional*): strength of guidance against `image` alone, for editing.
             num_frames (`int`, *optional*): frames of a video; without it an image is drawn.
+            first_frames (`list[PIL.Image.Image]` or a list of such lists, one for each prompt, *optional*): what a
+                video begins with.
             num_images_per_prompt (`int`, *optional*, defaults to 1): images or videos for each prompt.
             generator (`torch.Generator` or a list with one for each image, *optional*): source of the samples.
             output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"codes"` (or `"latent"`,
@@ -156,6 +161,7 @@ class VilaUPipeline(DiffusionPipeline):
         inputs = self._encode(prompts, image).to(device)
         settings = {
             "guidance_scale": guidance_scale,
+            "image_guidance_scale": image_guidance_scale,
             "num_frames": num_frames,
             "do_sample": do_sample,
             "visual_temperature": temperature,
@@ -167,6 +173,10 @@ class VilaUPipeline(DiffusionPipeline):
             negative = negative_prompt or ""
             settings.update(self._encode_negative([negative] if isinstance(negative, str) else negative, device))
         self._interrupt = False
+        if image_guidance_scale is not None:
+            settings.update(self._encode_images_alone(prompts, image, device))
+        if first_frames is not None:
+            settings["first_frames"] = self._encode_frames(first_frames).to(device)
         if callback_on_step_end is not None:
             settings["stopping_criteria"] = StoppingCriteriaList([self._stop_if_interrupted])
         self._guidance_scale = guidance_scale
@@ -250,20 +260,42 @@ class VilaUPipeline(DiffusionPipeline):
         if hook is not None:
             hook.pre_forward(self.model)
 
+    @staticmethod
+    def _image_rows(prompts: list[str], image) -> list[list]:
+        """The images of each prompt."""
+        if image is None:
+            return [[] for _ in prompts]
+        images = image if isinstance(image, (list, tuple)) else [image]
+        if len(images) != len(prompts):
+            raise ValueError(f"`image` must hold images for each of the {len(prompts)} prompts, got {len(images)}.")
+        return [list(row) if isinstance(row, (list, tuple)) else [row] for row in images]
+
     def _encode(self, prompts: list[str], image):
-        rows = [[] for _ in prompts]
-        if image is not None:
-            images = image if isinstance(image, (list, tuple)) else [image]
-            if len(images) != len(prompts):
-                raise ValueError(
-                    f"`image` must hold images for each of the {len(prompts)} prompts, got {len(images)}."
-                )
-            rows = [list(row) if isinstance(row, (list, tuple)) else [row] for row in images]
+        rows = self._image_rows(prompts, image)
         texts = [
             self._render([*({"type": "image"} for _ in row), {"type": "text", "text": text}])
             for text, row in zip(prompts, rows, strict=True)
         ]
         return self.processor(text=texts, images=rows if image is not None else None, return_tensors="pt")
+
+    def _encode_images_alone(self, prompts: list[str], image, device: torch.device) -> dict[str, torch.Tensor]:
+        """The prompts without their text."""
+        if image is None:
+            raise ValueError("`image_guidance_scale` needs `image`, got None.")
+        rows = self._image_rows(prompts, image)
+        texts = [self._render([{"type": "image"} for _ in row]) for row in rows]
+        encoded = self.processor(text=texts, images=rows, return_tensors="pt").to(device)
+        return {"image_prompt_ids": encoded["input_ids"], "image_prompt_attention_mask": encoded["attention_mask"]}
+
+    def _encode_frames(self, frames: list) -> torch.Tensor:
+        """Pixels `(rows, f, 3, S, S)`."""
+        rows = frames if isinstance(frames[0], (list, tuple)) else [frames]
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) > 1:
+            raise ValueError(f"`first_frames` must be as many for each prompt, got {lengths}.")
+        flat = [frame for row in rows for frame in row]
+        pixels = self.processor.image_processor(flat, return_tensors="pt")["pixel_values"]
+        return pixels.unflatten(0, (len(rows), -1))
 
     def _render(self, content: list[dict]) -> str:
         return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
