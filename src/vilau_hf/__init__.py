@@ -34,6 +34,10 @@ from .modeling import (
 )
 from .modeling.configuration_vilau import VilaUOriginalConfig
 from .pipelines import (
+    AnswerRanker,
+    LikelihoodRanker,
+    TowerRanker,
+    VilaUImageStreamer,
     VilaUPipeline,
     VilaUTextToImagePipeline,
     VilaUTextToVideoPipeline,
@@ -96,6 +100,9 @@ __all__ = [
     "__version__",
     "TINY_CHECKPOINT",
     "VILAU_SKIP_MODULES",
+    "AnswerRanker",
+    "LikelihoodRanker",
+    "TowerRanker",
     "VilaUConfig",
     "VilaUDepthConfig",
     "VilaUDepthTransformer",
@@ -103,6 +110,7 @@ __all__ = [
     "VilaUGenerateOutput",
     "VilaUImageProcessor",
     "VilaUImageProcessorPil",
+    "VilaUImageStreamer",
     "VilaUModel",
     "VilaUPipeline",
     "VilaUPreTrainedModel",

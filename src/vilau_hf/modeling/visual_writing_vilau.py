@@ -159,13 +159,13 @@ class InterleavedWriter:
     def _write_visual(self, hidden: torch.Tensor, count: int) -> torch.Tensor:
         """`count` visual tokens for every row that is not done; for the others what is written does not matter."""
         places, written = self._positions(), []
+        is_visual = torch.tensor([not row.done for row in self.rows], device=self.ids.device)
         for step in range(count):
             codes = self.decoder.decode(hidden, places + step).codes
             written.append(codes)
             if self.streamer is not None:
-                self.streamer.put_visual(codes)
+                self.streamer.put_visual(codes.where(is_visual[:, None], -1))
             hidden = self.streams.step(self.model.model.embed_codes(codes).to(hidden.dtype))
-        is_visual = torch.tensor([not row.done for row in self.rows], device=self.ids.device)
         fillers = [self.pad if row.done else self.placeholders[row.spans[-1].kind] for row in self.rows]
         ids = torch.tensor(fillers, device=self.ids.device)[:, None].expand(-1, count)
         codes = torch.stack(written, 1).where(is_visual[:, None, None], -1)

@@ -12,6 +12,8 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, StoppingCriteriaList
 
+from .candidate_ranking_vilau import AnswerRanker, LikelihoodRanker
+
 
 OUTPUT_TYPES = ("pil", "np", "pt", "codes", "latent")  # the last two are the same: codes, by diffusers' word
 
@@ -111,6 +113,8 @@ class VilaUPipeline(DiffusionPipeline):
         num_frames: int | None = None,
         first_frames: list | None = None,
         num_images_per_prompt: int = 1,
+        num_candidates: int = 1,
+        rank_by: str | Callable = "likelihood",
         do_sample: bool | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -134,6 +138,12 @@ class VilaUPipeline(DiffusionPipeline):
             first_frames (`list[PIL.Image.Image]` or a list of such lists, one for each prompt, *optional*): what a
                 video begins with.
             num_images_per_prompt (`int`, *optional*, defaults to 1): images or videos for each prompt.
+            num_candidates (`int`, *optional*, defaults to 1): so many images are drawn for each that is returned, the
+                best of them.
+            rank_by (`str` or `Callable`, *optional*, defaults to `"likelihood"`): what is best: `"likelihood"`,
+                `"answer"` (whether the model itself says that a picture shows the prompt), or a function of N prompts,
+                pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)` that gives scores `(N,)`, such as a
+                [`TowerRanker`].
             generator (`torch.Generator` or a list with one for each image, *optional*): source of the samples.
             output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"codes"` (or `"latent"`,
                 which is the same).
@@ -155,6 +165,7 @@ class VilaUPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else prompt
         self._check(prompts, negative_prompt, num_images_per_prompt, output_type)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
+        ranker = self._ranker(num_candidates, rank_by, num_frames)
         mode = "image" if num_frames is None else "video"
         device = self._execution_device
         self._bring_model()
@@ -187,12 +198,17 @@ class VilaUPipeline(DiffusionPipeline):
                 **inputs,
                 generation_mode=mode,
                 generator=generator,
-                num_return_sequences=num_images_per_prompt,
+                num_return_sequences=num_images_per_prompt * num_candidates,
                 streamer=reporter,
                 **{name: value for name, value in settings.items() if value is not None},
             )
         if reporter.is_changed and not self._interrupt:
             codes = reporter.codes.view_as(codes)
+        if num_candidates > 1 and not self._interrupt:
+            drawn_for = [text for text in prompts for _ in range(num_images_per_prompt * num_candidates)]
+            scores = ranker(drawn_for, self.model.decode_image_tokens(codes), codes).view(-1, num_candidates)
+            best = scores.argmax(-1).to(codes.device)
+            codes = codes.unflatten(0, scores.shape)[torch.arange(len(best), device=codes.device), best]
         if self._interrupt:
             result = None
         else:
@@ -250,6 +266,19 @@ class VilaUPipeline(DiffusionPipeline):
                 f"`callback_on_step_end_tensor_inputs` must be among {self._callback_tensor_inputs}, got "
                 f"{sorted(unknown)}."
             )
+
+    def _ranker(self, num_candidates: int, rank_by, num_frames: int | None) -> Callable:
+        """What scores candidates."""
+        if not isinstance(num_candidates, int) or num_candidates < 1:
+            raise ValueError(f"`num_candidates` must be an integer of at least 1, got {num_candidates!r}.")
+        if num_candidates > 1 and num_frames is not None:
+            raise ValueError("`num_candidates` above 1 is for images; leave out `num_frames`.")
+        rankers = {"likelihood": LikelihoodRanker, "answer": AnswerRanker}
+        if callable(rank_by):
+            return rank_by
+        if rank_by not in rankers:
+            raise ValueError(f"`rank_by` must be 'likelihood', 'answer' or a function, got {rank_by!r}.")
+        return rankers[rank_by](self.model, self.processor)
 
     def _stop_if_interrupted(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
         return torch.full((len(input_ids),), self._interrupt, device=input_ids.device)

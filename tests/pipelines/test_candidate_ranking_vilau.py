@@ -1,0 +1,89 @@
+"""Best of several: that each ranker finds the picture that shows what was asked for."""
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from vilau_hf import TINY_CHECKPOINT, AnswerRanker, LikelihoodRanker, TowerRanker, VilaUPipeline
+from vilau_hf import VilaUVisionTowerForPreTraining as Tower
+from vilau_hf.evaluation import evaluate_pictures
+from vilau_hf.training.drawn_shapes import draw, drawings
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def rankers(pipe):
+    parts = pipe.model, pipe.processor
+    tower = Tower.from_pretrained(f"{TINY_CHECKPOINT}/tower", dtype=torch.float32).eval()
+    return {
+        "likelihood": LikelihoodRanker(*parts),
+        "answer": AnswerRanker(*parts, question="describe the image", answer="{prompt}"),
+        "tower": TowerRanker(tower, AutoTokenizer.from_pretrained(f"{TINY_CHECKPOINT}/tower")),
+    }
+
+
+@pytest.mark.parametrize("name", ["likelihood", "answer", "tower"])
+def test_rankers_prefer_the_picture_of_the_caption(pipe, rankers, name):
+    targets = drawings("test")[::12]
+    others = [drawings("train")[7 * index] for index in range(len(targets))]
+    captions = [drawing.caption for drawing in targets]
+    scores = []
+    for shown in (targets, others):
+        pixels = draw(shown).float() / 127.5 - 1
+        codes = pipe.model.model.vision_tower.encode(pixels).codes.unflatten(1, (8, 8))
+        scores.append(rankers[name](captions, pixels, codes))
+    assert (scores[0] > scores[1]).float().mean() >= 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["answer", "tower"])
+def test_the_best_of_four_is_right_more_often(pipe, rankers, name):
+    targets = drawings("test")[::5]
+    captions = [drawing.caption for drawing in targets]
+    # hot and without guidance, so that there are mistakes to be avoided
+    settings = {"guidance_scale": 1.0, "temperature": 1.3, "top_p": 1.0, "output_type": "pt"}
+
+    def score(**kwargs):
+        images = pipe(captions, generator=torch.Generator().manual_seed(0), **settings, **kwargs).images
+        return evaluate_pictures((images * 255).round().to(torch.uint8), targets)["picture_color_and_shape"]
+
+    assert score(num_candidates=4, rank_by=rankers[name]) >= score() + 0.05
+
+
+def test_candidates_are_of_one_prompt_and_image_each(pipe):
+    seen = []
+
+    def third(prompts, pixels, codes):
+        seen.append((prompts, pixels.shape, codes))
+        return torch.arange(len(prompts)).remainder(3)
+
+    codes = pipe(
+        ["a red cross", "a blue circle"],
+        num_images_per_prompt=2,
+        num_candidates=3,
+        rank_by=third,
+        generator=torch.Generator().manual_seed(0),
+        output_type="codes",
+    ).images
+    ((prompts, shape, every),) = seen
+    assert prompts == ["a red cross"] * 6 + ["a blue circle"] * 6 and shape == (12, 3, 32, 32)
+    assert torch.equal(codes, every[2::3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_candidates": 0}, "`num_candidates` must be an integer of at least 1, got 0"),
+        ({"num_candidates": 2, "num_frames": 2}, "`num_candidates` above 1 is for images"),
+        ({"num_candidates": 2, "rank_by": "beauty"}, "`rank_by` must be 'likelihood', 'answer' or a function"),
+    ],
+)
+def test_wrong_arguments_are_refused(pipe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pipe("a red cross", **arguments)

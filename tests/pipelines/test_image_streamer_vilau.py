@@ -1,0 +1,64 @@
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+
+from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUImageStreamer, VilaUProcessor
+
+
+CAPTIONS = [
+    "a small red cross at the bottom on a white background",
+    "a large blue circle in the center on a black background",
+]
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return (
+        VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval(),
+        VilaUProcessor.from_pretrained(TINY_CHECKPOINT),
+    )
+
+
+def stream(tiny, every, **settings):
+    model, processor = tiny
+    texts = [
+        processor.apply_chat_template([{"role": "user", "content": caption}], add_generation_prompt=True)
+        for caption in CAPTIONS
+    ]
+    settings = {**processor(text=texts, return_tensors="pt"), "do_sample": False, **settings}
+    streamer, result = VilaUImageStreamer(model, processor, every=every, timeout=60), []
+    thread = Thread(target=lambda: result.append(model.generate(**settings, streamer=streamer)))
+    thread.start()
+    previews = list(streamer)
+    thread.join()
+    return previews, result[0]
+
+
+def test_previews_end_in_the_pictures_that_are_drawn(tiny):
+    model, processor = tiny
+    previews, codes = stream(tiny, every=24, generation_mode="image")
+    assert [len(images) for images in previews] == [2, 2, 2]  # after 24, 48 and all 64 positions
+    final = processor.post_process_multimodal_output(model.decode_image_tokens(codes), generation_mode="image")
+    for image, expected in zip(previews[-1], final, strict=True):
+        assert np.array_equal(np.array(image), np.array(expected))
+    upper = np.array(previews[1][1])[:16].astype(int) - np.array(final[1])[:16]
+    assert abs(upper).mean() < 12  # what is drawn looks as it will
+
+
+def test_each_frame_of_a_video_is_shown(tiny):
+    previews, codes = stream(tiny, every=64, generation_mode="video", num_frames=3)
+    assert len(previews) == codes.shape[1] == 3
+
+
+def test_it_takes_positions_that_make_sense(tiny):
+    with pytest.raises(ValueError, match="`every` must be at least 1, got 0"):
+        VilaUImageStreamer(*tiny, every=0)
+
+
+def test_codes_so_far_can_be_shown(tiny):
+    model, _ = tiny
+    streamer = VilaUImageStreamer(*tiny)
+    codes = torch.randint(0, 256, (2, 5, 4))
+    assert [image.size for image in streamer.preview(codes)] == [(32, 32)] * 2
