@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from vilau_hf.modeling.visual_sampling_vilau import CodeSampling
@@ -12,6 +13,16 @@ from .test_generation_vilau import PROMPTS, left_padded
 
 GREEDY = {"generation_mode": "image", "visual_do_sample": False}
 IMAGE = [54] + [58] * 16 + [55]
+
+
+class HostReads(TorchDispatchMode):
+    """Counts how often the host waits for a value of the device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return function(*args, **(kwargs or {}))
 
 
 def draw(model, prompts=PROMPTS, **settings):
@@ -193,3 +204,21 @@ def test_scores_of_interleaved_rows_split_into_their_spans(model):
         alone = model.score(ids, only, codes=codes, guidance_scale=3.0).code_log_probs
         torch.testing.assert_close(alone[:, first : first + 16], both[:, first : first + 16])
         assert alone.count_nonzero() == 16 * 3, span
+
+
+@pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static"}])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_nothing_inside_a_span_waits_for_the_device(model, scale, cache):
+    counts = []
+    for frames in (1, 3):
+        with HostReads() as reads:
+            model.generate(
+                **left_padded(PROMPTS),
+                generation_mode="video",
+                num_frames=frames,
+                guidance_scale=scale,
+                seed=0,
+                **cache,
+            )
+        counts.append(reads.count)
+    assert counts[0] == counts[1]  # some before the span, none for each of its positions

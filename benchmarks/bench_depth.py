@@ -1,0 +1,154 @@
+"""Depth decoding against its matrix products alone (C1), against the original algorithm (C2), and its operations (C9).
+
+    python benchmarks/bench_depth.py
+
+takes about three minutes on one CPU core: CPU time of one thread, variants in turn, medians.
+"""
+
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from baseline import decode_depths
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUResidualQuantizer
+from vilau_hf.modeling.depth_decoding_vilau import DepthDecoder, Guidance
+from vilau_hf.modeling.visual_sampling_vilau import CodeSampling
+
+
+WIDTH, LAYERS, CODES, CODE_DIM, HIDDEN, REPEATS = 1024, 6, 16384, 256, 1024, 7
+VIEWS = ("view", "unsafe_view", "alias", "unsqueeze", "squeeze", "slice", "select", "t.", "transpose", "expand")
+VIEWS += ("split", "unbind", "detach")
+
+
+class CountOperations(TorchDispatchMode):
+    """Operations that reach the device's back end, views aside, and reads by the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = self.reads = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function).removeprefix("aten.").removeprefix("_")
+        self.reads += name.startswith(("local_scalar", "is_nonzero"))
+        self.count += not name.startswith(VIEWS)
+        return function(*args, **(kwargs or {}))
+
+
+def build(depth: int):
+    torch.manual_seed(0)
+    config = VilaUDepthConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=WIDTH // 64,
+        intermediate_size=4 * WIDTH,
+        backbone_hidden_size=HIDDEN,
+        code_dim=CODE_DIM,
+        codebook_size=CODES,
+        code_depth=depth,
+    )
+    transformer = VilaUDepthTransformer(config).eval()
+    sizes = SimpleNamespace(codebook_size=CODES, code_depth=depth, hidden_size=CODE_DIM, shared_codebook=True)
+    quantizer = VilaUResidualQuantizer(sizes).eval()
+    model = SimpleNamespace(
+        depth_transformer=transformer, model=SimpleNamespace(vision_tower=SimpleNamespace(quantizer=quantizer))
+    )
+    sampling = CodeSampling(True, 1.0, 900, 0.96, 0.0, code_depth=depth)
+    return transformer, quantizer, DepthDecoder(model, sampling, Guidance(3.0))
+
+
+def products_alone(transformer, rows: int, depth: int):
+    """The matrix products that nobody can do without: 2 * rows through the layers, rows through the head."""
+    inputs, wide = torch.randn(2 * rows, WIDTH), torch.randn(2 * rows, 4 * WIDTH)
+
+    def run():
+        torch.nn.functional.linear(inputs, transformer.in_proj_hidden.weight)
+        for _ in range(depth):
+            for layer in transformer.layers:
+                attention = layer.self_attn
+                for linear in (attention.query, attention.key, attention.value, attention.proj, layer.fc1):
+                    torch.nn.functional.linear(inputs, linear.weight)
+                torch.nn.functional.linear(wide, layer.fc2.weight)
+            torch.nn.functional.linear(inputs[:rows], transformer.code_head.weight)
+
+    return run
+
+
+def times(variants: dict, repeats: int = REPEATS) -> dict[str, float]:
+    """Median CPU milliseconds of each variant, run in turn after a warm-up."""
+    found = {name: [] for name in variants}
+    for repeat in range(repeats + 1):
+        for name, run in variants.items():
+            begin = time.thread_time()
+            run()
+            if repeat:
+                found[name].append(1e3 * (time.thread_time() - begin))
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def measure(depth: int, rows: int) -> dict:
+    transformer, quantizer, decoder = build(depth)
+    hidden = torch.randn(rows, HIDDEN)
+    assert_equal(transformer, quantizer, decoder, hidden)
+
+    def ours():
+        decoder.decode(hidden, 0)
+
+    def original():
+        decode_depths(transformer, quantizer.codebook, hidden, 3.0)
+
+    found = times({"ours": ours, "products": products_alone(transformer, rows // 2, depth), "original": original})
+    with CountOperations() as of_ours:
+        ours()
+    with CountOperations() as of_original:
+        original()
+    return {
+        "depth": depth,
+        "rows": rows,
+        **{f"{name}_ms": round(value, 1) for name, value in found.items()},
+        "over_products": round(found["ours"] / found["products"], 2),
+        "times_original": round(found["original"] / found["ours"], 2),
+        "operations": of_ours.count,
+        "host_reads": of_ours.reads,
+        "original_operations": of_original.count,
+        "original_host_reads": of_original.reads,
+    }
+
+
+@torch.no_grad()
+def main():
+    torch.set_num_threads(1)
+    results = []
+    for depth in (4, 16):
+        for rows in (2, 32):
+            results.append(measure(depth, rows))
+            print(results[-1], flush=True)
+    line = {
+        "benchmark": "depth",
+        "width": WIDTH,
+        "layers": LAYERS,
+        "codebook_size": CODES,
+        "results": results,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+    }
+    (Path(__file__).parent / "results" / "depth.json").write_text(json.dumps(line) + "\n")
+    print(json.dumps(line))
+
+
+def assert_equal(transformer, quantizer, decoder, hidden):
+    """Both algorithms choose the same codes when nothing is sampled."""
+    decoder.sampling.do_sample = False
+    expected = decode_depths(transformer, quantizer.codebook, hidden, 3.0, pick=lambda logits: logits.argmax(-1))
+    if not torch.equal(decoder.decode(hidden, 0).codes, expected):
+        raise ValueError("the two algorithms disagree")
+    decoder.sampling.do_sample = True
+
+
+if __name__ == "__main__":
+    main()
