@@ -25,3 +25,13 @@ def test_help_and_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("command", [["demo"], ["push", "me/tiny", "--dry-run", "out"]])
+def test_a_model_that_is_not_there_is_named_without_a_traceback(command, tmp_path, capsys):
+    option = "--source" if command[0] == "push" else "--model"
+    with pytest.raises(SystemExit) as stop:
+        main([*command, option, str(tmp_path / "nowhere")])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("vilau: ") and "nowhere" in error

@@ -32,6 +32,28 @@ def test_describe_image_answers(tmp_path):
     assert run("describe_image.py", "--question", "what color is the shape?", cwd=tmp_path).strip() == "blue"
 
 
+def test_edit_image_writes_before_and_after(tmp_path):
+    run("edit_image.py", "move it to the left", cwd=tmp_path)
+    assert Image.open(tmp_path / "edited.png").size == (528, 256)
+
+
+def test_continue_video_writes_a_gif(tmp_path):
+    run("continue_video.py", cwd=tmp_path)
+    assert Image.open(tmp_path / "continued.gif").n_frames == 4
+
+
+def test_tell_story_writes_sentences_and_pictures(tmp_path):
+    lines = run("tell_story.py", cwd=tmp_path).splitlines()
+    assert len(lines) == 4 and "yellow circle" in lines[0]
+    assert [Image.open(tmp_path / line.strip("[]")).size for line in lines[1::2]] == [(256, 256)] * 2
+
+
+@pytest.mark.slow
+def test_train_tiny_stories_trains_and_saves(tmp_path):
+    run("train_tiny_stories.py", "--steps", "0.002", "--out", "stories", cwd=tmp_path)
+    assert run("edit_image.py", "--model", "stories", cwd=tmp_path)
+
+
 @pytest.mark.slow
 def test_finetune_lora_learns_and_shows_it(tmp_path):
     printed = run("finetune_lora.py", "--steps", "12", "--out", "ring", cwd=tmp_path)

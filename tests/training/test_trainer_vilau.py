@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch.utils.data import Dataset
+from transformers import Trainer, TrainingArguments
 
 from vilau_hf import VilaUForConditionalGeneration
 from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
@@ -121,3 +122,28 @@ def test_parts_get_their_learning_rates(config, tmp_path):
             elif name.startswith(PARTS["depth_transformer"]):
                 expected = 0.25
             assert group["lr"] == expected, name
+
+
+def test_other_trainers_get_the_mean_over_batches(config, tmp_path):
+    rows = [{"input_ids": ids, "labels": ids} for ids in torch.randint(3, 50, (8, 10))]
+    losses = []
+    for batch_size, steps in ((8, 1), (2, 4)):
+        torch.manual_seed(0)
+        arguments = TrainingArguments(
+            str(tmp_path),
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=steps,
+            max_steps=1,
+            logging_steps=1,
+            report_to="none",
+            use_cpu=True,
+        )
+        trainer = Trainer(VilaUForConditionalGeneration(config), arguments, train_dataset=rows)
+        trainer.train()
+        losses.append((trainer.state.log_history[0]["loss"], trainer.state.log_history[0]["grad_norm"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_other_arguments_are_refused(model, tmp_path):
+    with pytest.raises(TypeError, match="`args` must be VilaUTrainingArguments, got TrainingArguments"):
+        VilaUTrainer(model, TrainingArguments(str(tmp_path)))
