@@ -38,3 +38,22 @@ def decode_depths(transformer, codebook: nn.Embedding, hidden: torch.Tensor, sca
 
 def causal_mask(length: int, like: torch.Tensor) -> torch.Tensor:
     return torch.full((1, 1, length, length), torch.finfo(like.dtype).min, dtype=like.dtype).triu(1)
+
+
+def quantize(features: torch.Tensor, weight: torch.Tensor, depth: int) -> torch.Tensor:
+    """Codes `(M, D)` of `features` `(M, C)`: whole squared distances at every depth."""
+    residual, codes = features, []
+    for _ in range(depth):
+        distances = residual.square().sum(-1, keepdim=True) + weight.square().sum(-1) - 2 * residual @ weight.T
+        codes.append(distances.argmin(-1))
+        residual = residual - weight[codes[-1]]
+    return torch.stack(codes, -1)
+
+
+def moving_average(size, total, vectors: torch.Tensor, codes: torch.Tensor, decay: float = 0.99):
+    """One EMA step of cluster sizes `(K,)` and sums `(K, C)` through a one-hot matrix; gives the new embeddings."""
+    one_hot = torch.zeros(len(size), len(codes)).scatter_(0, codes[None], 1.0)
+    size.mul_(decay).add_(one_hot.sum(1), alpha=1 - decay)
+    total.mul_(decay).add_(one_hot @ vectors, alpha=1 - decay)
+    smoothed = (size + 1e-5) / (size.sum() + len(size) * 1e-5) * size.sum()
+    return total / smoothed[:, None]
