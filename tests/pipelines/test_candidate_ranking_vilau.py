@@ -30,7 +30,7 @@ def rankers(pipe):
 
 @pytest.mark.parametrize("name", ["likelihood", "answer", "tower"])
 def test_rankers_prefer_the_picture_of_the_caption(pipe, rankers, name):
-    targets = drawings("test")[::12]
+    targets = drawings("test")[::4]
     others = [drawings("train")[7 * index] for index in range(len(targets))]
     captions = [drawing.caption for drawing in targets]
     scores = []
@@ -38,22 +38,22 @@ def test_rankers_prefer_the_picture_of_the_caption(pipe, rankers, name):
         pixels = draw(shown).float() / 127.5 - 1
         codes = pipe.model.model.vision_tower.encode(pixels).codes.unflatten(1, (8, 8))
         scores.append(rankers[name](captions, pixels, codes))
-    assert (scores[0] > scores[1]).float().mean() >= 0.9
+    assert (scores[0] > scores[1]).float().mean() >= 0.8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["answer", "tower"])
+@pytest.mark.parametrize("name", ["likelihood", "answer", "tower"])
 def test_the_best_of_four_is_right_more_often(pipe, rankers, name):
-    targets = drawings("test")[::5]
+    targets = drawings("test")[::2]
     captions = [drawing.caption for drawing in targets]
     # hot and without guidance, so that there are mistakes to be avoided
-    settings = {"guidance_scale": 1.0, "temperature": 1.3, "top_p": 1.0, "output_type": "pt"}
+    settings = {"guidance_scale": 1.0, "temperature": 1.6, "top_p": 1.0, "output_type": "pt"}
 
     def score(**kwargs):
         images = pipe(captions, generator=torch.Generator().manual_seed(0), **settings, **kwargs).images
         return evaluate_pictures((images * 255).round().to(torch.uint8), targets)["picture_color_and_shape"]
 
-    assert score(num_candidates=4, rank_by=rankers[name]) >= score() + 0.05
+    assert score(num_candidates=4, rank_by=rankers[name]) >= score() + 0.08
 
 
 def test_candidates_are_of_one_prompt_and_image_each(pipe):
