@@ -249,8 +249,15 @@ def test_text_ends_where_the_positions_do(model):
         model.generate(torch.randint(3, 50, (1, 256)), max_new_tokens=1)
 
 
-def test_guidance_without_an_unconditional_prompt_is_refused(model):
+def test_guidance_of_a_new_model_compares_with_the_bos_token_and_without_one_is_refused(model):
     model.generation_config.unconditional_prompt_ids = None
+    settings = {"generation_mode": "image", "guidance_scale": 4.0, "visual_do_sample": False}
+    default, bos = (
+        model.generate(**left_padded(PROMPTS), negative_prompt_ids=ids, **settings)
+        for ids in (None, torch.tensor([[1]]))
+    )
+    assert torch.equal(default, bos)
+    model.config.text_config.bos_token_id = None
     with pytest.raises(ValueError, match="needs an unconditional prompt"):
         model.generate(**left_padded(PROMPTS), generation_mode="image")
     model.generate(**left_padded(PROMPTS), generation_mode="image", guidance_scale=1)

@@ -8,6 +8,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StaticCache, Sup
 from transformers.utils import ModelOutput
 
 from .depth_decoding_vilau import DepthDecoder, Guidance
+from .scoring_vilau import default_unconditional_ids
 from .span_cache_vilau import VilaUSpanCache
 from .visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, seeded_generators
 from .visual_streams_vilau import StreamPrompt, Streams
@@ -112,7 +113,8 @@ class VilaUGenerationMixin:
             seed (`int` or `list[int]`, *optional*): in place of `generator`: each row has a seed of its own (the n-th
                 `seed + n`), so that its samples do not hang on its neighbours.
             negative_prompt_ids (`torch.LongTensor` of shape `(1 or B, Tn)`, *optional*): prompt of the unconditional
-                stream; by default the checkpoint's `generation_config.unconditional_prompt_ids`.
+                stream; by default the checkpoint's `generation_config.unconditional_prompt_ids` (the processor's
+                `unconditional_prompt_ids()`, what training has seen) or, where it has none, the bos token alone.
             negative_prompt_attention_mask (`torch.Tensor` of shape `(1 or B, Tn)`, *optional*): its mask.
             image_prompt_ids (`torch.LongTensor` of shape `(B, Ti)`, *optional*): the prompts without their text, with
                 as many placeholders; for `image_guidance_scale`.
@@ -290,14 +292,7 @@ class VilaUGenerationMixin:
 
     def _unconditional_ids(self, ids, saved, input_ids) -> torch.LongTensor:
         if ids is None:
-            ids = saved["unconditional_prompt_ids"]
-            if ids is None:
-                raise ValueError(
-                    "`guidance_scale` above 1 needs an unconditional prompt: pass `negative_prompt_ids`, set "
-                    "`generation_config.unconditional_prompt_ids` (the processor's `unconditional_prompt_ids()`), or "
-                    "use `guidance_scale=1`."
-                )
-            ids = torch.tensor([ids])
+            ids = torch.tensor([default_unconditional_ids(self.config, saved["unconditional_prompt_ids"])])
         if ids.ndim != 2 or ids.shape[0] not in (1, input_ids.shape[0]):
             raise ValueError(
                 f"`negative_prompt_ids` must have shape (1 or {input_ids.shape[0]}, T), got {tuple(ids.shape)}."

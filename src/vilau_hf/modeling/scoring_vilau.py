@@ -20,6 +20,19 @@ class VilaUScoreOutput(ModelOutput):
     code_log_probs: torch.Tensor | None = None
 
 
+def default_unconditional_ids(config, saved: list[int] | None) -> list[int]:
+    """Ids of the prompt that guidance compares with: the `saved` ones, or the bos token alone."""
+    if saved is not None:
+        return saved
+    if config.text_config.bos_token_id is None:
+        raise ValueError(
+            "`guidance_scale` above 1 needs an unconditional prompt: pass `negative_prompt_ids`, set "
+            "`generation_config.unconditional_prompt_ids` (the processor's `unconditional_prompt_ids()`), or use "
+            "`guidance_scale=1`."
+        )
+    return [config.text_config.bos_token_id]
+
+
 class VilaUScoringMixin:
     """`score` of VILA-U."""
 
@@ -48,7 +61,7 @@ class VilaUScoringMixin:
             guidance_scale (`float`, *optional*, defaults to 1.0): the scores of codes are those under guidance of this
                 strength, which needs a second pass.
             negative_prompt_ids (`torch.LongTensor` of shape `(1, Tn)`, *optional*): prompt of the unconditional
-                stream; by default the checkpoint's `generation_config.unconditional_prompt_ids`.
+                stream; by default as for `generate`.
 
         Raises:
             ValueError: if visual tokens are labelled and not given, or there is no unconditional prompt.
@@ -100,9 +113,7 @@ class VilaUScoringMixin:
         """Hidden states `(M, H)` before the labelled visual tokens, of spans that follow the unconditional prompt."""
         if negative_prompt_ids is None:
             saved = self.generation_config.to_dict().get("unconditional_prompt_ids")
-            if saved is None:
-                raise ValueError("`guidance_scale` other than 1 needs `negative_prompt_ids`, got None.")
-            negative_prompt_ids = input_ids.new_tensor([saved])
+            negative_prompt_ids = input_ids.new_tensor([default_unconditional_ids(self.config, saved)])
         begins = is_visual & ~torch.nn.functional.pad(is_visual[:, :-1], (1, 0))  # at the start markers
         spans = []
         for row, begin in begins.nonzero().tolist():
