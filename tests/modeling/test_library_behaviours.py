@@ -220,6 +220,15 @@ def test_text_decoding_compiles_once_with_a_static_cache(model, inputs):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("cast", [lambda m: m.to(torch.bfloat16), lambda m: m.half()])
+def test_codes_stay_those_of_float32_when_a_model_is_cast(model, inputs, cast):
+    pixels, tower = inputs["pixel_values"], model.model.vision_tower
+    expected = tower.encode(pixels).codes
+    assert cast(model).dtype != torch.float32 and tower.quantizer.codebook.weight.dtype == torch.float32
+    assert torch.equal(tower.encode(pixels).codes, expected)
+
+
+@torch.no_grad()
 def test_tuples_hold_what_the_output_holds(either, inputs):
     output, values = either(**inputs), either(**inputs, return_dict=False)
     assert isinstance(values, tuple) and len(values) == len(output)

@@ -134,3 +134,6 @@ def test_zero_shot_classification_with_a_tower_that_was_just_built(picture, tmp_
     classify = pipeline("zero-shot-image-classification", model=str(tmp_path))
     results = classify([picture, picture], candidate_labels=["red", "green", "blue"])
     assert [sorted(each["label"] for each in result) for result in results] == [["blue", "green", "red"]] * 2
+    classify.save_pretrained(tmp_path / "saved")
+    again = pipeline("zero-shot-image-classification", model=str(tmp_path / "saved"))
+    assert again(picture, candidate_labels=["red", "green", "blue"]) == results[0]

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from transformers.utils import torch_compilable_check
 
+from .float32_module_vilau import Float32Module
+
 
 class VilaUCodebook(nn.Embedding):
     """The code embeddings; a call without codes gives all of them, fetched from wherever they are offloaded to."""
@@ -13,7 +15,7 @@ class VilaUCodebook(nn.Embedding):
         return self.weight if codes is None else super().forward(codes)
 
 
-class VilaUResidualQuantizer(nn.Module):
+class VilaUResidualQuantizer(Float32Module):
     r"""
     Residual quantizer: each of `code_depth` look-ups encodes what the ones before left over (VILA-U, eq. 2-4),
 

@@ -21,6 +21,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_vilau import VilaUVisionConfig
+from .float32_module_vilau import Float32Module
 from .modeling_residual_quantizer import VilaUResidualQuantizer
 
 
@@ -78,7 +79,7 @@ class VilaUSiglipPart(SiglipPreTrainedModel):
         return False
 
 
-class VilaUVisionEncoder(VilaUSiglipPart):
+class VilaUVisionEncoder(Float32Module, VilaUSiglipPart):
     """SigLIP's image encoder without its last layer, whose input the quantizer replaces."""
 
     main_input_name = "pixel_values"
