@@ -1,6 +1,9 @@
 import pytest
 import torch
 
+from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
+
+from ..conftest import DEPTH, TEXT, TOKEN_IDS, VISION
 from ..distributions import code_probabilities
 
 
@@ -64,6 +67,30 @@ def test_codes_equal_a_naive_reference_and_padding_and_neighbours_do_not_matter(
             visual_do_sample=False,
         )
         assert torch.equal(alone[0], batch[row])
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("qwen3", {"head_dim": 12, "num_key_value_heads": 2}),
+        ("mistral", {"num_key_value_heads": 2, "sliding_window": 8}),
+        ("gemma2", {"head_dim": 12, "num_key_value_heads": 2, "sliding_window": 8}),
+        ("gpt2", {"n_positions": 256}),
+    ],
+)
+def test_other_language_models_draw_as_their_naive_reference(kind, more):
+    config = VilaUConfig(
+        vision_config=VISION,
+        depth_config=DEPTH,
+        text_config={**TEXT, "model_type": kind, **more},
+        initializer_range=0.2,
+        **TOKEN_IDS,
+    )
+    model = VilaUForConditionalGeneration(config).eval()
+    settings = {"generation_mode": "image", "guidance_scale": 3.0, "visual_do_sample": False}
+    batch = model.generate(**left_padded(PROMPTS), negative_prompt_ids=torch.tensor([[1, 5]]), **settings)
+    for row, prompt in enumerate(PROMPTS):
+        assert torch.equal(batch[row].reshape(-1, 3), naive_codes(model, prompt + [54], [1, 5, 54], 16, 3.0))
 
 
 def test_text_of_a_padded_batch_with_images_equals_a_cache_free_reference(model):

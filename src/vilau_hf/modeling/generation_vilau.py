@@ -4,7 +4,13 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, StaticCache, SuppressTokensLogitsProcessor
+from transformers import (
+    DynamicCache,
+    GenerationConfig,
+    LogitsProcessorList,
+    StaticCache,
+    SuppressTokensLogitsProcessor,
+)
 from transformers.utils import ModelOutput
 
 from .depth_decoding_vilau import DepthDecoder, Guidance
@@ -417,7 +423,9 @@ class VilaUGenerationMixin:
         if kwargs.get("past_key_values") is not None:
             raise ValueError("`past_key_values` cannot be gone on with where codes are generated.")
         if kwargs.get("cache_implementation") is None:
-            kwargs["past_key_values"] = VilaUSpanCache(config.num_hidden_layers, capacity)
+            whole = DynamicCache(config=config)
+            is_full = not any(whole.is_sliding)  # every layer attends to everything
+            kwargs["past_key_values"] = VilaUSpanCache(config.num_hidden_layers, capacity) if is_full else whole
         elif kwargs["cache_implementation"] == "static":  # the library's own would hold but the rows' own prompts
             kwargs["past_key_values"] = StaticCache(config=config, max_cache_len=capacity)
             del kwargs["cache_implementation"]

@@ -139,7 +139,7 @@ class Streams:
         if not (self.has_gaps or self.is_static):
             return None
         kind = self.model.config.text_config._attn_implementation
-        if kind not in ("sdpa", "eager"):
+        if kind not in ("sdpa", "eager") or any(self.cache.is_sliding):
             return self.seen[:, : self.end].long()
         seen = self.seen[:, None, None, :end]  # (R, 1, 1, T)
         if kind == "sdpa":
