@@ -13,7 +13,8 @@ from .training.drawn_stories import EDITS, Edit, edit_pictures, make_edit, read_
 ATTRIBUTES = ("color", "shape", "size", "place", "background")
 
 
-def _shows(reading, drawing: Drawing) -> bool:
+def is_shown(reading, drawing: Drawing) -> bool:
+    """Whether the oracle read all five attributes of `drawing`."""
     return all(getattr(reading, name) == getattr(drawing, name) for name in ATTRIBUTES)
 
 
@@ -40,7 +41,7 @@ def evaluate_edits(model, processor, num_samples: int = 50, seed: int = 0, **set
         choice = random.Random(seed)
         edits = [make_edit(kind, "test", choice) for _ in range(num_samples)]
         _, pictures = draw_edits(model, processor, edits, seed, **settings)
-        right = [_shows(r, edit.after) for r, edit in zip(read_drawing(pictures), edits, strict=True)]
+        right = [is_shown(r, edit.after) for r, edit in zip(read_drawing(pictures), edits, strict=True)]
         scores[f"edit_{kind}"] = sum(right) / len(right)
     return scores
 
@@ -110,8 +111,8 @@ def read_story(parts: list[dict], request: str) -> dict[str, bool]:
     return {
         "form": True,
         "request": request == f"tell a story of {first.short_caption}",
-        "first": _shows(readings[0], first),
-        "second": _shows(readings[1], second),
+        "first": is_shown(readings[0], first),
+        "second": is_shown(readings[1], second),
     }
 
 

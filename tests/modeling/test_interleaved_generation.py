@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from .test_generation_vilau import PROMPTS, left_padded
 
@@ -114,6 +115,11 @@ def test_modalities_and_the_number_of_spans_can_be_limited(talker):
     ):
         output = talker.generate(**left_padded(PROMPTS), do_sample=True, **settings, **limits)
         assert {span.kind for row in output.spans for span in row} == kinds
+    config = GenerationConfig(max_new_tokens=7, eos_token_id=None)
+    del settings["max_new_tokens"]
+    assert talker.generate(torch.tensor([[1, 5]]), generation_config=config, **settings).sequences.shape == (1, 9)
+    with pytest.raises(ValueError, match="`output_log_probs` and `output_scores` are for"):
+        talker.generate(**left_padded(PROMPTS), **settings, output_scores=True)
     with pytest.raises(ValueError, match="`allowed_modalities` must be among text, image, video"):
         talker.generate(**left_padded(PROMPTS), **settings, allowed_modalities=("text", "sound"))
 

@@ -129,6 +129,11 @@ def test_a_callback_may_change_codes_and_end_the_call(pipe):
     settings = {"callback_on_step_end_tensor_inputs": ["latents"], "output_type": "latent"}
     assert pipe(CROSS, callback_on_step_end=blank, **settings).images.abs().sum() == 0
 
+    begun = [Image.new("RGB", (32, 32))]
+    frames = pipe("a", num_frames=2, first_frames=begun, callback_on_step_end=blank, **settings).frames
+    assert frames.shape == (1, 2, 8, 8, 4) and frames[:, 0].any() and not frames[:, 1].any()
+    assert pipe.num_timesteps == 64
+
     def stop(pipeline, step, timestep, kwargs):
         seen.append(step)
         pipeline._interrupt = step == 5

@@ -228,7 +228,7 @@ class VilaUGenerationMixin:
             attention_mask=mask,
             visual_settings=settings,
             num_beams=1,
-            **self._lengths_and_cache(settings, opened, kwargs),
+            **self._lengths_and_cache(settings, opened, generation_config, kwargs),
         )
 
     def _generate_text(self, input_ids, generation_config, kwargs):
@@ -237,7 +237,8 @@ class VilaUGenerationMixin:
         length = 0 if given is None else given.shape[1]
         self._check_context(length, 1)
         room = self.config.text_config.max_position_embeddings - length
-        if self._new_text_tokens(generation_config, kwargs, length) > room:
+        wanted = self._wanted_tokens((kwargs, generation_config, self.generation_config), length)
+        if wanted is not None and wanted > room:
             kwargs.pop("max_length", None)
             kwargs["max_new_tokens"] = room
         device = self.device if given is None else given.device  # weights may be offloaded
@@ -293,8 +294,10 @@ class VilaUGenerationMixin:
         for name in refused:
             if kwargs.get(name) is not None:
                 raise ValueError(f'`{name}` acts on text: `generation_mode="{mode}"` does not take it.')
-        if mode == "interleaved" and settings.output_log_probs:
-            raise ValueError('`output_log_probs` is for `generation_mode="image"` and "video"; see `score`.')
+        if mode == "interleaved" and (settings.output_log_probs or kwargs.get("output_scores")):
+            raise ValueError(
+                '`output_log_probs` and `output_scores` are for `generation_mode="image"` and "video"; see `score`.'
+            )
 
     def _unconditional_ids(self, ids, saved, input_ids) -> torch.LongTensor:
         if ids is None:
@@ -346,14 +349,15 @@ class VilaUGenerationMixin:
     def _num_positions(self, settings) -> int:
         return self.config.vision_config.num_visual_tokens * settings.num_frames
 
-    def _new_text_tokens(self, generation_config, kwargs, length: int) -> int:
-        """How much text is asked for, as the library reads its arguments."""
-        for source in (kwargs, *(c.to_dict() for c in (generation_config, self.generation_config) if c is not None)):
+    @staticmethod
+    def _wanted_tokens(sources, length: int) -> int | None:
+        """New tokens that the first of `sources`, arguments and generation configs, asks for after `length`."""
+        for source in (each if isinstance(each, dict) else each.to_dict() for each in sources if each is not None):
             if source.get("max_new_tokens") is not None:
                 return source["max_new_tokens"]
             if source.get("max_length") is not None:
                 return source["max_length"] - length
-        return 1
+        return None
 
     def _check_context(self, length: int, num_new: int):
         limit = self.config.text_config.max_position_embeddings
@@ -404,14 +408,13 @@ class VilaUGenerationMixin:
             self.model.check_codes(flat)
         return flat.reshape(first_frames.shape[0], frames * vision.num_visual_tokens, vision.code_depth)
 
-    def _lengths_and_cache(self, settings, input_ids, kwargs) -> dict:
+    def _lengths_and_cache(self, settings, input_ids, generation_config, kwargs) -> dict:
         """The arguments of the library's `generate` that say how much will be written, and where it is remembered."""
         length = input_ids.shape[1]
         if settings.mode == "interleaved":
             room = self.config.text_config.max_position_embeddings - length
-            wanted = kwargs.pop("max_new_tokens", None)
-            if wanted is None and kwargs.get("max_length") is not None:
-                wanted = kwargs.pop("max_length") - length
+            wanted = self._wanted_tokens((kwargs, generation_config), length)  # the checkpoint's own is meant for text
+            kwargs.pop("max_length", None)
             kwargs["max_new_tokens"] = room if wanted is None else min(wanted, room)
         else:
             for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens"):

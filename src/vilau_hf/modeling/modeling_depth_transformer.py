@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_vilau import VilaUDepthConfig
+from .weight_init_vilau import LibraryInitialization
 
 
 class VilaUDepthCache:
@@ -92,7 +93,7 @@ class VilaUDepthLayer(GradientCheckpointingLayer):
         return hidden_states + self.fc2(hidden)
 
 
-class VilaUDepthTransformer(PreTrainedModel):
+class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
     r"""
     Decodes the D codes of a visual token from the hidden state that precedes it (VILA-U, section 3.2; the depth
     transformer of Lee et al., 2022). The input at depth 1 is the projected hidden state, at depth d > 1 the projected
@@ -114,11 +115,6 @@ class VilaUDepthTransformer(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """No, for the library's initialisation of weights: all of it goes through `transformers.initialization`."""
-        return False
 
     def __init__(self, config: VilaUDepthConfig):
         super().__init__(config)

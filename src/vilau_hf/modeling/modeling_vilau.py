@@ -17,6 +17,7 @@ from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
 from .scoring_vilau import VilaUScoringMixin
 from .visual_writing_vilau import VisualSpan
+from .weight_init_vilau import LibraryInitialization
 
 
 # patterns for `modules_to_not_convert` and the like of quantization configs: a list given there replaces the library's
@@ -78,7 +79,7 @@ class VilaUMultiModalProjector(nn.Module):
         return self.linear_2(self.activation(self.linear_1(quantized.to(self.linear_1.weight.dtype))))
 
 
-class VilaUPreTrainedModel(PreTrainedModel):
+class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
     """Weights, loading and dtype rules of the complete model."""
 
     config_class = VilaUConfig
@@ -94,11 +95,6 @@ class VilaUPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """No, for the library's initialisation of weights: all of it goes through `transformers.initialization`."""
-        return False
 
     @property
     def dtype(self) -> torch.dtype:

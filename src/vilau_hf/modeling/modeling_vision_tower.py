@@ -23,6 +23,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_vilau import VilaUVisionConfig
 from .float32_module_vilau import Float32Module
 from .modeling_residual_quantizer import VilaUResidualQuantizer
+from .weight_init_vilau import LibraryInitialization
 
 
 @dataclass
@@ -68,21 +69,11 @@ class VilaUVisionTowerForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-class VilaUSiglipPart(SiglipPreTrainedModel):
-    """Part of SigLIP, whose weights are initialised as the library's own."""
-
-    input_modalities = ("image",)
-
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """No, for the library's initialisation of weights: all of it goes through `transformers.initialization`."""
-        return False
-
-
-class VilaUVisionEncoder(Float32Module, VilaUSiglipPart):
+class VilaUVisionEncoder(Float32Module, LibraryInitialization, SiglipPreTrainedModel):
     """SigLIP's image encoder without its last layer, whose input the quantizer replaces."""
 
     main_input_name = "pixel_values"
+    input_modalities = ("image",)
 
     def __init__(self, config):
         super().__init__(config)
@@ -100,10 +91,11 @@ class VilaUVisionEncoder(Float32Module, VilaUSiglipPart):
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 
-class VilaUImagePooler(VilaUSiglipPart):
+class VilaUImagePooler(LibraryInitialization, SiglipPreTrainedModel):
     """SigLIP's last encoder layer, layer norm and attention pooling, applied to the quantized features."""
 
     main_input_name = "quantized"
+    input_modalities = ("image",)
 
     def __init__(self, config):
         super().__init__(config)
@@ -130,7 +122,7 @@ def rounded_dtype(model: PreTrainedModel) -> torch.dtype:
     )
 
 
-class VilaUVisionPreTrainedModel(PreTrainedModel):
+class VilaUVisionPreTrainedModel(LibraryInitialization, PreTrainedModel):
     """Weights, loading and dtype rules of the vision tower."""
 
     config_class = VilaUVisionConfig
@@ -146,11 +138,6 @@ class VilaUVisionPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": SiglipEncoderLayer, "attentions": SiglipAttention}
-
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """No, for the library's initialisation of weights: all of it goes through `transformers.initialization`."""
-        return False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -229,8 +216,8 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
         """The image encoder's output for `pixel_values` `(N, 3, S, S)` in [-1, 1], its features `(N, L, C)` first."""
         self._check_pixels(pixel_values)
         for name in ("output_hidden_states", "output_attentions"):
-            if kwargs.get(name) is None:
-                kwargs[name] = getattr(self.config, name) or None  # the encoder's own configuration may still say so
+            if kwargs.get(name) is None and getattr(self.config, name):  # it knows its own alone
+                kwargs[name] = True
         pixel_values = pixel_values.to(self.get_input_embeddings().weight.dtype)
         return self.image_encoder(pixel_values, return_dict=True, **kwargs)
 

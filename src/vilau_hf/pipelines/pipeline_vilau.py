@@ -191,7 +191,8 @@ class VilaUPipeline(DiffusionPipeline):
         if callback_on_step_end is not None:
             settings["stopping_criteria"] = StoppingCriteriaList([self._stop_if_interrupted])
         self._guidance_scale = guidance_scale
-        self._num_timesteps = self.model.config.vision_config.num_visual_tokens * (num_frames or 1)
+        given_frames = settings["first_frames"].shape[1] if first_frames is not None else 0
+        self._num_timesteps = self.model.config.vision_config.num_visual_tokens * ((num_frames or 1) - given_frames)
         with self.progress_bar(total=self._num_timesteps) as progress:
             reporter = _StepReporter(self, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
             codes = self.model.generate(
@@ -203,7 +204,8 @@ class VilaUPipeline(DiffusionPipeline):
                 **{name: value for name, value in settings.items() if value is not None},
             )
         if reporter.is_changed and not self._interrupt:
-            codes = reporter.codes.view_as(codes)
+            given = codes.flatten(1, -2)[:, : -self._num_timesteps]  # frames that were not drawn
+            codes = torch.cat([given, reporter.codes], 1).view_as(codes)
         if num_candidates > 1 and not self._interrupt:
             drawn_for = [text for text in prompts for _ in range(num_images_per_prompt * num_candidates)]
             scores = ranker(drawn_for, self.model.decode_image_tokens(codes), codes).view(-1, num_candidates)
