@@ -9,7 +9,6 @@ import random
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor, VilaUVisionTowerForPreTraining
 from vilau_hf.evaluation import evaluate_model, evaluate_tower
@@ -37,13 +36,11 @@ args = parser.parse_args()
 
 model = VilaUForConditionalGeneration.from_pretrained(args.model).eval()
 processor = VilaUProcessor.from_pretrained(args.model)
-tower = VilaUVisionTowerForPreTraining.from_pretrained(f"{args.model}/tower").eval()
+tower = VilaUVisionTowerForPreTraining.from_pretrained(f"{args.model}/tower", dtype=torch.float32).eval()
 args.out.mkdir(parents=True, exist_ok=True)
 
-processor_of_tower = VilaUProcessor.from_pretrained(args.model)
-processor_of_tower.tokenizer = AutoTokenizer.from_pretrained(f"{args.model}/tower")
 length = tower.config.text_config.max_position_embeddings
-scores = evaluate_tower(tower, processor_of_tower, caption_length=length, num_samples=args.samples)
+scores = evaluate_tower(tower, processor, caption_length=length, num_samples=args.samples)
 scores.update(evaluate_model(model, processor, args.samples, num_videos=max(1, args.samples // 4)))
 scores.update(evaluate_edits(model, processor, max(1, args.samples // 2)))
 scores.update(evaluate_continuations(model, processor, max(1, args.samples // 4)))

@@ -49,6 +49,17 @@ def test_tell_story_writes_sentences_and_pictures(tmp_path):
 
 
 @pytest.mark.slow
+def test_score_tiny_scores_and_draws_sheets(tmp_path):
+    run("score_tiny.py", "--samples", "8", cwd=tmp_path)
+    scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert {"zero_shot_color_and_shape", "picture_all", "edit_move", "continued_direction", "story_first"} <= set(
+        scores
+    )
+    for name in ("edits", "stories", "continued"):
+        assert Image.open(tmp_path / "scores" / f"{name}.png").width > 800
+
+
+@pytest.mark.slow
 def test_train_tiny_stories_trains_and_saves(tmp_path):
     run("train_tiny_stories.py", "--steps", "0.002", "--out", "stories", cwd=tmp_path)
     assert run("edit_image.py", "--model", "stories", cwd=tmp_path)

@@ -60,7 +60,6 @@ class VilaUTrainer(LossPartsTrainer):
                     if name.startswith(prefixes):
                         parameter.requires_grad_(False)
         super().__init__(model=model, args=args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # the global counts, see `compute_loss`
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
