@@ -21,7 +21,7 @@ from vilau_hf.modeling.visual_sampling_vilau import CodeSampling
 CODES = 16384
 
 
-def quantizer(dim: int, depth: int, restart: bool = False) -> VilaUResidualQuantizer:
+def quantizer(dim: int, depth: int) -> VilaUResidualQuantizer:
     config = SimpleNamespace(
         codebook_size=CODES,
         code_depth=depth,
@@ -29,7 +29,7 @@ def quantizer(dim: int, depth: int, restart: bool = False) -> VilaUResidualQuant
         shared_codebook=True,
         codebook_decay=0.99,
         codebook_epsilon=1e-5,
-        restart_unused_codes=restart,
+        restart_unused_codes=True,
     )
     made = VilaUResidualQuantizer(config)
     torch.nn.init.normal_(made.codebook.weight, std=dim**-0.5)
@@ -47,19 +47,22 @@ def measure_quantizer(vectors: int, dim: int, depth: int) -> dict:
     return {"part": "quantizer", "vectors": vectors, "dim": dim, "depth": depth, "same_codes": same, **found}
 
 
-def measure_average(dim: int) -> dict:
+def measure_average(dim: int, all_dead: bool) -> dict:
+    """An EMA step of 8192 vectors in which no code restarts (the original is spared the test), or every code."""
     ours = quantizer(dim, 1).train()
-    ours.cluster_size.fill_(1.0)
     vectors, codes = torch.randn(8192, dim), torch.randint(CODES, (8192,))
     size, total = torch.ones(CODES), torch.randn(CODES, dim)
-    found = times(
-        {
-            "ours": lambda: ours._update(codes, vectors),
-            "original": lambda: moving_average(size, total, vectors, codes),
-        },
-        repeats=3,
-    )
-    return {"part": "moving average", "vectors": 8192, "dim": dim, **found}
+    begin = 0.0 if all_dead else 1e6
+
+    def step_of_ours():
+        ours.cluster_size.fill_(begin)
+        ours._update(codes[None], vectors[None])
+
+    def step_of_original():
+        moving_average(size.fill_(begin), total, vectors, codes, restart=all_dead)
+
+    found = times({"ours": step_of_ours, "original": step_of_original}, repeats=3)
+    return {"part": "moving average", "vectors": 8192, "dim": dim, "all_dead": all_dead, **found}
 
 
 def measure_sampler(rows: int) -> dict:
@@ -77,7 +80,8 @@ def main():
     for result in (
         measure_quantizer(256, 1024, 4),
         measure_quantizer(243, 1152, 16),
-        measure_average(1024),
+        measure_average(1024, all_dead=False),
+        measure_average(1024, all_dead=True),
         measure_sampler(1),
         measure_sampler(32),
     ):

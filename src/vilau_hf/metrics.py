@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from .codebook_metrics import codebook_perplexity as codebook_perplexity
+from .codebook_metrics import codebook_usage as codebook_usage
 from .training.drawn_shapes import BACKGROUNDS, COLORS, DIRECTIONS, PLACES, SHAPES, SIZES, shape_distance
 
 
@@ -219,25 +221,6 @@ def psnr(prediction: torch.Tensor, target: torch.Tensor, data_range: float) -> f
         )
     error = (prediction.float() - target.float()).square().mean()
     return (10 * torch.log10(data_range**2 / error)).item()
-
-
-def _check_codes(codes: torch.Tensor, codebook_size: int):
-    if codes.numel() == 0 or codes.min() < 0 or codes.max() >= codebook_size:
-        given = f"{codes.min()} to {codes.max()}" if codes.numel() else "none"
-        raise ValueError(f"`codes` must hold integers from 0 to {codebook_size - 1}, got {given}.")
-
-
-def codebook_usage(codes: torch.Tensor, codebook_size: int) -> float:
-    """Share of the `codebook_size` codes that occur in `codes`, integers of any shape."""
-    _check_codes(codes, codebook_size)
-    return codes.unique().numel() / codebook_size
-
-
-def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> float:
-    """`exp` of the entropy of the codes' frequencies: 1 if one code is used, `codebook_size` if all are used alike."""
-    _check_codes(codes, codebook_size)
-    share = torch.bincount(codes.flatten(), minlength=codebook_size).float() / codes.numel()
-    return torch.special.entr(share).sum().exp().item()
 
 
 def exact_match(predictions: list[str], references: list[str]) -> float:
