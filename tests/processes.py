@@ -1,9 +1,11 @@
 """Runs a function in two processes that talk through gloo."""
 
+import multiprocessing
 from pathlib import Path
 
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing import start_processes
 
 
 def _start(rank: int, function, folder: str, arguments: tuple):
@@ -16,5 +18,6 @@ def _start(rank: int, function, folder: str, arguments: tuple):
 def run_in_two_processes(function, folder: Path, *arguments) -> list:
     """What `function(rank, *arguments)`, importable and giving tensors, returns on rank 0 and on rank 1."""
     folder.mkdir(parents=True)
-    multiprocessing.spawn(_start, (function, str(folder), arguments), nprocs=2)
+    multiprocessing.set_forkserver_preload([function.__module__])  # one import for both
+    start_processes(_start, (function, str(folder), arguments), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]

@@ -300,7 +300,7 @@ def test_the_discriminator_gets_its_rate_and_betas(tmp_path):
         assert groups[id(parameter)]["lr"] == 0.25 and groups[id(parameter)]["betas"] == (0.5, 0.999)
     for parameter in trainer.tower.vision_tower.pixel_decoder.parameters():
         assert groups[id(parameter)]["lr"] == 1e-3 and groups[id(parameter)]["betas"] == (0.9, 0.999)
-    with pytest.raises(ValueError, match="`discriminator_adam_beta1`.* need an Adam, got 'sgd'"):
+    with pytest.raises(ValueError, match="`discriminator_adam_beta1`.* need an Adam as `optim`, got 'sgd'"):
         make_trainer(tmp_path, optim="sgd", **settings).create_optimizer()
 
 

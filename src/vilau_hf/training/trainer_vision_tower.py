@@ -182,7 +182,8 @@ class VisionTowerTrainer(LossPartsTrainer):
             defaults = (args.adam_beta1, args.adam_beta2)
             if betas != defaults and "betas" not in kwargs:
                 raise ValueError(
-                    f"`discriminator_adam_beta1` and `discriminator_adam_beta2` need an Adam, got {args.optim.value!r}."
+                    "`discriminator_adam_beta1` and `discriminator_adam_beta2` need an Adam as `optim`, got "
+                    f"{args.optim.value!r}."
                 )
             self.optimizer = optimizer_class(parameter_groups(self, rate_of, betas_of), **kwargs)
         return self.optimizer
