@@ -1,5 +1,6 @@
 """Metrics: a rule-based reader of drawn shapes, picture quality, use of the codebook, exact match."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,7 +221,12 @@ def psnr(prediction: torch.Tensor, target: torch.Tensor, data_range: float) -> f
             f"`prediction` and `target` must have one shape, got {tuple(prediction.shape)}, {tuple(target.shape)}."
         )
     error = (prediction.float() - target.float()).square().mean()
-    return (10 * torch.log10(data_range**2 / error)).item()
+    return psnr_of_error(error.item(), data_range)
+
+
+def psnr_of_error(mean_squared_error: float, data_range: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error; infinite where there is none."""
+    return 10 * math.log10(data_range**2 / mean_squared_error) if mean_squared_error else math.inf
 
 
 def exact_match(predictions: list[str], references: list[str]) -> float:

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import SiglipConfig, SiglipModel
 
 from vilau_hf import VilaUResidualQuantizer, VilaUVisionConfig, VilaUVisionTowerForPreTraining
+from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
 from vilau_hf.modeling.contrastive_loss_vilau import contrastive_loss
 from vilau_hf.training import VisionTowerTrainer, VisionTowerTrainingArguments
 
@@ -86,13 +87,21 @@ def train(rank, folder, model, side, **kwargs):
         train_sampling_strategy="sequential",
         **kwargs,
     )
-    trainer = VisionTowerTrainer(model=model, args=arguments, train_dataset=Samples(side), data_collator=collate)
+    data = Samples(side)
+    trainer = VisionTowerTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=torch.utils.data.Subset(data, range(15)),
+        data_collator=collate,
+    )
     trainer.train()
+    scores = VisionTowerEvaluationCallback(trainer).score(trainer.tower) if trainer.has_codes else {}
     logs = [
         {name: value for name, value in log.items() if "loss" in name or "codebook" in name}
         for log in trainer.state.log_history[:2]
     ]
-    return {"weights": trainer.tower.state_dict(), "logs": logs}
+    return {"weights": trainer.tower.state_dict(), "logs": logs, "scores": scores}
 
 
 def train_tower(rank, folder):
@@ -167,6 +176,13 @@ def test_weights_and_logs_of_the_trainer(results, model):
         assert set(log) == set(expected)
         for name, value in expected.items():
             assert log[name] == pytest.approx(value, rel=1e-3), name
+
+
+def test_scores_of_the_evaluation_set(results):
+    """Of 15 pictures: one rank has one more than the other."""
+    first, second, one = (result["tower"]["scores"] for result in results)
+    assert first == second
+    assert first == pytest.approx(one, rel=1e-3)
 
 
 def test_ranks_agree_where_a_discriminator_sets_in(results):
