@@ -143,7 +143,9 @@ class VisionTowerEvaluationCallback(TrainerCallback):
         pairs = [
             beside(enlarge(a, side), enlarge(b, side)) for a, b in zip(original.cpu(), rebuilt.cpu(), strict=True)
         ]
-        return contact_sheet(pairs, [f"{psnr_of_error(error, 255):.1f} dB" for error in errors], None, columns=4)
+        return contact_sheet(
+            pairs, [f"{psnr_of_error(error, 255):.1f} dB" for error in errors], None, min(4, len(pairs))
+        )
 
 
 class _LabelledCollator:

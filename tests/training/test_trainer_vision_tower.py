@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
-from transformers import SiglipConfig, SiglipModel, TrainerCallback
+from transformers import SiglipConfig, SiglipModel, TrainerCallback, TrainingArguments
 
 from vilau_hf import VilaUVisionTowerForPreTraining
 from vilau_hf.metrics import codebook_perplexity, codebook_usage
@@ -291,6 +291,15 @@ def test_gradients_of_tower_and_discriminator_are_clipped_apart(tmp_path):
     torch.testing.assert_close(norm_of(trainer.discriminator), torch.tensor(2.0))
 
 
+def test_the_discriminator_learns_to_tell_a_tower_that_stands_still(tmp_path):
+    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+    settings.update(learning_rate=0.0, discriminator_learning_rate=2e-3, tune_codebook=False, max_steps=25)
+    trainer = make_trainer(tmp_path, **settings)
+    trainer.train()
+    losses = [log["discriminator_loss"] for log in trainer.state.log_history[:-1]]
+    assert losses[0] > 0.9 and losses[-1] < 0.3
+
+
 def test_the_discriminator_gets_its_rate_and_betas(tmp_path):
     settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
     settings.update(discriminator_learning_rate=0.25, discriminator_adam_beta1=0.5, weight_decay=0.1)
@@ -404,6 +413,11 @@ def test_siglip_is_trained_by_its_own_loss(tmp_path):
 def test_settings_that_make_no_sense_are_refused(tmp_path, config, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(tmp_path, config=config, **arguments)
+
+
+def test_other_arguments_are_refused(tower, tmp_path):
+    with pytest.raises(TypeError, match="`args` must be VisionTowerTrainingArguments, got TrainingArguments"):
+        VisionTowerTrainer(tower, TrainingArguments(str(tmp_path)))
 
 
 def test_siglip_has_nothing_to_judge(tmp_path):

@@ -40,7 +40,7 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, reconstruction: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
         """Mean distance `()` of two batches of images `(N, 3, S, S)`, nominally in [-1, 1]."""
-        return self.network(reconstruction.float(), pixel_values.float()).mean()
+        return self.network(reconstruction.float(), pixel_values.float()).float().mean()
 
 
 def hinge_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:

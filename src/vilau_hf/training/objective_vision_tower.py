@@ -97,13 +97,13 @@ class VisionTowerObjective(nn.Module):
             visible_loss = visible_loss + added
         if adversarial:
             with _frozen(self.discriminator):
-                result["adversarial_loss"] = -self.discriminator(reconstruction).mean()
+                result["adversarial_loss"] = -self.discriminator(reconstruction).float().mean()
             last_layer = self.tower.vision_tower.pixel_decoder.conv_out.weight
             weight = adaptive_weight(visible_loss, result["adversarial_loss"], last_layer)
             result["adversarial_weight"] = weight
             added = added + self.adversarial_loss_weight * weight * result["adversarial_loss"]
-            real = self.discriminator(pixel_values.to(reconstruction.dtype))
-            discriminator_loss = hinge_loss(real, self.discriminator(reconstruction.detach()))
+            real = self.discriminator(pixel_values.to(reconstruction.dtype)).float()
+            discriminator_loss = hinge_loss(real, self.discriminator(reconstruction.detach()).float())
             result["discriminator_loss"] = discriminator_loss
         result["loss"] = result["loss"] + self.config.reconstruction_loss_weight * added + discriminator_loss
         return result

@@ -92,6 +92,8 @@ class VisionTowerTrainer(LossPartsTrainer):
     )
 
     def __init__(self, model=None, args=None, **kwargs):
+        if not isinstance(args, VisionTowerTrainingArguments):
+            raise TypeError(f"`args` must be VisionTowerTrainingArguments, got {type(args).__name__}.")
         self.tower = model
         self.has_codes = model.config.model_type == "vilau_vision"
         judged = args.perceptual_loss_weight > 0 or args.adversarial_loss_weight > 0
