@@ -110,6 +110,13 @@ def train_tower(rank, folder):
     return train(rank, folder, tower, 32)
 
 
+def train_reconstruction(rank, folder):
+    """Without the contrastive loss a part of the tower has no gradients."""
+    torch.manual_seed(0)
+    tower = VilaUVisionTowerForPreTraining(tower_config(code_depth=2, contrastive_loss_weight=0.0))
+    return train(rank, folder, tower, 32, activation_checkpointing=True)
+
+
 def train_with_discriminator(rank, folder):
     """Starts at the second step: before it, the discriminator has no gradients."""
     torch.manual_seed(0)
@@ -135,6 +142,7 @@ def everything(rank, folder):
         "contrasts": [contrast(rank, kind) for kind in ("sigmoid", "softmax")],
         "tower": train_tower(rank, folder),
         "siglip": train_siglip(rank, folder),
+        "reconstruction": train_reconstruction(rank, folder),
         "adversarial": train_with_discriminator(rank, folder),
     }
 
@@ -164,7 +172,7 @@ def test_loss_and_gradients_of_the_contrast(results, index):
         torch.testing.assert_close((ours + theirs) / 2, expected)
 
 
-@pytest.mark.parametrize("model", ["tower", "siglip"])
+@pytest.mark.parametrize("model", ["tower", "siglip", "reconstruction"])
 def test_weights_and_logs_of_the_trainer(results, model):
     first, second, one = (result[model] for result in results)
     for name, tensor in one["weights"].items():

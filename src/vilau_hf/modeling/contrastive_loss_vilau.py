@@ -17,8 +17,8 @@ def contrastive_loss(
     Loss over all image-text pairs, of which the n-th image with the n-th text are the true ones.
 
     Args:
-        loss_type (`str`): `"sigmoid"` (Zhai et al., 2023, eq. 1) or `"softmax"` (Radford et al., 2021, figure 3), to
-            which the bias makes no difference.
+        loss_type (`str`): `"sigmoid"` (Zhai et al., 2023, eq. 1) or `"softmax"`, without bias (Radford et al., 2021,
+            figure 3).
         image_embeds, text_embeds (`torch.Tensor` of shape `(N, C)`): normalised embeddings.
         logit_scale, logit_bias (`torch.Tensor` of shape `(1,)`): logarithm of the similarities' scale, and their bias.
         across_ranks (`bool`): whether images and texts of all ranks make up the pairs. Every rank has to call then,
@@ -42,14 +42,15 @@ def contrastive_loss(
         first = torch.distributed.get_rank() * len(image_embeds)
         texts = torch.cat(all_gather(text_embeds))
         images = torch.cat(all_gather(image_embeds)) if loss_type == "softmax" else images
-    scale = logit_scale.exp()
-    logits_per_image = (image_embeds @ texts.T * scale + logit_bias).float()  # (N, all pairs)
+    logits_per_image = image_embeds @ texts.T * logit_scale.exp()  # (N, all pairs)
     own = torch.arange(len(image_embeds), device=image_embeds.device) + first
     if loss_type == "sigmoid":
-        signs = torch.full_like(logits_per_image, -1).scatter(1, own[:, None], 1)
-        return -nn.functional.logsigmoid(signs * logits_per_image).sum() / len(image_embeds)
-    logits_per_text = (text_embeds @ images.T * scale).float()
-    return (nn.functional.cross_entropy(logits_per_image, own) + nn.functional.cross_entropy(logits_per_text, own)) / 2
+        logits = (logits_per_image + logit_bias).float()
+        signs = torch.full_like(logits, -1).scatter(1, own[:, None], 1)
+        return -nn.functional.logsigmoid(signs * logits).sum() / len(image_embeds)
+    logits_per_text = text_embeds @ images.T * logit_scale.exp()
+    losses = [nn.functional.cross_entropy(logits.float(), own) for logits in (logits_per_image, logits_per_text)]
+    return sum(losses) / 2
 
 
 __all__ = ["contrastive_loss"]

@@ -68,6 +68,8 @@ class VisionTowerTrainingArguments(TrainingArguments):
             raise ValueError(f"`ema_decay` must be between 0 and 1, got {self.ema_decay}.")
         if self.ddp_broadcast_buffers is None:
             self.ddp_broadcast_buffers = False  # the codebook's averages are the same on all ranks, and large
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True  # a loss of weight 0, or yet to start, leaves its parts without use
 
 
 class VisionTowerTrainer(LossPartsTrainer):
@@ -245,19 +247,12 @@ class _AverageWeights(TrainerCallback):
 
 
 def choose_trained_parts(tower, args: VisionTowerTrainingArguments):
-    """Freezes the parts of `tower` that `args` names, or that none of its losses reaches; frees the others."""
-    contrasts = tower.config.contrastive_loss_weight > 0
-    reconstructs = tower.config.reconstruction_loss_weight > 0
-    if not contrasts and not reconstructs:
+    """Freezes or frees the parts of `tower` that `args` speaks of."""
+    if not tower.config.contrastive_loss_weight and not tower.config.reconstruction_loss_weight:
         raise ValueError("`contrastive_loss_weight` and `reconstruction_loss_weight` are both 0: nothing to train.")
     tower.vision_tower.image_encoder.requires_grad_(args.tune_encoder)
     tower.vision_tower.quantizer.tune_codebook = args.tune_codebook
-    tower.vision_tower.post_quant_conv.requires_grad_(reconstructs)
-    tower.vision_tower.pixel_decoder.requires_grad_(reconstructs)
-    tower.text_model.requires_grad_(args.tune_text_model and contrasts)
-    tower.image_pooler.requires_grad_(contrasts)
-    tower.logit_scale.requires_grad_(contrasts)
-    tower.logit_bias.requires_grad_(contrasts and tower.config.contrastive_loss_type == "sigmoid")
+    tower.text_model.requires_grad_(args.tune_text_model)
 
 
 def make_objective(tower, args: VisionTowerTrainingArguments) -> VisionTowerObjective:
