@@ -109,8 +109,8 @@ class VisionTowerTrainer(LossPartsTrainer):
         super().__init__(model=make_objective(model, args) if judged else model, args=args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(
-                "the vision tower must be trained with whole parameters on every rank, as its codebook moves in the "
-                "forward pass: use DistributedDataParallel in place of FSDP or DeepSpeed."
+                "this trainer needs whole parameters on every rank, as the codebook moves in the forward pass: use "
+                "DistributedDataParallel in place of FSDP or DeepSpeed."
             )
         self.ema = None
         if args.ema_decay is not None:
