@@ -71,7 +71,7 @@ def products_alone(transformer, rows: int, depth: int):
         for _ in range(depth):
             for layer in transformer.layers:
                 attention = layer.self_attn
-                for linear in (attention.query, attention.key, attention.value, attention.proj, layer.fc1):
+                for linear in (attention.qkv, attention.proj, layer.fc1):
                     torch.nn.functional.linear(inputs, linear.weight)
                 torch.nn.functional.linear(wide, layer.fc2.weight)
             torch.nn.functional.linear(inputs[:rows], transformer.code_head.weight)
