@@ -224,3 +224,9 @@ def test_nothing_inside_a_span_waits_for_the_device(model, scale, cache):
             )
         counts.append(reads.count)
     assert counts[0] == counts[1]  # some before the span, none for each of its positions
+
+
+@pytest.mark.parametrize("kind", ["offloaded", "offloaded_static"])
+def test_a_cache_is_not_offloaded_to_where_it_is(model, kind):
+    with pytest.raises(ValueError, match="needs a model on an accelerator, got one on the CPU"):
+        draw(model, cache_implementation=kind)

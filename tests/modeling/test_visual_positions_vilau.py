@@ -120,8 +120,9 @@ def test_copies_of_a_compiled_model_compile_for_themselves(model, backend):
 
 
 def test_what_cannot_be_compiled_is_refused(model, backend):
-    with pytest.raises(ValueError, match="`code_logits_processor` cannot be compiled"):
-        draw(model, code_logits_processor=LogitsProcessorList())
+    for name, value in (("code_logits_processor", LogitsProcessorList()), ("cache_implementation", "static")):
+        with pytest.raises(ValueError, match=f"`{name}` has no effect on compiled positions"):
+            draw(model, **{name: value})
     model.hf_device_map = {"model": "cpu", "lm_head": "disk"}
     with pytest.raises(ValueError, match="with parts on cpu, disk cannot be compiled"):
         model.compile_generation()

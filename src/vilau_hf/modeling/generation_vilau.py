@@ -20,6 +20,7 @@ from .visual_settings_vilau import (
     MODALITIES,
     VisualSettings,
     check_common_arguments,
+    check_compilable,
     check_mode,
     check_text_arguments,
     check_visual_arguments,
@@ -148,8 +149,8 @@ class VilaUGenerationMixin:
             return self._generate_text(input_ids, generation_config, kwargs)
         check_visual_arguments(mode, input_ids, generator, seed, kwargs)
         kwargs.pop("num_beams", None)
-        if self._position_graphs is not None and code_logits_processor is not None:
-            raise ValueError("`code_logits_processor` cannot be compiled: call `compile_generation(False)` before.")
+        if self._position_graphs is not None:
+            check_compilable(code_logits_processor, kwargs.get("cache_implementation"))
         saved = take_visual_settings(
             (self.generation_config, generation_config), kwargs, guidance_scale, num_frames, mode
         )
@@ -346,12 +347,16 @@ class VilaUGenerationMixin:
         prompts = (settings.negative, settings.image_only)
         longest = max(length, *(prompt.ids.shape[1] for prompt in prompts if prompt is not None), 0)
         capacity, config = longest + kwargs["max_new_tokens"], self.config.text_config
-        if kwargs.get("cache_implementation") is None:
+        kind = kwargs.get("cache_implementation")
+        offloading = kind in ("offloaded", "offloaded_static")
+        if offloading and self.device.type == "cpu":
+            raise ValueError(f"`cache_implementation={kind!r}` needs a model on an accelerator, got one on the CPU.")
+        if kind is None:
             whole = DynamicCache(config=config)
             is_full = not any(whole.is_sliding)  # every layer attends to everything
             kwargs["past_key_values"] = VilaUSpanCache(config.num_hidden_layers, capacity) if is_full else whole
-        elif kwargs["cache_implementation"] == "static":  # the library's own would hold but the rows' own prompts
-            kwargs["past_key_values"] = StaticCache(config=config, max_cache_len=capacity)
+        elif kind in ("static", "offloaded_static"):  # the library's own would hold but the rows' own prompts
+            kwargs["past_key_values"] = StaticCache(config, max_cache_len=capacity, offloading=offloading)
             del kwargs["cache_implementation"]
         return kwargs
 

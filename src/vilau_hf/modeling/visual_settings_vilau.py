@@ -98,6 +98,16 @@ def check_visual_arguments(mode: str, input_ids, generator, seed, kwargs: dict):
         )
 
 
+def check_compilable(code_logits_processor, cache_implementation: str | None):
+    """Raises a `ValueError` for arguments that compiled positions cannot follow."""
+    for name, value in (
+        ("code_logits_processor", code_logits_processor),
+        ("cache_implementation", cache_implementation),
+    ):
+        if value is not None:
+            raise ValueError(f"`{name}` has no effect on compiled positions: call `compile_generation(False)` before.")
+
+
 def take_visual_settings(configs, kwargs: dict, guidance_scale, num_frames, mode: str) -> dict:
     """
     The settings of visual sampling by name. Takes those that are arguments out of `kwargs`; what is not there comes
