@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from torch.utils.data import _utils as loader_utils
 from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import TrainingArguments
 
+from vilau_hf import VilaUForConditionalGeneration
 from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments
 from vilau_hf.training.converters import convert_records, write_records
 from vilau_hf.training.media import MediaError, MediaLoader
@@ -356,6 +358,31 @@ def test_a_stream_resumes_only_where_its_state_fits(tmp_path):
         record_training(tmp_path / "out", mixture, 10, str(checkpoint))
 
 
+class GroupedRecorder(Recorder, VilaUTrainer):
+    def _get_num_items_in_batch(self, batch_samples, device):
+        return None
+
+
+def test_length_grouped_training_resumes_within_its_second_epoch(tmp_path):
+    dataset = Dataset.from_dict({"id": [f"a/{number}" for number in range(18)], "length": [1, 2, 3] * 6})
+
+    def train(resume=None):
+        arguments = VilaUTrainingArguments(
+            str(tmp_path), num_train_epochs=3, per_device_train_batch_size=2, save_steps=4, report_to="none",
+            train_sampling_strategy="group_by_length", remove_unused_columns=False, use_cpu=True, disable_tqdm=True,
+        )  # fmt: skip
+        trainer = GroupedRecorder(Numbers(), arguments, train_dataset=dataset, data_collator=numbers_of)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer.seen
+
+    whole = train()
+    epochs = [whole[begin : begin + 9] for begin in (0, 9, 18)]
+    assert all(sorted(itertools.chain(*epoch)) == list(range(18)) for epoch in epochs) and epochs[0] != epochs[1]
+    assert all(len({number % 3 for number in batch}) == 1 for batch in whole)
+    for step in (4, 12, 20):
+        assert train(str(tmp_path / f"checkpoint-{step}")) == whole[step:]
+
+
 def test_a_stream_needs_torchdata(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torchdata.stateful_dataloader", None)
     with pytest.raises(ImportError, match=r"To train on a stream: pip install 'vilau_hf\[data\]' \(torchdata\)"):
@@ -364,18 +391,16 @@ def test_a_stream_needs_torchdata(tmp_path, monkeypatch):
 
 def test_the_trainer_of_stage_2_learns_from_a_mixture_and_resumes(config, tmp_path):
     """Real model, processor and collator; weights after the resume are those of the uninterrupted run, bit by bit."""
-    from vilau_hf import VilaUForConditionalGeneration
-
     mixture = write_pictures(tmp_path)
     processor = build_processor(num_visual_tokens=16, size=16)
     for name in ("image_start", "image_end", "video_start", "video_end", "image", "video"):
         setattr(config, f"{name}_token_id", getattr(processor, f"{name}_token_id"))
     config.text_config.vocab_size = max(60, len(processor.tokenizer))
 
-    def train(max_steps, resume=None):
+    def train(resume=None):
         torch.manual_seed(0)
         arguments = VilaUTrainingArguments(
-            str(tmp_path / "out"), max_steps=max_steps, save_steps=2, per_device_train_batch_size=3, seed=1,
+            str(tmp_path / "out"), max_steps=4, save_steps=2, per_device_train_batch_size=3, seed=1,
             learning_rate=1e-2, lr_scheduler_type="constant", report_to="none", use_cpu=True, disable_tqdm=True,
         )  # fmt: skip
         stream = RecordStream(mixture, MediaLoader(processor), shuffle_block=5)
@@ -385,8 +410,8 @@ def test_the_trainer_of_stage_2_learns_from_a_mixture_and_resumes(config, tmp_pa
         trainer.train(resume_from_checkpoint=resume)
         return trainer.model.state_dict()
 
-    whole = train(4)
-    for name, tensor in train(4, str(tmp_path / "out/checkpoint-2")).items():
+    whole = train()
+    for name, tensor in train(str(tmp_path / "out/checkpoint-2")).items():
         assert torch.equal(tensor, whole[name]), name
 
 
