@@ -128,3 +128,14 @@ def test_transform_of_a_dataset_leaves_bad_records_out_of_a_batch(processor, tmp
         dataset.__getitems__([1])
     with pytest.raises(MediaError, match="record '1'"):
         stored.with_transform(MediaLoader(processor)).__getitems__([0, 1])
+
+
+def test_videos_of_files_and_of_frames_make_one_batch(processor, tmp_path):
+    write_video(tmp_path / "a.mp4")
+    frames = [picture(seed) for seed in range(8)]
+    records = [record("file", videos=[str(tmp_path / "a.mp4")]), record("frames", videos=[frames])]
+    batch = VilaUDataCollator(processor)([MediaLoader(processor).load(each) for each in records])
+    assert batch["pixel_values_videos"].shape == (2, 8, 3, 8, 8)
+    expected = processor.image_processor(frames, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(batch["pixel_values_videos"][1], expected)
+    assert (batch["labels"] == processor.video_token_id).sum(1).tolist() == [32, 32]

@@ -110,6 +110,9 @@ def test_order_depends_on_seed_and_pass_and_nothing_else(tmp_path):
     assert order(1)[0] != first
     in_order = [record["id"] for record in RecordStream(chats(tmp_path, {"b": 23}), shuffle_block=1, num_passes=1)]
     assert in_order == [f"b/{number}" for number in range(23)]
+    files = RecordStream(chats(tmp_path, {"a": 8}, num_files=8), shuffle_block=1, num_passes=2)
+    by_file = [record["id"] for record in files]
+    assert sorted(by_file[:8]) == sorted(by_file[8:]) and by_file[:8] != by_file[8:]  # files in another order
 
 
 def test_weights_hold_throughout(tmp_path):
