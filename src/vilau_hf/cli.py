@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import torch
+import yaml
 from transformers.utils import logging
 
 from . import (
@@ -18,6 +19,7 @@ from . import (
 from .demo import run_demo
 from .hub import push_repository, write_repository
 from .serving import serve_model
+from .training.converters import FORMATS, ConversionReport, convert_records, write_records
 
 
 def demo(args: argparse.Namespace):
@@ -105,6 +107,48 @@ def add_serve(subparsers):
     parser.set_defaults(run=serve)
 
 
+def records(args: argparse.Namespace):
+    report, options = ConversionReport(), dict(args.option)
+    if args.target is not None:
+        options["target"] = args.target
+    try:
+        files = write_records(
+            convert_records(args.source, args.format, report=report, **options), args.out, args.records_per_file
+        )
+    finally:
+        if report.num_records or report.skipped:
+            print(report)
+    print(f"{len(files)} files in {args.out.resolve()}")
+
+
+def named_value(text: str) -> tuple[str, object]:
+    """`name=value`, the value as in YAML."""
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise argparse.ArgumentTypeError(f"must be name=value, got {text!r}")
+    return name, yaml.safe_load(value)
+
+
+def add_records(subparsers):
+    parser = subparsers.add_parser("records", help="turn a published dataset into records to train on")
+    parser.add_argument("format", choices=[*FORMATS, "pickle"], metavar="format", help=", ".join(FORMATS))
+    parser.add_argument("source", nargs="+", help="files, patterns, folders, or the id of a dataset of the Hub")
+    parser.add_argument("out", type=Path, help="folder of parquet files, new or empty")
+    parser.add_argument(
+        "--target", choices=["media", "text"], help="of captions: learn to draw them (media) or to write them (text)"
+    )
+    parser.add_argument(
+        "--option",
+        type=named_value,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the format, as in media_folder=images; can be repeated",
+    )
+    parser.add_argument("--records-per-file", type=int, default=10_000, help="(default: %(default)s)")
+    parser.set_defaults(run=records)
+
+
 def main(argv: list[str] | None = None):
     """Entry point; `argv` as `sys.argv[1:]`."""
     parser = argparse.ArgumentParser(prog="vilau", description="VILA-U for Hugging Face")
@@ -114,6 +158,7 @@ def main(argv: list[str] | None = None):
     add_convert(subparsers)
     add_push(subparsers)
     add_serve(subparsers)
+    add_records(subparsers)
     args = parser.parse_args(argv)
     logging.set_verbosity_error()
     logging.disable_progress_bar()

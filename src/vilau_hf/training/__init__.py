@@ -1,18 +1,36 @@
 """Data, collators and trainers of both stages."""
 
+from .converters import ConversionReport, convert_records, write_records
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
 from .drawn_records import drawn_shapes
+from .media import MediaError, MediaLoader
+from .mixture import Mixture, MixtureSource, add_lengths
+from .records import RecordError, record_features, validate_record
+from .stream import RecordStream, ResumableStream
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
 from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArguments
 
 
 __all__ = [
+    "ConversionReport",
+    "MediaError",
+    "MediaLoader",
+    "Mixture",
+    "MixtureSource",
+    "RecordError",
+    "RecordStream",
+    "ResumableStream",
     "VilaUDataCollator",
     "VilaUTrainer",
     "VilaUTrainingArguments",
     "VisionTowerDataCollator",
     "VisionTowerTrainer",
     "VisionTowerTrainingArguments",
+    "add_lengths",
+    "convert_records",
     "drawn_shapes",
+    "record_features",
+    "validate_record",
+    "write_records",
 ]
