@@ -3,11 +3,13 @@
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
 from .drawn_records import drawn_shapes
+from .packing import PackedDataset, pack_records
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
 from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArguments
 
 
 __all__ = [
+    "PackedDataset",
     "VilaUDataCollator",
     "VilaUTrainer",
     "VilaUTrainingArguments",
@@ -15,4 +17,5 @@ __all__ = [
     "VisionTowerTrainer",
     "VisionTowerTrainingArguments",
     "drawn_shapes",
+    "pack_records",
 ]

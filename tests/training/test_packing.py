@@ -1,0 +1,335 @@
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, IterableDataset, List, Value
+from transformers import DataCollatorWithFlattening
+from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
+
+from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments, drawn_shapes, pack_records
+from vilau_hf.training.packing import best_fit
+
+
+TASKS = {"text_to_image": 2, "image_to_text": 2, "text_to_video": 1, "video_to_text": 1, "edit": 1, "story": 1}
+TEXT = {
+    "messages": [
+        {"role": "user", "content": "what color is the shape?"},
+        {"role": "assistant", "content": [{"type": "text", "text": "blue"}]},
+    ]
+}
+DOCUMENT = {"messages": [{"role": "document", "content": "a red circle"}]}
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def records():
+    drawn = [next(iter(drawn_shapes(num_samples=1, tasks={task: 1.0}))) for task in [*TASKS, "text_to_image"]]
+    return [*drawn[:4], TEXT, *drawn[4:], DOCUMENT]
+
+
+@pytest.fixture
+def model():
+    return VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+
+
+def loss_and_gradients(model, batches, **counts):
+    """Summed losses of `batches`, each divided by the counts of all of them."""
+    model.zero_grad()
+    outputs = []
+    for batch in batches:
+        outputs.append(model(**batch, **counts))
+        outputs[-1].loss.backward()
+    losses = [sum(output[name].detach() for output in outputs) for name in ("text_loss", "visual_loss")]
+    return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_packed_equals_single(model, processor, records, packed):
+    """A packed batch against each record in a batch of its own, which nothing can leak into."""
+    collator = VilaUDataCollator(processor, unconditional_probability=0)
+    single = [collator([record]) for record in records]
+    visual = sum(((b["labels"] == 8) | (b["labels"] == 9))[:, 1:].sum() for b in single)
+    text = sum((b["labels"] != -100)[:, 1:].sum() for b in single) - visual
+    counts = {"num_text_items": text, "num_visual_items": visual}
+    losses, gradients = loss_and_gradients(model.train(), single, **counts)
+    packed_losses, packed_gradients = loss_and_gradients(model, [packed])  # by its own counts
+    for packed_loss, loss in zip(packed_losses, losses, strict=True):
+        torch.testing.assert_close(packed_loss, loss)
+    assert packed_gradients.keys() == gradients.keys() and len(gradients) > 50
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(packed_gradients[name], gradient, msg=name, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_one_row_of_all_records_gives_their_losses_and_gradients(model, processor, records, attention):
+    model.model.language_model.set_attn_implementation(attention)
+    packed = VilaUDataCollator(processor, unconditional_probability=0, padding_free=True)(records)
+    assert packed["input_ids"].shape[0] == 1 and "attention_mask" not in packed
+    assert_packed_equals_single(model, processor, records, packed)
+
+
+@pytest.mark.slow
+def test_one_row_of_all_records_gives_their_losses_with_flex_attention(model, processor, records):
+    """Without gradients: torch has none for it on the CPU."""
+    packed = VilaUDataCollator(processor, unconditional_probability=0, padding_free=True)(records)
+    model.set_attn_implementation("sdpa")
+    with torch.no_grad():
+        expected = model.train()(**packed)
+        model.model.language_model.set_attn_implementation("flex_attention")
+        output = model(**packed)
+    torch.testing.assert_close(output.text_loss, expected.text_loss)
+    torch.testing.assert_close(output.visual_loss, expected.visual_loss)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has gradients of flex attention on a GPU only")
+def test_one_row_of_all_records_gives_their_gradients_with_flex_attention(model, processor, records):
+    packed = VilaUDataCollator(processor, unconditional_probability=0, padding_free=True)(records)
+    packed = {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in packed.items()}
+    results = []
+    for attention in ("sdpa", "flex_attention"):
+        model.cuda().train().model.language_model.set_attn_implementation(attention)
+        results.append(loss_and_gradients(model, [packed]))
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, msg=name, atol=1e-4, rtol=1e-2)
+
+
+def test_filled_rows_give_the_losses_and_gradients_of_their_records(model, processor, records):
+    packs = [{"records": records[:5]}, {"records": records[5:6]}, {"records": records[6:]}]
+    packed = VilaUDataCollator(processor, unconditional_probability=0, pad_to_multiple_of=100)(packs)
+    assert packed["input_ids"].shape[0] == 3 and packed["input_ids"].shape[1] % 100 == 0
+    assert_packed_equals_single(model, processor, records, packed)
+
+
+def test_training_without_labels_keeps_samples_apart_too(model, processor, records):
+    """For losses of one's own: the cache that the language model would make hides packed samples from its masks."""
+    batch = VilaUDataCollator(processor, padding_free=True)(records[:2])
+    labels = batch.pop("labels")
+    with torch.no_grad():
+        logits = model.train()(**batch).logits
+        torch.testing.assert_close(logits, model.eval()(**batch, labels=labels).logits)
+
+
+def test_positions_and_labels_at_the_borders(processor, records):
+    collator = VilaUDataCollator(processor, unconditional_probability=0)
+    single = [collator([record]) for record in records]
+    batch = VilaUDataCollator(processor, unconditional_probability=0, padding_free=True)(records)
+    ends = np.cumsum([each["input_ids"].shape[1] for each in single])
+    for each, end in zip(single, ends, strict=True):
+        part = slice(end - each["input_ids"].shape[1], end)
+        assert torch.equal(batch["input_ids"][:, part], each["input_ids"])
+        assert batch["position_ids"][0, part].tolist() == list(range(each["input_ids"].shape[1]))
+        assert batch["labels"][0, part.start] == -100
+        assert torch.equal(batch["labels"][:, part][:, 1:], each["labels"][:, 1:])
+    assert ends[-1] == batch["input_ids"].shape[1]
+
+
+def test_a_first_token_that_is_a_target_is_none_after_another_sample(processor):
+    """A document without a token before it: its first word must not be learned from the sample before."""
+    plain = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+    plain.chat_template = processor.chat_template.replace("{{- bos_token -}}", "")
+    plain.tokenizer.add_bos_token = False
+    alone = VilaUDataCollator(plain)([DOCUMENT])
+    assert alone["labels"][0, 0] == alone["input_ids"][0, 0]
+    packed = VilaUDataCollator(plain, padding_free=True)([DOCUMENT, DOCUMENT])
+    length = alone["labels"].shape[1]
+    assert packed["labels"][0, 0] == -100 and packed["labels"][0, length] == -100
+
+
+def test_flash_attention_is_told_the_borders_as_the_library_does(processor, records):
+    collator = VilaUDataCollator(processor, unconditional_probability=0)
+    single = [{name: tensor[0] for name, tensor in collator([record]).items()} for record in records]
+    expected = DataCollatorWithFlattening(return_flash_attn_kwargs=True)(
+        [{name: sample[name] for name in ("input_ids", "labels")} for sample in single]
+    )
+    batch = VilaUDataCollator(processor, unconditional_probability=0, padding_free=True)(records)
+    for name, value in expected.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(batch[name], value) and batch[name].dtype == value.dtype, name
+        else:
+            assert batch[name] == value and type(batch[name]) is type(value), name
+
+
+def test_rows_that_are_not_full_have_their_ends_as_samples_for_flash_attention(processor, records):
+    packs = [{"records": records[:5]}, {"records": records[5:6]}, {"records": records[6:]}]
+    batch = VilaUDataCollator(processor, unconditional_probability=0)(packs)
+    (borders, _), (longest, _) = prepare_fa_kwargs_from_position_ids(batch["position_ids"])
+    assert torch.equal(batch["cu_seq_lens_q"], borders) and torch.equal(batch["cu_seq_lens_k"], borders)
+    assert batch["max_length_q"] == batch["max_length_k"] == longest
+    assert borders[-1] == batch["input_ids"].numel()
+
+
+def test_best_fit_is_what_one_would_do_by_hand():
+    #                 0  1  2  3  4  5  6
+    bins = best_fit([3, 8, 2, 5, 7, 1, 4], 10)
+    # longest first: 8 | 7 | 5 | 4 beside 5 | 3 beside 7 | 2 beside 8 | 1 beside 5 and 4
+    assert bins == [[0, 4], [1, 2], [3, 5, 6]]
+    assert best_fit([], 10) == [] and best_fit([10, 10], 10) == [[0], [1]]
+
+
+def test_best_fit_fills_rows_and_loses_nothing():
+    lengths = np.random.default_rng(0).integers(20, 600, 2000).tolist()
+    bins = best_fit(lengths, 1024)
+    assert sorted(index for each in bins for index in each) == list(range(2000))
+    assert max(sum(lengths[index] for index in each) for each in bins) <= 1024
+    assert sum(lengths) / (1024 * len(bins)) > 0.98
+
+
+def row_lengths(processor, packs, **kwargs):
+    collator = VilaUDataCollator(processor, unconditional_probability=0, **kwargs)
+    return [collator([pack])["input_ids"].shape[1] for pack in packs]
+
+
+def test_packs_of_a_dataset_are_rows_of_at_most_max_length(processor):
+    dataset = drawn_shapes(num_samples=60, tasks=TASKS)
+    packed = pack_records(dataset, processor, max_length=600)
+    assert sorted(index for pack in packed.packs for index in pack) == list(range(60))
+    lengths = row_lengths(processor, packed)
+    assert max(lengths) <= 600 and packed.fill == pytest.approx(sum(lengths) / (600 * len(lengths)))
+    assert packed.fill > 0.8
+    assert packed.packs == pack_records(dataset, processor, max_length=600).packs
+    dropped = row_lengths(processor, packed, pad_to_multiple_of=600)
+    assert set(dropped) == {600}
+
+
+def test_a_stream_gives_the_packs_of_the_dataset(processor):
+    dataset = drawn_shapes(num_samples=40, tasks=TASKS)
+
+    def read():
+        yield from dataset
+
+    stream = pack_records(IterableDataset.from_generator(read), processor, max_length=600, window=16)
+    whole = pack_records(dataset, processor, max_length=600, window=16)
+    streamed = [[record["messages"] for record in pack["records"]] for pack in stream]
+    assert streamed == [[record["messages"] for record in pack["records"]] for pack in whole]
+    assert streamed == [[record["messages"] for record in pack["records"]] for pack in stream]  # once more
+    images = [image for pack in stream for record in pack["records"] for image in record["images"]]
+    assert all(image.size == (32, 32) for image in images) and len(images) > 20
+
+
+def test_a_stream_of_packs_goes_on_where_it_was(processor):
+    stream = IterableDataset.from_generator(lambda: iter(drawn_shapes(num_samples=40, tasks=TASKS)))
+    packs = list(pack_records(stream, processor, max_length=600, window=16))
+    interrupted = pack_records(stream, processor, max_length=600, window=16)
+    seen = []
+    for pack in interrupted:
+        seen.append(pack)
+        if len(seen) == 5:
+            state = interrupted.state_dict()
+            break
+    resumed = pack_records(stream, processor, max_length=600, window=16)
+    resumed.load_state_dict(state)
+    captions = [[record["messages"] for record in pack["records"]] for pack in [*seen, *resumed]]
+    assert captions == [[record["messages"] for record in pack["records"]] for pack in packs]
+
+
+def test_stored_media_are_counted_without_being_opened(processor):
+    drawn, names = drawn_shapes(num_samples=20), ("messages", "images", "videos")
+    records = [{name: record[name] for name in names} for record in drawn]
+    content = List({"type": Value("string"), "text": Value("string")})
+    features = Features(
+        {
+            "messages": List({"role": Value("string"), "content": content}),
+            "images": List(Image()),
+            "videos": List(List(Image())),
+        }
+    )
+    stored = Dataset.from_list(records, features=features)
+    packed = pack_records(stored, processor, max_length=600)
+    assert packed.packs == pack_records(drawn, processor, max_length=600).packs
+    assert max(row_lengths(processor, packed)) <= 600
+    broken = stored.map(lambda record: {"images": [{"path": "nowhere.png", "bytes": None} for _ in record["images"]]})
+    assert pack_records(broken, processor, max_length=600).packs == packed.packs
+
+
+def test_files_of_videos_count_the_frames_that_are_sampled(processor):
+    asked = [
+        {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "what"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "a circle"}]},
+    ]
+    stored = Dataset.from_list([{"messages": asked, "videos": ["a.mp4"]}] * 2)
+    frames = next(iter(drawn_shapes(num_samples=1, tasks={"text_to_video": 1})))["videos"]
+    length = row_lengths(processor, [{"records": [{"messages": asked, "videos": frames}]}])[0]
+    assert len(pack_records(stored, processor, max_length=2 * length)) == 1
+    assert len(pack_records(stored, processor, max_length=2 * length - 1)) == 2
+
+
+def test_records_that_are_too_long_are_named_or_counted(processor, caplog):
+    texts = ["a red circle", "a red circle " * 50, "a blue square", "a red circle " * 60]
+    messages = [[{"role": "document", "content": text}] for text in texts]
+    dataset = Dataset.from_dict({"id": list("abcd"), "messages": messages})
+    with pytest.raises(ValueError, match=r"the record 'b' has 15\d tokens, more than `max_length` \(100\)"):
+        pack_records(dataset, processor, max_length=100)
+    with pytest.raises(ValueError, match="the record 1 has"):
+        pack_records(dataset.remove_columns("id"), processor, max_length=100)
+    packed = pack_records(dataset, processor, max_length=100, on_too_long="skip")
+    assert [record["id"] for pack in packed for record in pack["records"]] == ["a", "c"] and packed.num_skipped == 2
+    stream = pack_records(dataset.to_iterable_dataset(), processor, max_length=100, window=2)
+    with pytest.raises(ValueError, match="the record 'b' has"):
+        list(stream)
+    stream = pack_records(dataset.to_iterable_dataset(), processor, max_length=100, window=2, on_too_long="skip")
+    assert [record["id"] for pack in stream for record in pack["records"]] == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"max_length": 0}, ValueError, "`max_length` must be at least 1, got 0"),
+        ({"window": 0}, ValueError, "`window` must be at least 1, got 0"),
+        ({"on_too_long": "cut"}, ValueError, "`on_too_long` must be 'error' or 'skip', got 'cut'"),
+        ({"dataset": [TEXT]}, TypeError, "`dataset` must be a datasets.Dataset or .*, got list"),
+    ],
+)
+def test_wrong_arguments_are_refused(processor, change, error, message):
+    with pytest.raises(error, match=message):
+        pack_records(**{"dataset": Dataset.from_list([DOCUMENT]), "processor": processor, "max_length": 9, **change})
+
+
+@pytest.mark.parametrize("kind", ["dataset", "stream"])
+def test_training_on_packs_equals_training_on_their_records(processor, tmp_path, kind):
+    """The same records in one optimizer step, packed and not, text alone among them: the same losses and weights."""
+    names = ("messages", "images", "videos")
+    records = [*drawn_shapes(num_samples=10, tasks=TASKS, seed=1), TEXT, DOCUMENT]
+    records = [{name: record.get(name) or [] for name in names} for record in records]
+
+    def read():
+        yield from records
+
+    def train(dataset, size, steps):
+        torch.manual_seed(0)
+        model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+        arguments = VilaUTrainingArguments(
+            str(tmp_path),
+            max_steps=1,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=steps,
+            learning_rate=0.1,
+            optim="sgd",
+            lr_scheduler_type="constant",
+            max_grad_norm=0.0,
+            logging_steps=1,
+            save_strategy="no",
+            report_to="none",
+            remove_unused_columns=False,
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        collator = VilaUDataCollator(processor, unconditional_probability=0)
+        trainer = VilaUTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator)
+        trainer.train()
+        return trainer.state.log_history[0], model.state_dict()
+
+    stream = IterableDataset.from_generator(read)
+    packed = pack_records(stream, processor, max_length=700)
+    count = len(list(packed))
+    if kind == "dataset":
+        packed = list(packed)
+    log, weights = train(packed, 1, count)
+    expected_log, expected = train(records, 2, 6)
+    assert count < 8
+    for name in ("loss", "text_loss", "visual_loss"):
+        assert log[name] == pytest.approx(expected_log[name], rel=1e-4)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[name], tensor, msg=name, atol=1e-5, rtol=1e-3)
