@@ -1,5 +1,6 @@
 """Data, collators and trainers of both stages."""
 
+from .code_cache import EncodingReport, encode_dataset, load_encoded
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
 from .drawn_records import drawn_shapes
@@ -9,6 +10,7 @@ from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArgumen
 
 
 __all__ = [
+    "EncodingReport",
     "PackedDataset",
     "VilaUDataCollator",
     "VilaUTrainer",
@@ -17,5 +19,7 @@ __all__ = [
     "VisionTowerTrainer",
     "VisionTowerTrainingArguments",
     "drawn_shapes",
+    "encode_dataset",
+    "load_encoded",
     "pack_records",
 ]

@@ -10,14 +10,13 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset, load_dataset
 from torch.utils.data import DataLoader
+from transformers import AutoConfig
 from transformers.utils import logging
 
 from ..modeling import VilaUVisionTower
+from ..weight_files import first_five
 from .code_shards import CodeShards, code_dtype
 from .tower_fingerprint import describe_tower, differences, vision_tower_of
-
-
-logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -90,6 +89,8 @@ def encode_dataset(
             f"`dataset` must have a length and slices, got {type(dataset).__name__}: write the records of a stream to "
             "a folder first."
         )
+    if not len(dataset):
+        raise ValueError("`dataset` has no records.")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
     tower, state = vision_tower_of(model), PartialState()
@@ -99,31 +100,52 @@ def encode_dataset(
     state.wait_for_everyone()
     missing = shards.missing()  # all look before any writes
     state.wait_for_everyone()
+    kept = sorted(set(range(shards.num_shards)) - set(missing))
+    for shard in kept[state.process_index :: state.num_processes]:
+        _check_first_record(dataset, shards, shard, batch_size)
+    started = time.perf_counter()
     mine = missing[state.process_index :: state.num_processes]
-    report, started = EncodingReport(), time.perf_counter()
-    batches = RecordBatches(dataset, processor, shards, mine, batch_size)
-    loader = DataLoader(batches, batch_size=None, shuffle=False, num_workers=num_workers)
-    total = sum(len(shards.places(shard)) for shard in mine)
-    with logging.tqdm(total=total, unit="record", disable=not state.is_main_process) as progress:
-        rows = []
-        for (shard, begin, end), records in zip(batches.places, loader, strict=True):
-            rows += encode_records(records, tower, batch_size)
-            report.num_skipped += end - begin - len(records)
-            report.num_images += sum(record["num_images"] for record in records)
-            progress.update(end - begin)
-            if end == shards.places(shard).stop:
-                report.num_bytes += shards.write(shard, rows)
-                report.num_records += len(rows)
-                rows = []
+    batches = PreparedBatches(dataset, processor, shards, mine, batch_size)
+    with logging.tqdm(total=len(batches), unit="batch", disable=not state.is_main_process) as progress:
+        report = _encode_shards(batches, shards, tower, num_workers, progress)
     report.seconds = time.perf_counter() - started
     report.is_complete = shards.finish()
     return report
 
 
-class RecordBatches(torch.utils.data.Dataset):
+def _encode_shards(
+    batches: "PreparedBatches", shards: CodeShards, tower, num_workers: int, progress
+) -> EncodingReport:
+    report, rows = EncodingReport(), []
+    loader = DataLoader(batches, batch_size=None, shuffle=False, num_workers=num_workers)
+    for (shard, begin, end), (records, pixels) in zip(batches.places, loader, strict=True):
+        rows += place_codes(records, encode_pixels(pixels, tower, batches.batch_size))
+        report.num_images += len(pixels)
+        report.num_skipped += end - begin - len(records)
+        if end == shards.places(shard).stop:
+            report.num_bytes += shards.write(shard, rows)
+            report.num_records += len(rows)
+            rows = []
+        progress.update()
+    return report
+
+
+def _check_first_record(dataset: Dataset, shards: CodeShards, shard: int, batch_size: int):
+    """What an interrupted run left must be of this dataset. A batch is read, for single records may be skipped."""
+    begin = shards.places(shard).start
+    columns = dataset[begin : begin + batch_size]
+    record = text_of_record({name: values[0] for name, values in columns.items()}, str(begin))
+    if shards.read_first(shard) != record:
+        raise ValueError(
+            f"{shards.path(shard)} was not made of `dataset`, whose record {record['id']!r} is another: choose "
+            "another folder, or the dataset it was begun with."
+        )
+
+
+class PreparedBatches(torch.utils.data.Dataset):
     """
-    Batches of records with prepared pixels, in the order of `shard_indices`; none reaches over the end of a shard, so
-    that codes do not depend on which process makes them.
+    Batches as [`prepare_records`] gives them, in the order of `shard_indices`; none reaches over the end of a shard,
+    so that codes do not depend on which process makes them.
 
     Attributes:
         places (`list[tuple[int, int, int]]`): shard, begin and end of each batch.
@@ -132,6 +154,7 @@ class RecordBatches(torch.utils.data.Dataset):
     def __init__(self, dataset: Dataset, processor, shards: CodeShards, shard_indices: list[int], batch_size: int):
         self.dataset = dataset
         self.processor = processor
+        self.batch_size = batch_size
         self.places = [
             (shard, begin, min(begin + batch_size, shards.places(shard).stop))
             for shard in shard_indices
@@ -141,66 +164,94 @@ class RecordBatches(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> list[dict]:
+    def __getitem__(self, index: int) -> tuple[list[dict], torch.Tensor]:
         _, begin, end = self.places[index]
-        columns = self.dataset[begin:end]
-        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        return [prepare_record(row, self.processor, str(begin + place)) for place, row in enumerate(rows)]
+        return prepare_records(self.dataset, begin, end, self.processor)
 
 
-def prepare_record(record: dict, processor, default_id: str) -> dict:
+def prepare_records(dataset: Dataset, begin: int, end: int, processor) -> tuple[list[dict], torch.Tensor]:
     """
-    The text of a record, and the pixels of all its images and frames in the order of their placeholders.
+    Reads the records from `begin` to `end`.
 
     Returns:
-        `id`, `messages` with lists of parts as content, `pixel_values` (a list of tensors `(F, 3, S, S)`, F = 1 for an
-        image) and `num_images`, the sum of F.
+        The records with `id`, `messages`, and `num_frames` of each image (1) and video in the order of their
+        placeholders; and the pixels of all of these, `(N, 3, S, S)`.
     """
-    name = default_id if record.get("id") is None else record["id"]
-    messages = [{"role": message["role"], "content": _parts(message["content"])} for message in record["messages"]]
-    kinds = [part["type"] for message in messages for part in message["content"] if part["type"] != "text"]
-    media = {kind: [] if record.get(field) is None else list(record[field]) for kind, field in _FIELDS.items()}
-    for kind, items in media.items():
-        if kinds.count(kind) != len(items):
+    columns = dataset[begin:end]
+    records, pixels = [], []
+    for place, values in enumerate(zip(*columns.values(), strict=True)):
+        raw = dict(zip(columns, values, strict=True))
+        record = text_of_record(raw, str(begin + place))
+        frames = _frames(raw, record, processor)
+        records.append({**record, "num_frames": [len(each) for each in frames]})
+        pixels += frames
+    return records, torch.cat(pixels) if pixels else torch.empty(0)
+
+
+def text_of_record(record: dict, default_id: str) -> dict:
+    """`id` and `messages` of a record as they are stored, content as a list of parts."""
+    messages = []
+    for message in record["messages"]:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts = [{"type": part["type"], "text": part.get("text")} for part in parts]
+        messages.append({"role": message["role"], "content": parts})
+    return {"id": default_id if record.get("id") is None else record["id"], "messages": messages}
+
+
+def _frames(raw: dict, record: dict, processor) -> list[torch.Tensor]:
+    """Pixels `(F, 3, S, S)` of the images (F = 1) and videos of a record in the order of their placeholders."""
+    kinds = [part["type"] for message in record["messages"] for part in message["content"] if part["type"] != "text"]
+    images, videos = ([] if raw.get(name) is None else raw[name] for name in ("images", "videos"))
+    for kind, media in (("image", images), ("video", videos)):
+        if kinds.count(kind) != len(media):
             raise ValueError(
-                f"the record {name!r} has {len(items)} {_FIELDS[kind]}, but {kinds.count(kind)} parts of that type in "
-                "its `messages`."
+                f"the record {record['id']!r} has {len(media)} {kind}s, but its `messages` have {kinds.count(kind)} "
+                "parts of that type."
             )
-    pixels = {"image": iter(()), "video": iter(())}
-    if media["image"]:
-        pixels["image"] = iter(processor.image_processor(media["image"], return_tensors="pt")["pixel_values"][:, None])
-    if media["video"]:
-        videos = (processor.video_processor([video])["pixel_values_videos"][0] for video in media["video"])
-        pixels["video"] = (torch.as_tensor(video) for video in videos)
-    items = [next(pixels[kind]) for kind in kinds]
-    return {"id": name, "messages": messages, "pixel_values": items, "num_images": sum(map(len, items))}
-
-
-_FIELDS = {"image": "images", "video": "videos"}
-
-
-def _parts(content: str | list[dict]) -> list[dict]:
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    return [{"type": part["type"], "text": part.get("text")} for part in parts]
+    pixels = {"image": [], "video": []}
+    if len(images):
+        pixels["image"] = list(processor.image_processor(images, return_tensors="pt")["pixel_values"][:, None])
+    for video in videos:
+        pixels["video"].append(torch.as_tensor(processor.video_processor([video])["pixel_values_videos"][0]))
+    return [pixels[kind].pop(0) for kind in kinds]
 
 
 @torch.no_grad()
-def encode_records(records: list[dict], tower: VilaUVisionTower, batch_size: int) -> list[dict]:
-    """Records of `prepare_record` with `codes`, an array `(F, L * D)` for each image and video, in place of pixels."""
-    items = [item for record in records for item in record["pixel_values"]]
-    frames = torch.cat(items) if items else torch.empty(0)
-    parts = (
-        [tower.encode(part.to(tower.device)).codes.flatten(1) for part in frames.split(batch_size)] if items else []
-    )
-    dtype = code_dtype(tower.config.codebook_size)
-    arrays = iter(
-        np.split(torch.cat(parts).cpu().numpy().astype(dtype), np.cumsum([len(item) for item in items])[:-1])
-        if items
-        else ()
-    )
-    return [
-        {"id": r["id"], "messages": r["messages"], "codes": [next(arrays) for _ in r["pixel_values"]]} for r in records
-    ]
+def encode_pixels(pixels: torch.Tensor, tower: VilaUVisionTower, batch_size: int) -> np.ndarray:
+    """Codes `(N, L * D)` of `pixels` `(N, 3, S, S)`, of the smallest type that holds them."""
+    config = tower.config
+    parts = [tower.encode(part.to(tower.device)).codes.flatten(1) for part in pixels.split(batch_size) if len(part)]
+    codes = torch.cat(parts) if parts else torch.empty(0, config.grid_size**2 * config.code_depth)
+    return codes.cpu().numpy().astype(code_dtype(config.codebook_size))
+
+
+def place_codes(records: list[dict], codes: np.ndarray) -> list[dict]:
+    """Records of [`prepare_records`] with `codes`, an array `(F, L * D)` for each image and video."""
+    rows, begin = [], 0
+    for record in records:
+        ends = begin + np.cumsum([0, *record["num_frames"]])
+        items = [codes[first:last] for first, last in zip(ends, ends[1:], strict=False)]
+        rows.append({"id": record["id"], "messages": record["messages"], "codes": items})
+        begin = ends[-1]
+    return rows
+
+
+def load_vision_tower(name_or_path: str | Path) -> VilaUVisionTower:
+    """
+    The vision tower of a checkpoint, of a complete model or of a tower; nothing else is read.
+
+    Raises:
+        ValueError: if the checkpoint has no whole tower.
+    """
+    config = AutoConfig.from_pretrained(name_or_path)
+    prefix = {}
+    if config.model_type == "vilau":
+        config, prefix = config.vision_config, {"key_mapping": {r"^model\.vision_tower\.": ""}}
+    tower, info = VilaUVisionTower.from_pretrained(name_or_path, config=config, output_loading_info=True, **prefix)
+    if info["missing_keys"]:
+        raise ValueError(f"{name_or_path} lacks weights of a vision tower: {first_five(info['missing_keys'])}.")
+    return tower.eval()
 
 
 def load_encoded(folder: str | Path, model, processor, streaming: bool = False) -> Dataset | IterableDataset:
@@ -221,9 +272,9 @@ def load_encoded(folder: str | Path, model, processor, streaming: bool = False) 
     own = describe_tower(vision_tower_of(model), processor)
     if index["tower"]["fingerprint"] != own["fingerprint"]:
         raise ValueError(
-            f"the codes in {folder} are of the tower {index['tower']['fingerprint']}, but `model` and `processor` have "
-            f"the tower {own['fingerprint']}; they differ in {differences(index['tower'], own)}. Encode the dataset "
-            "with this model, or train the model that it was encoded with."
+            f"the codes in {folder} are of the tower {index['tower']['fingerprint']}, but `model` and `processor` "
+            f"have the tower {own['fingerprint']}; they differ in {differences(index['tower'], own)}. Encode the "
+            "dataset with this model, or train the model that it was encoded with."
         )
     files = CodeShards.files(folder, index)
     return load_dataset("parquet", data_files=[str(file) for file in files], split="train", streaming=streaming)

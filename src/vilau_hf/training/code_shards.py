@@ -1,9 +1,11 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """The files of a code cache: parquet shards that are there whole or not at all, and an index."""
 
+import contextlib
 import json
 import os
-import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,11 @@ class CodeShards:
         """Shards that are not there yet. What is there under its name is whole."""
         return [shard for shard in range(self.num_shards) if not self.path(shard).is_file()]
 
+    def read_first(self, shard: int) -> dict:
+        """`id` and `messages` of the first record of a shard."""
+        with self._open(shard) as file:
+            return next(file.iter_batches(1, columns=["id", "messages"])).to_pylist()[0]
+
     def write(self, shard: int, rows: list[dict]) -> int:
         """
         Writes the encoded records of a shard.
@@ -149,21 +156,31 @@ class CodeShards:
         Completes the index if all shards are there.
 
         Raises:
-            ValueError: for a shard of another tower.
+            ValueError: for a shard that is damaged or of another tower.
         """
         if self.missing():
             return False
         shards = []
         for shard in range(self.num_shards):
-            with pq.ParquetFile(self.path(shard)) as file:
-                tower = json.loads(file.schema_arrow.metadata[METADATA_KEY])
-                if tower["fingerprint"] != self.plan["tower"]["fingerprint"]:
-                    raise ValueError(f"{self.path(shard)} holds codes of another tower, {tower['fingerprint']}.")
-                shards.append(
-                    {"file": str(self.path(shard).relative_to(self.folder)), "num_records": file.metadata.num_rows}
-                )
+            with self._open(shard) as file:
+                name = str(self.path(shard).relative_to(self.folder))
+                shards.append({"file": name, "num_records": file.metadata.num_rows})
         _write_json(self.folder / INDEX, {**self.plan, "shards": shards})
         return True
+
+    @contextlib.contextmanager
+    def _open(self, shard: int) -> Iterator[pq.ParquetFile]:
+        """Opens a shard, which must be whole and of this tower."""
+        path, own = self.path(shard), self.plan["tower"]["fingerprint"]
+        try:
+            file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"cannot read {path}: {error} Delete it and run the encoding again.") from error
+        with file:
+            found = json.loads(file.schema_arrow.metadata[METADATA_KEY])["fingerprint"]
+            if found != own:
+                raise ValueError(f"{path} holds codes of the tower {found}, not of {own}.")
+            yield file
 
     @staticmethod
     def read_index(folder: str | Path) -> dict[str, Any]:
@@ -210,11 +227,9 @@ def _write_json(path: Path, content: dict[str, Any]):
 
 def _write_then_rename(path: Path, write):
     """Calls `write` with a temporary path and gives what it wrote its name: there is a whole file or none."""
-    handle, temporary = tempfile.mkstemp(suffix=".tmp", prefix=path.name, dir=path.parent)
-    os.close(handle)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        write(Path(temporary))
+        write(temporary)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)

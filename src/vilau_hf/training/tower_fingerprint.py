@@ -74,8 +74,8 @@ def describe_tower(tower: torch.nn.Module, processor) -> dict[str, Any]:
         "images": _pixel_settings(processor.image_processor),
         "videos": _pixel_settings(processor.video_processor),
     }
-    text = json.dumps(description, sort_keys=True)
-    return {"fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16], **description}
+    text = json.dumps(description, sort_keys=True)  # tuples and lists are the same here
+    return {"fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16], **json.loads(text)}
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> str:
