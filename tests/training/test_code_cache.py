@@ -34,12 +34,12 @@ def model():
 
 def unusual_records():
     """A video before an image and an image before a video, videos of two lengths, text alone, a document."""
-    image = {"type": "image"}
+    picture = {"type": "image"}
     pictures = [record["images"][0] for record in drawn_shapes(num_samples=4, tasks={"text_to_image": 1})]
     videos = [record["videos"][0] for record in drawn_shapes(num_samples=3, tasks={"text_to_video": 1})]
     text = {"type": "text", "text": "describe the image"}
     answer = {"role": "assistant", "content": "blue"}
-    contents = [[{"type": "video"}, image, text], [image, {"type": "video"}, image], [text]]
+    contents = [[{"type": "video"}, picture, text], [picture, {"type": "video"}, picture], [text]]
     media = [(pictures[:1], videos[:1]), (pictures[1:3], [videos[1][:2]]), ([], [])]
     records = [
         {
@@ -50,8 +50,8 @@ def unusual_records():
         }
         for n, (content, (images, films)) in enumerate(zip(contents, media, strict=True))
     ]
-    drawn = {"messages": [{"role": "user", "content": "a red circle"}, {"role": "assistant", "content": [image]}]}
-    document = {"role": "document", "content": [{"type": "text", "text": "a red circle"}, image]}
+    drawn = {"messages": [{"role": "user", "content": "a red circle"}, {"role": "assistant", "content": [picture]}]}
+    document = {"role": "document", "content": [{"type": "text", "text": "a red circle"}, picture]}
     return [*records, {**drawn, "images": pictures[3:]}, {"messages": [document], "images": pictures[:1]}]
 
 
@@ -193,8 +193,6 @@ class Interrupted(Exception):
 
 
 def test_an_interrupted_run_goes_on_with_what_is_missing(drawn, encoded, model, tower, processor, tmp_path):
-    columns = drawn.column_names
-
     def read_until(limit):
         def read(batch):
             rows = [drawn[index] for index in batch["index"]]
@@ -204,7 +202,6 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(drawn, encoded, model, 
 
         return Dataset.from_dict({"index": list(range(50))}).with_transform(read)
 
-    assert columns
     folder = tmp_path / "encoded"
     arguments = {"batch_size": 8, "shard_size": 20}
     with pytest.raises(Interrupted):

@@ -27,8 +27,8 @@ def processor():
 
 @pytest.fixture(scope="module")
 def records():
-    drawn = [next(iter(drawn_shapes(num_samples=1, tasks={task: 1.0}))) for task in [*TASKS, "text_to_image"]]
-    return [*drawn[:4], TEXT, *drawn[4:], DOCUMENT]
+    drawn = [next(iter(drawn_shapes(num_samples=1, tasks={task: 1.0}))) for task in TASKS if task != "video_to_text"]
+    return [*drawn[:2], TEXT, *drawn[2:], DOCUMENT]
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_one_row_of_all_records_gives_their_gradients_with_flex_attention(model,
 
 
 def test_filled_rows_give_the_losses_and_gradients_of_their_records(model, processor, records):
-    packs = [{"records": records[:5]}, {"records": records[5:6]}, {"records": records[6:]}]
+    packs = [{"records": records[:4]}, {"records": records[4:5]}, {"records": records[5:]}]
     packed = VilaUDataCollator(processor, unconditional_probability=0, pad_to_multiple_of=100)(packs)
     assert packed["input_ids"].shape[0] == 3 and packed["input_ids"].shape[1] % 100 == 0
     assert_packed_equals_single(model, processor, records, packed)
@@ -153,7 +153,7 @@ def test_flash_attention_is_told_the_borders_as_the_library_does(processor, reco
 
 
 def test_rows_that_are_not_full_have_their_ends_as_samples_for_flash_attention(processor, records):
-    packs = [{"records": records[:5]}, {"records": records[5:6]}, {"records": records[6:]}]
+    packs = [{"records": records[:4]}, {"records": records[4:5]}, {"records": records[5:]}]
     batch = VilaUDataCollator(processor, unconditional_probability=0)(packs)
     (borders, _), (longest, _) = prepare_fa_kwargs_from_position_ids(batch["position_ids"])
     assert torch.equal(batch["cu_seq_lens_q"], borders) and torch.equal(batch["cu_seq_lens_k"], borders)
@@ -287,11 +287,10 @@ def test_wrong_arguments_are_refused(processor, change, error, message):
         pack_records(**{"dataset": Dataset.from_list([DOCUMENT]), "processor": processor, "max_length": 9, **change})
 
 
-@pytest.mark.parametrize("kind", ["dataset", "stream"])
-def test_training_on_packs_equals_training_on_their_records(processor, tmp_path, kind):
+def test_training_on_packs_equals_training_on_their_records(processor, tmp_path):
     """The same records in one optimizer step, packed and not, text alone among them: the same losses and weights."""
     names = ("messages", "images", "videos")
-    records = [*drawn_shapes(num_samples=10, tasks=TASKS, seed=1), TEXT, DOCUMENT]
+    records = [*drawn_shapes(num_samples=6, tasks=TASKS, seed=1), TEXT, DOCUMENT]
     records = [{name: record.get(name) or [] for name in names} for record in records]
 
     def read():
@@ -321,14 +320,11 @@ def test_training_on_packs_equals_training_on_their_records(processor, tmp_path,
         trainer.train()
         return trainer.state.log_history[0], model.state_dict()
 
-    stream = IterableDataset.from_generator(read)
-    packed = pack_records(stream, processor, max_length=700)
-    count = len(list(packed))
-    if kind == "dataset":
-        packed = list(packed)
-    log, weights = train(packed, 1, count)
-    expected_log, expected = train(records, 2, 6)
-    assert count < 8
+    packs = pack_records(IterableDataset.from_generator(read), processor, max_length=500)
+    count = len(list(packs))
+    assert 1 < count < 6
+    expected_log, expected = train(records, 2, 4)
+    log, weights = train(packs, 1, count)
     for name in ("loss", "text_loss", "visual_loss"):
         assert log[name] == pytest.approx(expected_log[name], rel=1e-4)
     for name, tensor in expected.items():

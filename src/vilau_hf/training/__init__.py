@@ -4,7 +4,7 @@ from .code_cache import EncodingReport, encode_dataset, load_encoded
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
 from .drawn_records import drawn_shapes
-from .packing import PackedDataset, pack_records
+from .packing import PackedDataset, RecordPacker, pack_records
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
 from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArguments
 
@@ -12,6 +12,7 @@ from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArgumen
 __all__ = [
     "EncodingReport",
     "PackedDataset",
+    "RecordPacker",
     "VilaUDataCollator",
     "VilaUTrainer",
     "VilaUTrainingArguments",

@@ -44,9 +44,11 @@ def pack_records(
         TypeError: for another kind of dataset.
         ValueError: for a record that is too long, with its id; while reading, if `dataset` is a stream.
     """
-    packer = RecordPacker(processor, max_length, window, on_too_long)
+    packer = RecordPacker(processor, max_length, on_too_long)
+    if window < 1:
+        raise ValueError(f"`window` must be at least 1, got {window}.")
     if isinstance(dataset, Dataset):
-        return PackedDataset(dataset, packer)
+        return PackedDataset(dataset, packer, window)
     if not isinstance(dataset, IterableDataset):
         raise TypeError(
             f"`dataset` must be a datasets.Dataset or a datasets.IterableDataset, got {type(dataset).__name__}."
@@ -76,25 +78,29 @@ def best_fit(lengths: list[int], max_length: int) -> list[list[int]]:
 
 class RecordPacker:
     """
-    Packs a batch of records, given by columns as `datasets` does; the arguments are those of [`pack_records`].
+    Packs the records of one window, given by columns as `datasets` does.
+
+    Args:
+        processor ([`VilaUProcessor`]): counts the tokens.
+        max_length (`int`): tokens of a row.
+        on_too_long (`str`, *optional*, defaults to `"error"`): as for [`pack_records`].
 
     Attributes:
         num_skipped (`int`): records left out so far because they are too long.
     """
 
-    def __init__(self, processor, max_length: int, window: int, on_too_long: str):
-        for name, value in (("max_length", max_length), ("window", window)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    def __init__(self, processor, max_length: int, on_too_long: str = "error"):
+        if max_length < 1:
+            raise ValueError(f"`max_length` must be at least 1, got {max_length}.")
         if on_too_long not in ("error", "skip"):
             raise ValueError(f"`on_too_long` must be 'error' or 'skip', got {on_too_long!r}.")
         self.processor = processor
         self.max_length = max_length
-        self.window = window
         self.on_too_long = on_too_long
         self.num_skipped = 0
 
-    def __call__(self, columns: dict[str, list]) -> dict[str, list]:
+    def __call__(self, columns: dict[str, list]) -> dict[str, list[list[dict]]]:
+        """Packs as `{"records": [...]}`."""
         records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         lengths = count_tokens(records, self.processor)
         kept = self.keep([record.get("id") for record in records], lengths)
@@ -119,16 +125,21 @@ class PackedDataset(torch.utils.data.Dataset):
     """
     Packs of the records of a `datasets.Dataset`, found when it is made; see [`pack_records`].
 
+    Args:
+        dataset (`datasets.Dataset`): records.
+        packer ([`RecordPacker`]).
+        window (`int`): records that are packed together.
+
     Attributes:
         packs (`list[list[int]]`): indices of the records of each pack.
         fill (`float`): share of the rows that is tokens and not padding.
         num_skipped (`int`): records left out because they are too long.
     """
 
-    def __init__(self, dataset: Dataset, packer: RecordPacker):
+    def __init__(self, dataset: Dataset, packer: RecordPacker, window: int):
         self.dataset = dataset
         self.packs, tokens = [], 0
-        for begin, ids, lengths in _lengths_by_window(dataset, packer.processor, packer.window):
+        for begin, ids, lengths in _lengths_by_window(dataset, packer.processor, window):
             kept = packer.keep([begin + place if name is None else name for place, name in enumerate(ids)], lengths)
             tokens += sum(lengths[place] for place in kept)
             packs = best_fit([lengths[place] for place in kept], packer.max_length)
@@ -207,4 +218,4 @@ def _frames_of_video(video, video_processor) -> int:
     return video_processor.num_frames
 
 
-__all__ = ["PackedDataset", "best_fit", "pack_records"]
+__all__ = ["PackedDataset", "RecordPacker", "best_fit", "pack_records"]
