@@ -8,6 +8,7 @@ from transformers import Trainer, TrainingArguments
 
 from .loss_logging import LossPartsTrainer, parameter_groups
 from .sampler import LengthGroupedBatchSampler
+from .stream_trainer import StreamTrainer
 
 
 # part of the model -> prefixes of its parameter names
@@ -40,7 +41,7 @@ class VilaUTrainingArguments(TrainingArguments):
             )
 
 
-class VilaUTrainer(LossPartsTrainer):
+class VilaUTrainer(StreamTrainer, LossPartsTrainer):
     """
     Trains a [`VilaUForConditionalGeneration`] on batches of [`VilaUDataCollator`]. The two losses are each the exact
     mean over the global batch (VILA-U, eq. 5 and 7): over all text labels, and over all supervised visual tokens and
