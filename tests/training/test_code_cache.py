@@ -1,7 +1,13 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -231,9 +237,19 @@ def test_a_folder_begun_with_something_else_is_refused(drawn, encoded, model, to
     other = VilaUForConditionalGeneration(model.config)
     with pytest.raises(ValueError, match=r"was begun with the tower \w{16}, but .* have the tower \w{16}"):
         encode_dataset(drawn, folder, other, processor, shard_size=20)
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.tmp").write_text("mine")
     with pytest.raises(ValueError, match="is not empty and has no index.json"):
         encode_dataset(drawn, tmp_path, tower, processor)
+    (tmp_path / "index.json").write_text("{}")
+    with pytest.raises(ValueError, match="index.json is not that of encoded records"):
+        encode_dataset(drawn, tmp_path, tower, processor)
+    assert (tmp_path / "notes.tmp").read_text() == "mine"
+
+
+def test_a_run_killed_at_its_very_start_goes_on(drawn, tower, processor, tmp_path):
+    (tmp_path / "index.json.0123abc.tmp").write_text("{")
+    assert encode_dataset(drawn.select(range(2)), tmp_path, tower, processor).is_complete
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "index.json"]
 
 
 def test_damaged_files_are_named(drawn, model, tower, processor, tmp_path):
@@ -301,7 +317,9 @@ def test_a_tower_is_loaded_from_each_kind_of_checkpoint(model, tower, tmp_path):
 def test_records_that_do_not_fit_are_named(tower, processor, tmp_path):
     records = unusual_records()
     records[1]["images"] = records[1]["images"][:1]
-    with pytest.raises(ValueError, match="the record 'odd 1' has 1 images, but its `messages` have 2 parts"):
+    with pytest.raises(
+        ValueError, match="Record 'odd 1': `messages` have 2 parts of type 'image', but `images` has 1"
+    ):
         encode_dataset(Records(records), tmp_path / "a", tower, processor)
     with pytest.raises(ValueError, match="`dataset` has no records"):
         encode_dataset(Records([]), tmp_path / "b", tower, processor)
@@ -314,3 +332,69 @@ def test_records_that_do_not_fit_are_named(tower, processor, tmp_path):
     assert not (tmp_path / "b").exists()
     with pytest.raises(ValueError, match="`model` must be or have a VILA-U vision tower, got Linear"):
         encode_dataset(Records(records), tmp_path / "b", torch.nn.Linear(1, 1), processor)
+
+
+ON_CPU = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+
+
+def command(*arguments):
+    """`vilau encode drawn_shapes ...` in two processes."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    return [*launcher, "-m", "vilau_hf.cli", "encode", "drawn_shapes", *map(str, arguments)]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_shards_and_give_the_files_of_one(tower, processor, tmp_path):
+    """By the command, on the CPU; `accelerate launch` starts processes in the same way on GPUs."""
+    arguments = [tmp_path / "two", "--num-records", 50, "--shard-size", 12, "--batch-size", 8]
+    result = subprocess.run(command(*arguments), check=True, capture_output=True, text=True, env=ON_CPU)
+    encode_dataset(drawn_shapes(num_samples=50), tmp_path / "one", tower, processor, batch_size=8, shard_size=12)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert (tmp_path / "two" / "index.json").read_bytes() == (tmp_path / "one" / "index.json").read_bytes()
+    lines = [line for line in result.stdout.splitlines() if "images/s" in line]
+    assert sorted(line[:15] for line in lines) == ["process 1 of 2:", "process 2 of 2:"]
+    assert sum(int(line.split(" of ")[2].split()[0]) for line in lines) == 50
+    assert f"Complete: {tmp_path / 'two'}" in result.stdout
+
+
+@pytest.mark.slow
+def test_two_killed_processes_leave_whole_files_and_one_goes_on(tower, processor, tmp_path):
+    arguments = [tmp_path / "killed", "--num-records", 300, "--shard-size", 5]
+    launch = subprocess.Popen(command(*arguments), stderr=subprocess.DEVNULL, env=ON_CPU)
+    data = tmp_path / "killed" / "data"
+    deadline = time.monotonic() + 120
+    while not data.is_dir() or len(list(data.glob("*.parquet"))) < 3:
+        assert launch.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    for process in [*psutil.Process(launch.pid).children(recursive=True), launch]:
+        process.send_signal(signal.SIGKILL)
+    launch.wait()
+    kept = {path: path.stat().st_mtime_ns for path in data.glob("*.parquet")}
+    assert 3 <= len(kept) < 60
+    assert all(pq.read_metadata(path).num_rows == 5 for path in kept)
+    dataset = drawn_shapes(num_samples=300)
+    encode_dataset(dataset, tmp_path / "killed", tower, processor, shard_size=5)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    encode_dataset(dataset, tmp_path / "whole", tower, processor, shard_size=5)
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_ray_gives_the_files_of_one_process_and_goes_on(tower, processor, tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'vilau_hf[ray]'")
+    folder, home = tmp_path / "encoded", tmp_path / "home"
+    example = Path(__file__).parents[2] / "examples" / "encode_with_ray.py"
+    run = [sys.executable, str(example), "--out", str(folder), "--samples", "30", "--shard-size", "8"]
+    environment = {**os.environ, "HOME": str(home)}  # Ray keeps a token there
+    home.mkdir()
+    encode_dataset(drawn_shapes(num_samples=30), tmp_path / "one", tower, processor, shard_size=8)
+    folder.mkdir()
+    (folder / "data").mkdir()
+    (folder / "index.json").write_bytes((tmp_path / "one" / "index.json").read_bytes())
+    kept = "data/train-00001-of-00004.parquet"  # as if another run had come so far
+    (folder / kept).write_bytes((tmp_path / "one" / kept).read_bytes())
+    before = (folder / kept).stat().st_mtime_ns
+    result = subprocess.run(run, check=True, capture_output=True, text=True, env=environment)
+    assert "images/s" in result.stdout and "30 records" in result.stdout
+    assert (folder / kept).stat().st_mtime_ns == before
+    assert contents(folder) == contents(tmp_path / "one")

@@ -16,6 +16,7 @@ from transformers.utils import logging
 from ..modeling import VilaUVisionTower
 from ..weight_files import first_five
 from .code_shards import CodeShards, code_dtype
+from .records import text_part, validate_record
 from .tower_fingerprint import describe_tower, differences, vision_tower_of
 
 
@@ -81,8 +82,8 @@ def encode_dataset(
 
     Raises:
         TypeError: if `dataset` is a stream.
-        ValueError: if the folder was begun with another tower, dataset or `shard_size`, or for a record whose
-            images and videos are not as many as its messages say.
+        ValueError: if the folder was begun with another tower, dataset or `shard_size`, or for a record that breaks
+            the schema.
     """
     if not hasattr(dataset, "__len__"):
         raise TypeError(
@@ -93,7 +94,7 @@ def encode_dataset(
         raise ValueError("`dataset` has no records.")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    tower, state = vision_tower_of(model), PartialState()
+    tower, state = vision_tower_of(model), launched_processes()
     shards = CodeShards(folder, describe_tower(tower, processor), len(dataset), shard_size)
     if state.is_main_process:
         shards.begin()
@@ -111,6 +112,11 @@ def encode_dataset(
     report.seconds = time.perf_counter() - started
     report.is_complete = shards.finish()
     return report
+
+
+def launched_processes() -> PartialState:
+    """This process among those of the launch; without an accelerator they must be told to talk on the CPU."""
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def _encode_shards(
@@ -193,7 +199,7 @@ def text_of_record(record: dict, default_id: str) -> dict:
     messages = []
     for message in record["messages"]:
         content = message["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        parts = [text_part(content)] if isinstance(content, str) else content
         parts = [{"type": part["type"], "text": part.get("text")} for part in parts]
         messages.append({"role": message["role"], "content": parts})
     return {"id": default_id if record.get("id") is None else record["id"], "messages": messages}
@@ -201,16 +207,11 @@ def text_of_record(record: dict, default_id: str) -> dict:
 
 def _frames(raw: dict, record: dict, processor) -> list[torch.Tensor]:
     """Pixels `(F, 3, S, S)` of the images (F = 1) and videos of a record in the order of their placeholders."""
+    validate_record({**raw, **record})
     kinds = [part["type"] for message in record["messages"] for part in message["content"] if part["type"] != "text"]
     images, videos = ([] if raw.get(name) is None else raw[name] for name in ("images", "videos"))
-    for kind, media in (("image", images), ("video", videos)):
-        if kinds.count(kind) != len(media):
-            raise ValueError(
-                f"the record {record['id']!r} has {len(media)} {kind}s, but its `messages` have {kinds.count(kind)} "
-                "parts of that type."
-            )
     pixels = {"image": [], "video": []}
-    if len(images):
+    if images:
         pixels["image"] = list(processor.image_processor(images, return_tensors="pt")["pixel_values"][:, None])
     for video in videos:
         pixels["video"].append(torch.as_tensor(processor.video_processor([video])["pixel_values_videos"][0]))

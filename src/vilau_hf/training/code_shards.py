@@ -14,6 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, List, Value
 
+from ..weight_files import read_json
+from .records import record_features
+
 
 INDEX = "index.json"
 METADATA_KEY = b"vilau_tower"
@@ -31,15 +34,8 @@ def encoded_features(code_length: int, dtype: np.dtype) -> Features:
     of their placeholders) and each frame (an image has one) `code_length` = L * D codes, the D codes of a visual token
     beside each other.
     """
-    part = {"type": Value("string"), "text": Value("string")}
-    frame = List(Value(np.dtype(dtype).name), length=code_length)
-    return Features(
-        {
-            "id": Value("string"),
-            "messages": List({"role": Value("string"), "content": List(part)}),
-            "codes": List(List(frame)),
-        }
-    )
+    text = {name: feature for name, feature in record_features().items() if name in ("id", "messages")}
+    return Features({**text, "codes": List(List(List(Value(np.dtype(dtype).name), length=code_length)))})
 
 
 class CodeShards:
@@ -83,26 +79,30 @@ class CodeShards:
         Raises:
             ValueError: if it did not, or the folder holds something else.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        left = [*self.folder.glob(f"{INDEX}.*.tmp"), *self.folder.glob("data/train-*.parquet.*.tmp")]
         if (self.folder / INDEX).is_file():
-            begun = _read_json(self.folder / INDEX)
-            for name, value in self.plan.items():
-                if name == "tower" and begun["tower"]["fingerprint"] != value["fingerprint"]:
-                    raise ValueError(
-                        f"{self.folder} was begun with the tower {begun['tower']['fingerprint']}, but `model` and "
-                        f"`processor` have the tower {value['fingerprint']}: choose another folder."
-                    )
-                if name != "tower" and begun[name] != value:
-                    raise ValueError(
-                        f"{self.folder} was begun with `{name}` {begun[name]}, not {value}: choose another folder, or "
-                        "the arguments it was begun with."
-                    )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            self._check_begun(_read_index(self.folder))
+        elif set(self.folder.iterdir()) - set(left):
             raise ValueError(f"`folder` ({self.folder}) is not empty and has no {INDEX}: choose a new one.")
         else:
-            (self.folder / "data").mkdir(parents=True)
             _write_json(self.folder / INDEX, self.plan)
-        for path in self.folder.rglob("*.tmp"):  # of killed processes
+        (self.folder / "data").mkdir(exist_ok=True)
+        for path in left:  # by killed processes
             path.unlink()
+
+    def _check_begun(self, begun: dict[str, Any]):
+        if begun["tower"]["fingerprint"] != self.plan["tower"]["fingerprint"]:
+            raise ValueError(
+                f"{self.folder} was begun with the tower {begun['tower']['fingerprint']}, but `model` and `processor` "
+                f"have the tower {self.plan['tower']['fingerprint']}: choose another folder."
+            )
+        for name in ("num_records", "shard_size"):
+            if begun[name] != self.plan[name]:
+                raise ValueError(
+                    f"{self.folder} was begun with `{name}` {begun[name]}, not {self.plan[name]}: choose another "
+                    "folder, or the arguments it was begun with."
+                )
 
     def missing(self) -> list[int]:
         """Shards that are not there yet. What is there under its name is whole."""
@@ -190,10 +190,7 @@ class CodeShards:
         Raises:
             ValueError: if there is none, or it is not complete.
         """
-        path = Path(folder) / INDEX
-        if not path.is_file():
-            raise ValueError(f"{folder} has no {INDEX}: it is no folder of encoded records.")
-        index = _read_json(path)
+        index = _read_index(Path(folder))
         if "shards" not in index:
             raise ValueError(f"the records in {folder} are not all encoded yet: run the encoding again to go on.")
         return index
@@ -217,8 +214,13 @@ def _offsets(lengths: list[int]) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+def _read_index(folder: Path) -> dict[str, Any]:
+    if not (folder / INDEX).is_file():
+        raise ValueError(f"{folder} has no {INDEX}: it is no folder of encoded records.")
+    index = read_json(folder / INDEX)
+    if not {"tower", "num_records", "shard_size"} <= set(index):
+        raise ValueError(f"{folder / INDEX} is not that of encoded records.")
+    return index
 
 
 def _write_json(path: Path, content: dict[str, Any]):
