@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import torch
+import yaml
 from datasets import load_dataset
 from transformers.utils import logging
 
@@ -19,10 +20,9 @@ from . import (
 from .demo import run_demo
 from .hub import push_repository, write_repository
 from .serving import serve_model
-from .training import drawn_shapes, encode_dataset
+from .training import MediaLoader, Mixture, drawn_shapes, encode_dataset
 from .training.code_cache import launched_processes, load_vision_tower
-from .training.media import MediaLoader
-from .training.mixture import Mixture
+from .training.converters import FORMATS, ConversionReport, convert_records, write_records
 
 
 def demo(args: argparse.Namespace):
@@ -117,11 +117,12 @@ def encode(args: argparse.Namespace):
     if args.dataset == "drawn_shapes":
         dataset = drawn_shapes(args.split, args.num_records or 1000)
     else:
-        is_mixture = args.dataset.endswith((".yaml", ".yml"))
-        dataset = (
-            Mixture.from_yaml(args.dataset).dataset() if is_mixture else load_dataset(args.dataset, split=args.split)
-        )
-        dataset = dataset.take(args.num_records or len(dataset)).with_transform(MediaLoader(processor))
+        if args.dataset.endswith((".yaml", ".yml")):
+            dataset = Mixture.from_yaml(args.dataset).dataset()
+        else:
+            dataset = load_dataset(args.dataset, split=args.split)
+        dataset = dataset.take(args.num_records or len(dataset))
+        dataset = dataset.with_transform(MediaLoader(processor, args.on_bad_media))
     tower = load_vision_tower(args.model).to(state.device)
     report = encode_dataset(
         dataset, args.out, tower, processor, args.batch_size, args.shard_size, num_workers=args.num_workers
@@ -148,10 +149,58 @@ def add_encode(subparsers):
     parser.add_argument("--processor", help="folder or Hub id, where the model has none (default: the model's)")
     parser.add_argument("--split", default="train", help="of the dataset (default: %(default)s)")
     parser.add_argument("--num-records", type=int, help="the first so many (default: all; 1000 drawn shapes)")
+    parser.add_argument(
+        "--on-bad-media",
+        choices=["error", "skip"],
+        default="error",
+        help="stop at media that cannot be opened, or leave such records out (default: %(default)s)",
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="images encoded at once (default: %(default)s)")
     parser.add_argument("--shard-size", type=int, default=5000, help="records of a file (default: %(default)s)")
     parser.add_argument("--num-workers", type=int, default=0, help="processes that read images (default: %(default)s)")
     parser.set_defaults(run=encode)
+
+
+def records(args: argparse.Namespace):
+    report, options = ConversionReport(), dict(args.option)
+    if args.target is not None:
+        options["target"] = args.target
+    try:
+        files = write_records(
+            convert_records(args.source, args.format, report=report, **options), args.out, args.records_per_file
+        )
+    finally:
+        if report.num_records or report.skipped:
+            print(report)
+    print(f"{len(files)} files in {args.out.resolve()}")
+
+
+def named_value(text: str) -> tuple[str, object]:
+    """`name=value`, the value as in YAML."""
+    name, sign, value = text.partition("=")
+    if not name or not sign:
+        raise argparse.ArgumentTypeError(f"must be name=value, got {text!r}")
+    return name, yaml.safe_load(value)
+
+
+def add_records(subparsers):
+    parser = subparsers.add_parser("records", help="turn a published dataset into records to train on")
+    parser.add_argument("format", choices=[*FORMATS, "pickle"], metavar="format", help=", ".join(FORMATS))
+    parser.add_argument("source", nargs="+", help="files, patterns, folders, or the id of a dataset of the Hub")
+    parser.add_argument("out", type=Path, help="folder of parquet files, new or empty")
+    parser.add_argument(
+        "--target", choices=["media", "text"], help="of captions: learn to draw them (media) or to write them (text)"
+    )
+    parser.add_argument(
+        "--option",
+        type=named_value,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the format, as in media_folder=images; can be repeated",
+    )
+    parser.add_argument("--records-per-file", type=int, default=10_000, help="(default: %(default)s)")
+    parser.set_defaults(run=records)
 
 
 def main(argv: list[str] | None = None):
@@ -164,6 +213,7 @@ def main(argv: list[str] | None = None):
     add_push(subparsers)
     add_serve(subparsers)
     add_encode(subparsers)
+    add_records(subparsers)
     args = parser.parse_args(argv)
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -14,7 +14,15 @@ import torch
 from datasets import Dataset
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUImageProcessorPil, VilaUProcessor
-from vilau_hf.training import VilaUDataCollator, drawn_shapes, encode_dataset, load_encoded, pack_records
+from vilau_hf.training import (
+    PackedDataset,
+    RecordPacker,
+    RecordStream,
+    VilaUDataCollator,
+    drawn_shapes,
+    encode_dataset,
+    load_encoded,
+)
 from vilau_hf.training.code_cache import load_vision_tower
 from vilau_hf.training.code_shards import code_dtype
 from vilau_hf.training.tower_fingerprint import describe_tower, vision_tower_of
@@ -174,12 +182,23 @@ def test_batches_of_encoded_records_are_those_of_pixels(drawn, encoded, model, p
 
 def test_encoded_records_are_packed_as_those_with_pixels(drawn, encoded, model, processor):
     records = load_encoded(encoded[0], model, processor)
-    packed = pack_records(records, processor, max_length=600)
-    assert packed.packs == pack_records(drawn, processor, max_length=600).packs
+    packer = RecordPacker(processor, max_length=600)
+    packed = PackedDataset(records, packer)
+    assert packed.packs == PackedDataset(drawn, packer).packs
     batch = VilaUDataCollator(processor, unconditional_probability=0)([packed[0], packed[1]])
     assert batch["input_ids"].shape[0] == 2
     with torch.no_grad():
         assert torch.isfinite(model(**batch).loss)
+
+
+def test_a_stream_of_encoded_records_is_shuffled_and_packed(encoded, model, processor):
+    source = load_encoded(encoded[0], model, processor, streaming=True)
+    stream = RecordStream(source, packer=RecordPacker(processor, max_length=600), shuffle_block=25, num_passes=1)
+    packs = list(stream)
+    ids = [record["id"] for pack in packs for record in pack["records"]]
+    assert sorted(ids, key=int) == [str(place) for place in range(50)] != ids
+    batch = VilaUDataCollator(processor)(packs[:2])
+    assert batch["input_ids"].shape[0] == 2 and batch["input_ids"].shape[1] <= 600 and "codes" in batch
 
 
 def test_records_are_read_one_after_the_other_too(encoded, model, processor):

@@ -461,6 +461,12 @@ def test_wrong_arguments_are_named(tmp_path):
         ("Options of the format 'parquet'.*missing a required argument: 'target'", good, "parquet", {}),
         ("`target` must be 'media' .* or 'text' .*, got 'image'", good, "parquet", {"target": "image"}),
         ("`media` must be 'image' or 'video', got 'audio'", good, "webdataset", {"target": "text", "media": "audio"}),
+        (
+            "Options of the format 'hub'.*unexpected keyword argument 'folder'",
+            good,
+            "hub",
+            {"target": "text", "folder": "x"},
+        ),
         ("`prompt` .*'Draw'.* needs `target='text'`", good, "hub", {"target": "media", "prompt": "Draw"}),
         ("`image_encoding` must be 'path' or 'base64'", good, "vflan", {"image_encoding": "utf8"}),
         ("`source` must be a file, a pattern or a folder with .*, got '.*none'", str(tmp_path / "none"), "llava", {}),

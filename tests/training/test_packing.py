@@ -1,12 +1,22 @@
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Image, IterableDataset, List, Value
+from datasets import Dataset, Features, Image, List, Value
 from transformers import DataCollatorWithFlattening
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
-from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments, drawn_shapes, pack_records
+from vilau_hf.training import (
+    MediaLoader,
+    PackedDataset,
+    RecordPacker,
+    RecordStream,
+    VilaUDataCollator,
+    VilaUTrainer,
+    VilaUTrainingArguments,
+    drawn_shapes,
+    record_features,
+)
 from vilau_hf.training.packing import best_fit
 
 
@@ -17,6 +27,7 @@ TEXT = {
         {"role": "assistant", "content": [{"type": "text", "text": "blue"}]},
     ]
 }
+FIELDS = ("messages", "images", "videos")
 DOCUMENT = {"messages": [{"role": "document", "content": "a red circle"}]}
 
 
@@ -183,118 +194,130 @@ def row_lengths(processor, packs, **kwargs):
 
 
 def test_packs_of_a_dataset_are_rows_of_at_most_max_length(processor):
-    dataset = drawn_shapes(num_samples=60, tasks=TASKS)
-    packed = pack_records(dataset, processor, max_length=600)
+    dataset, packer = drawn_shapes(num_samples=60, tasks=TASKS), RecordPacker(processor, max_length=600)
+    packed = PackedDataset(dataset, packer)
     assert sorted(index for pack in packed.packs for index in pack) == list(range(60))
     lengths = row_lengths(processor, packed)
     assert max(lengths) <= 600 and packed.fill == pytest.approx(sum(lengths) / (600 * len(lengths)))
     assert packed.fill > 0.8
-    assert packed.packs == pack_records(dataset, processor, max_length=600).packs
-    dropped = row_lengths(processor, packed, pad_to_multiple_of=600)
-    assert set(dropped) == {600}
+    assert packed.packs == PackedDataset(dataset, packer).packs
+    assert set(row_lengths(processor, packed, pad_to_multiple_of=600)) == {600}
+    windows = PackedDataset(dataset, packer, window=20)
+    assert all(len({index // 20 for index in pack}) == 1 for pack in windows.packs)
+    assert sorted(index for pack in windows.packs for index in pack) == list(range(60))
 
 
-def test_a_stream_gives_the_packs_of_the_dataset(processor):
-    dataset = drawn_shapes(num_samples=40, tasks=TASKS)
-
-    def read():
-        yield from dataset
-
-    stream = pack_records(IterableDataset.from_generator(read), processor, max_length=600, window=16)
-    whole = pack_records(dataset, processor, max_length=600, window=16)
-    streamed = [[record["messages"] for record in pack["records"]] for pack in stream]
-    assert streamed == [[record["messages"] for record in pack["records"]] for pack in whole]
-    assert streamed == [[record["messages"] for record in pack["records"]] for pack in stream]  # once more
-    images = [image for pack in stream for record in pack["records"] for image in record["images"]]
-    assert all(image.size == (32, 32) for image in images) and len(images) > 20
+@pytest.fixture(scope="module")
+def stored():
+    """Drawn records in the schema of stored records, pictures as bytes, and text alone."""
+    drawn = drawn_shapes(num_samples=30, tasks={"text_to_image": 1, "image_to_text": 1, "edit": 1, "story": 1})
+    records = [{"id": f"r{n}", **{name: record[name] for name in FIELDS}} for n, record in enumerate(drawn)]
+    records += [{"id": f"t{n}", "messages": TEXT["messages"], "images": [], "videos": []} for n in range(10)]
+    for record in records:
+        for message in record["messages"]:
+            if isinstance(message["content"], str):
+                message["content"] = [{"type": "text", "text": message["content"]}]
+    return Dataset.from_list(records, features=record_features())
 
 
-def test_a_stream_of_packs_goes_on_where_it_was(processor):
-    stream = IterableDataset.from_generator(lambda: iter(drawn_shapes(num_samples=40, tasks=TASKS)))
-    packs = list(pack_records(stream, processor, max_length=600, window=16))
-    interrupted = pack_records(stream, processor, max_length=600, window=16)
-    seen = []
+def stream_of(stored, processor, max_length=600):
+    source = stored.to_iterable_dataset(num_shards=2)
+    packer = RecordPacker(processor, max_length)
+    return RecordStream(source, MediaLoader(processor), packer, shuffle_block=16, num_passes=1)
+
+
+def ids_of(packs):
+    return [[record["id"] for record in pack["records"]] for pack in packs]
+
+
+def test_a_stream_is_packed_as_it_is_read(stored, processor):
+    packs = list(stream_of(stored, processor))
+    assert sorted(name for pack in ids_of(packs) for name in pack) == sorted(stored["id"])
+    lengths = row_lengths(processor, packs)
+    assert max(lengths) <= 600 and sum(lengths) > 0.8 * 600 * len(packs)
+    assert ids_of(packs) == ids_of(stream_of(stored, processor))
+
+
+def test_a_stream_of_packs_goes_on_where_it_was(stored, processor):
+    packs, interrupted, seen = list(stream_of(stored, processor)), stream_of(stored, processor), []
     for pack in interrupted:
         seen.append(pack)
-        if len(seen) == 5:
+        if len(seen) == 3:
             state = interrupted.state_dict()
             break
-    resumed = pack_records(stream, processor, max_length=600, window=16)
+    resumed = stream_of(stored, processor)
     resumed.load_state_dict(state)
-    captions = [[record["messages"] for record in pack["records"]] for pack in [*seen, *resumed]]
-    assert captions == [[record["messages"] for record in pack["records"]] for pack in packs]
+    assert len(packs) > 6 and ids_of([*seen, *resumed]) == ids_of(packs)
 
 
-def test_stored_media_are_counted_without_being_opened(processor):
-    drawn, names = drawn_shapes(num_samples=20), ("messages", "images", "videos")
-    records = [{name: record[name] for name in names} for record in drawn]
-    content = List({"type": Value("string"), "text": Value("string")})
-    features = Features(
-        {
-            "messages": List({"role": Value("string"), "content": content}),
-            "images": List(Image()),
-            "videos": List(List(Image())),
-        }
-    )
-    stored = Dataset.from_list(records, features=features)
-    packed = pack_records(stored, processor, max_length=600)
-    assert packed.packs == pack_records(drawn, processor, max_length=600).packs
-    assert max(row_lengths(processor, packed)) <= 600
+def test_stored_media_are_counted_without_being_opened(stored, processor):
+    packer = RecordPacker(processor, max_length=600)
+    packed = PackedDataset(stored, packer)
+    opened = stored.with_transform(MediaLoader(processor))
+    assert packed.packs == PackedDataset(opened, packer).packs
+    assert max(row_lengths(processor, PackedDataset(opened, packer))) <= 600
     broken = stored.map(lambda record: {"images": [{"path": "nowhere.png", "bytes": None} for _ in record["images"]]})
-    assert pack_records(broken, processor, max_length=600).packs == packed.packs
+    assert PackedDataset(broken, packer).packs == packed.packs
+
+
+def test_frames_that_are_listed_are_counted(processor):
+    drawn = drawn_shapes(num_samples=8, num_frames=3, tasks={"text_to_video": 1, "video_to_text": 1})
+    content = List({"type": Value("string"), "text": Value("string")})
+    features = {"messages": List({"role": Value("string"), "content": content}), "videos": List(List(Image()))}
+    rows = [{name: record[name] for name in features} for record in drawn]
+    listed = PackedDataset(Dataset.from_list(rows, features=Features(features)), RecordPacker(processor, 600))
+    assert listed.packs == PackedDataset(drawn, RecordPacker(processor, 600)).packs
+    lengths = row_lengths(processor, PackedDataset(drawn, RecordPacker(processor, 600)))
+    assert listed.fill == pytest.approx(sum(lengths) / (600 * len(lengths)))
 
 
 def test_files_of_videos_count_the_frames_that_are_sampled(processor):
     asked = [
-        {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "what"}]},
+        {"role": "user", "content": [{"type": "video", "text": None}, {"type": "text", "text": "what"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "a circle"}]},
     ]
-    stored = Dataset.from_list([{"messages": asked, "videos": ["a.mp4"]}] * 2)
+    record = {"messages": asked, "images": [], "videos": [{"path": "a.mp4", "bytes": None}]}
+    stored = Dataset.from_list([{"id": name, **record} for name in "ab"], features=record_features())
     frames = next(iter(drawn_shapes(num_samples=1, tasks={"text_to_video": 1})))["videos"]
     length = row_lengths(processor, [{"records": [{"messages": asked, "videos": frames}]}])[0]
-    assert len(pack_records(stored, processor, max_length=2 * length)) == 1
-    assert len(pack_records(stored, processor, max_length=2 * length - 1)) == 2
+    assert len(PackedDataset(stored, RecordPacker(processor, 2 * length))) == 1
+    assert len(PackedDataset(stored, RecordPacker(processor, 2 * length - 1))) == 2
 
 
-def test_records_that_are_too_long_are_named_or_counted(processor, caplog):
+def test_records_that_are_too_long_are_named_or_counted(processor):
     texts = ["a red circle", "a red circle " * 50, "a blue square", "a red circle " * 60]
     messages = [[{"role": "document", "content": text}] for text in texts]
     dataset = Dataset.from_dict({"id": list("abcd"), "messages": messages})
+    strict, lenient = (RecordPacker(processor, 100, on_too_long) for on_too_long in ("error", "skip"))
     with pytest.raises(ValueError, match=r"the record 'b' has 15\d tokens, more than `max_length` \(100\)"):
-        pack_records(dataset, processor, max_length=100)
+        PackedDataset(dataset, strict)
     with pytest.raises(ValueError, match="the record 1 has"):
-        pack_records(dataset.remove_columns("id"), processor, max_length=100)
-    packed = pack_records(dataset, processor, max_length=100, on_too_long="skip")
-    assert [record["id"] for pack in packed for record in pack["records"]] == ["a", "c"] and packed.num_skipped == 2
-    stream = pack_records(dataset.to_iterable_dataset(), processor, max_length=100, window=2)
+        PackedDataset(dataset.remove_columns("id"), strict)
     with pytest.raises(ValueError, match="the record 'b' has"):
-        list(stream)
-    stream = pack_records(dataset.to_iterable_dataset(), processor, max_length=100, window=2, on_too_long="skip")
-    assert [record["id"] for pack in stream for record in pack["records"]] == ["a", "c"]
+        list(RecordStream(dataset.to_iterable_dataset(), packer=strict, num_passes=1))
+    packed = PackedDataset(dataset, lenient)
+    assert ids_of(packed) == [["a", "c"]] and packed.num_skipped == 2
+    stream = RecordStream(dataset.to_iterable_dataset(), packer=lenient, num_passes=1)
+    assert sorted(ids_of(stream)[0]) == ["a", "c"] and lenient.num_skipped == 4
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"max_length": 0}, ValueError, "`max_length` must be at least 1, got 0"),
-        ({"window": 0}, ValueError, "`window` must be at least 1, got 0"),
-        ({"on_too_long": "cut"}, ValueError, "`on_too_long` must be 'error' or 'skip', got 'cut'"),
-        ({"dataset": [TEXT]}, TypeError, "`dataset` must be a datasets.Dataset or .*, got list"),
-    ],
-)
-def test_wrong_arguments_are_refused(processor, change, error, message):
-    with pytest.raises(error, match=message):
-        pack_records(**{"dataset": Dataset.from_list([DOCUMENT]), "processor": processor, "max_length": 9, **change})
+def test_wrong_arguments_are_refused(processor):
+    packer = RecordPacker(processor, 100)
+    for make, error, message in (
+        (lambda: RecordPacker(processor, 0), ValueError, "`max_length` must be at least 1, got 0"),
+        (lambda: RecordPacker(processor, 9, "cut"), ValueError, "`on_too_long` must be 'error' or 'skip', got 'cut'"),
+        (lambda: PackedDataset(Dataset.from_list([DOCUMENT]), packer, 0), ValueError, "`window` must be at least 1"),
+        (lambda: PackedDataset([DOCUMENT], packer), TypeError, "`dataset` must be a datasets.Dataset, got list"),
+    ):
+        with pytest.raises(error, match=message):
+            make()
 
 
 def test_training_on_packs_equals_training_on_their_records(processor, tmp_path):
     """The same records in one optimizer step, packed and not, text alone among them: the same losses and weights."""
-    names = ("messages", "images", "videos")
     records = [*drawn_shapes(num_samples=6, tasks=TASKS, seed=1), TEXT, DOCUMENT]
-    records = [{name: record.get(name) or [] for name in names} for record in records]
-
-    def read():
-        yield from records
+    columns = {name: [record.get(name) or [] for record in records] for name in FIELDS}
+    packs = [{"records": pack} for pack in RecordPacker(processor, max_length=500)(columns)["records"]]
 
     def train(dataset, size, steps):
         torch.manual_seed(0)
@@ -320,11 +343,9 @@ def test_training_on_packs_equals_training_on_their_records(processor, tmp_path)
         trainer.train()
         return trainer.state.log_history[0], model.state_dict()
 
-    packs = pack_records(IterableDataset.from_generator(read), processor, max_length=500)
-    count = len(list(packs))
-    assert 1 < count < 6
+    assert 1 < len(packs) < 6
     expected_log, expected = train(records, 2, 4)
-    log, weights = train(packs, 1, count)
+    log, weights = train(packs, 1, len(packs))
     for name in ("loss", "text_loss", "visual_loss"):
         assert log[name] == pytest.approx(expected_log[name], rel=1e-4)
     for name, tensor in expected.items():

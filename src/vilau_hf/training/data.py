@@ -40,7 +40,7 @@ class VilaUDataCollator:
     What the assistant says is supervised, and the text of a `document`. For classifier-free guidance some records lose
     the text of the user turns that ask for an image or a video.
 
-    Records are padded, each in a row of its own. What [`pack_records`] gives becomes rows of several records, and with
+    Records are padded, each in a row of its own. Packs (see [`RecordPacker`]) become rows of several records, and with
     `padding_free` a batch is one row. In such rows no record sees another: position ids begin anew with each, there is
     no attention mask, and flash attention is told where they begin.
 

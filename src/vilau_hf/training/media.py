@@ -55,7 +55,7 @@ class MediaLoader:
         loaded = dict(record)
         for kind, name in MEDIA_FIELDS.items():
             opened = []
-            for place, item in enumerate(record.get(name) or []):
+            for place, item in enumerate(record[name] or [] if name in record else []):
                 try:
                     opened.append(open_image(item) if kind == "image" else self.open_video(item))
                 except ImportError:
@@ -70,7 +70,8 @@ class MediaLoader:
                     self.num_skipped += 1
                     logger.warning(f"{message} Skipped, {self.num_skipped} so far.")
                     return None
-            loaded[name] = opened
+            if name in record:
+                loaded[name] = opened
         return loaded
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:

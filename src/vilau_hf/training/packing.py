@@ -7,54 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from transformers.utils import logging
 
 
 logger = logging.get_logger(__name__)
-
-
-def pack_records(
-    dataset: Dataset | IterableDataset,
-    processor,
-    max_length: int,
-    window: int = 1000,
-    on_too_long: str = "error",
-):
-    """
-    Puts the records of a dataset together so that each pack fills a row of `max_length` tokens as far as possible;
-    [`VilaUDataCollator`] makes the rows. Records stay whole, and the same dataset gives the same packs.
-
-    Packs are found by best fit, longest records first, within each `window` of successive records (Johnson et al.,
-    1974: Worst-case performance bounds for simple one-dimensional packing algorithms).
-
-    Args:
-        dataset (`datasets.Dataset` or `datasets.IterableDataset`): records; shuffle it before, packs are made once.
-        processor ([`VilaUProcessor`]): counts the tokens.
-        max_length (`int`): tokens of a row.
-        window (`int`, *optional*, defaults to 1000): records that are packed together. A stream holds so many of
-            them in memory.
-        on_too_long (`str`, *optional*, defaults to `"error"`): what becomes of records of more than `max_length`
-            tokens, `"error"` or `"skip"`; what is skipped is counted in the log.
-
-    Returns:
-        A [`PackedDataset`] or a `datasets.IterableDataset` of packs `{"records": [...]}`.
-
-    Raises:
-        TypeError: for another kind of dataset.
-        ValueError: for a record that is too long, with its id; while reading, if `dataset` is a stream.
-    """
-    packer = RecordPacker(processor, max_length, on_too_long)
-    if window < 1:
-        raise ValueError(f"`window` must be at least 1, got {window}.")
-    if isinstance(dataset, Dataset):
-        return PackedDataset(dataset, packer, window)
-    if not isinstance(dataset, IterableDataset):
-        raise TypeError(
-            f"`dataset` must be a datasets.Dataset or a datasets.IterableDataset, got {type(dataset).__name__}."
-        )
-    columns = dataset.column_names or list(next(iter(dataset)))
-    return dataset.map(packer, batched=True, batch_size=window, remove_columns=columns)
 
 
 def best_fit(lengths: list[int], max_length: int) -> list[list[int]]:
@@ -77,16 +34,27 @@ def best_fit(lengths: list[int], max_length: int) -> list[list[int]]:
 
 
 class RecordPacker:
-    """
-    Packs the records of one window, given by columns as `datasets` does.
+    r"""
+    Puts records together so that each pack fills a row of `max_length` tokens as far as possible;
+    [`VilaUDataCollator`] makes the rows. Records stay whole, and the same records give the same packs: those of best
+    fit, longest records first (Johnson et al., 1974: Worst-case performance bounds for simple one-dimensional packing
+    algorithms).
+
+    Datasets with random access are packed by [`PackedDataset`], streams as they are read:
+
+    ```python
+    train_dataset = PackedDataset(dataset, RecordPacker(processor, max_length=4096))
+    train_dataset = RecordStream(mixture, MediaLoader(processor), packer=RecordPacker(processor, max_length=4096))
+    ```
 
     Args:
         processor ([`VilaUProcessor`]): counts the tokens.
         max_length (`int`): tokens of a row.
-        on_too_long (`str`, *optional*, defaults to `"error"`): as for [`pack_records`].
+        on_too_long (`str`, *optional*, defaults to `"error"`): what becomes of records of more than `max_length`
+            tokens: `"error"` stops and names the record, `"skip"` leaves them out, logs and counts them.
 
     Attributes:
-        num_skipped (`int`): records left out so far because they are too long.
+        num_skipped (`int`): records left out so far, in the process that packs.
     """
 
     def __init__(self, processor, max_length: int, on_too_long: str = "error"):
@@ -100,7 +68,15 @@ class RecordPacker:
         self.num_skipped = 0
 
     def __call__(self, columns: dict[str, list]) -> dict[str, list[list[dict]]]:
-        """Packs as `{"records": [...]}`."""
+        """
+        Packs the records of a batch, given by columns as `datasets` does.
+
+        Returns:
+            `records`, a list of records for each pack.
+
+        Raises:
+            ValueError: for a record that is too long, with its id.
+        """
         records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         lengths = count_tokens(records, self.processor)
         kept = self.keep([record.get("id") for record in records], lengths)
@@ -123,20 +99,31 @@ class RecordPacker:
 
 class PackedDataset(torch.utils.data.Dataset):
     """
-    Packs of the records of a `datasets.Dataset`, found when it is made; see [`pack_records`].
+    Packs `{"records": [...]}` of the records of a dataset, found when it is made; media are not opened for that.
 
     Args:
-        dataset (`datasets.Dataset`): records.
+        dataset (`datasets.Dataset`): records; shuffle it before.
         packer ([`RecordPacker`]).
-        window (`int`): records that are packed together.
+        window (`int`, *optional*, defaults to 1000): successive records that are packed together.
 
     Attributes:
-        packs (`list[list[int]]`): indices of the records of each pack.
+        packs (`list[list[int]]`): places of the records of each pack.
         fill (`float`): share of the rows that is tokens and not padding.
         num_skipped (`int`): records left out because they are too long.
+
+    Raises:
+        TypeError: if `dataset` is a stream.
+        ValueError: for a record that is too long, with its id or place.
     """
 
-    def __init__(self, dataset: Dataset, packer: RecordPacker, window: int):
+    def __init__(self, dataset: Dataset, packer: RecordPacker, window: int = 1000):
+        if not isinstance(dataset, Dataset):
+            raise TypeError(
+                f"`dataset` must be a datasets.Dataset, got {type(dataset).__name__}: streams are packed by "
+                "`RecordStream(..., packer=RecordPacker(...))`."
+            )
+        if window < 1:
+            raise ValueError(f"`window` must be at least 1, got {window}.")
         self.dataset = dataset
         self.packs, tokens = [], 0
         for begin, ids, lengths in _lengths_by_window(dataset, packer.processor, window):
@@ -218,4 +205,4 @@ def _frames_of_video(video, video_processor) -> int:
     return video_processor.num_frames
 
 
-__all__ = ["PackedDataset", "RecordPacker", "best_fit", "pack_records"]
+__all__ = ["PackedDataset", "RecordPacker", "best_fit"]

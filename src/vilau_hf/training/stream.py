@@ -1,7 +1,7 @@
 """Streams of records for training: shared out, shuffled, opened, and resumed at the next record."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import datasets
@@ -16,9 +16,8 @@ from .mixture import Mixture
 
 class ResumableStream(torch.utils.data.IterableDataset, ABC):
     """
-    What a trainer asks of a stream to share it out and to resume it; a stream that wraps another one (to pack its
-    records, say) forwards these calls and adds what it holds back itself. `state_dict` is asked where the stream is
-    read, in the workers of the loader.
+    What a trainer asks of a stream to share it out and to resume it. `state_dict` is asked where the stream is read,
+    in the workers of the loader.
     """
 
     @abstractmethod
@@ -46,7 +45,11 @@ class RecordStream(ResumableStream):
     Args:
         source ([`Mixture`] or `datasets.IterableDataset`): the latter of records, with enough shards for all ranks
             and workers.
-        media ([`MediaLoader`]): opens images and videos, and says what happens to bad ones.
+        media ([`MediaLoader`], *optional*): opens images and videos, and says what happens to bad ones. Without,
+            records are given as the source has them.
+        packer (`Callable`, *optional*): puts the records of a block together, given as a dictionary of lists, into
+            packs `{"records": list[list[dict]]}`; the stream then gives packs `{"records": [...]}`. Media are opened
+            after that.
         shuffle_block (`int`, *optional*, defaults to 1000): 1 keeps the order. A worker holds that many records, with
             the bytes of their media where these are not files of their own.
         seed (`int`, *optional*, defaults to 0): of the shuffling.
@@ -56,7 +59,8 @@ class RecordStream(ResumableStream):
     def __init__(
         self,
         source: Mixture | datasets.IterableDataset,
-        media: MediaLoader,
+        media: MediaLoader | None = None,
+        packer: Callable[[dict[str, list]], dict[str, list[list[dict]]]] | None = None,
         shuffle_block: int = 1000,
         seed: int = 0,
         num_passes: int | None = None,
@@ -68,6 +72,7 @@ class RecordStream(ResumableStream):
             raise TypeError(f"`source` must be a Mixture or an IterableDataset, got {type(source).__name__}.")
         self.source = source
         self.media = media
+        self.packer = packer
         self.shuffle_block = shuffle_block
         self.seed = seed
         self.num_passes = num_passes
@@ -77,16 +82,17 @@ class RecordStream(ResumableStream):
     def split(self, rank: int, world_size: int) -> "RecordStream":
         if not 0 <= rank < world_size:
             raise ValueError(f"`rank` must be in [0, {world_size}), got {rank}.")
-        share = RecordStream(self.source, self.media, self.shuffle_block, self.seed, self.num_passes)
+        share = RecordStream(self.source, self.media, self.packer, self.shuffle_block, self.seed, self.num_passes)
         share.rank, share.world_size = rank, world_size
         return share
 
     def state_dict(self) -> dict:
-        return {**self._state, "num_skipped": self.media.num_skipped}
+        return {**self._state, "num_skipped": 0 if self.media is None else self.media.num_skipped}
 
     def load_state_dict(self, state: dict):
         self._state = self._start = {name: state[name] for name in _start_of_pass(0)}
-        self.media.num_skipped = state["num_skipped"]
+        if self.media is not None:
+            self.media.num_skipped = state["num_skipped"]
 
     def __iter__(self) -> Iterator[dict]:
         worker = get_worker_info()
@@ -121,13 +127,23 @@ class RecordStream(ResumableStream):
         while rows := list(islice(records, self.shuffle_block)):
             after = share.state_dict()
             key = (self.seed, index, self.rank, worker_id, block)
-            order = np.random.default_rng(key).permutation(len(rows))
+            rows = [rows[row] for row in np.random.default_rng(key).permutation(len(rows))]
+            if self.packer is not None:
+                rows = self.packer({name: [row[name] for row in rows] for name in rows[0]})["records"]
             for place in range(position, len(rows)):
                 self._state = {"pass": index, "block": block, "position": place + 1, "dataset": before}
-                record = self.media.load(rows[order[place]])
-                if record is not None:
-                    yield record
+                item = self._open(rows[place])
+                if item is not None:
+                    yield item
             block, position, before = block + 1, 0, after
+
+    def _open(self, item: dict | list[dict]) -> dict | None:
+        """A record, or a pack of records, with its media open; `None` if nothing of it is left."""
+        if self.packer is None:
+            return item if self.media is None else self.media.load(item)
+        records = item if self.media is None else [self.media.load(record) for record in item]
+        records = [record for record in records if record is not None]
+        return {"records": records} if records else None
 
 
 def _start_of_pass(index: int) -> dict:

@@ -17,25 +17,26 @@ class ChatConverter(Converter):
 
     Args:
         media_folder (`str`, *optional*, defaults to the folder of the file): where images that are files lie.
-        name (`str`, *optional*), split (`str`, *optional*, defaults to `"train"`): of a dataset of the Hub, if the
-            source is no file.
+        config_name (`str`, *optional*), split (`str`, *optional*, defaults to `"train"`): of a dataset of the Hub, if
+            the source is no file.
     """
 
-    def __init__(self, media_folder: str | None = None, name: str | None = None, split: str = "train"):
+    def __init__(self, media_folder: str | None = None, config_name: str | None = None, split: str = "train"):
         self.media_folder = media_folder
-        self.name = name
+        self.config_name = config_name
         self.split = split
 
     def list_sources(self, source):
-        if isinstance(source, str) and not Path(source).exists() and not any(sign in source for sign in "*?["):
-            return [source]
-        return list_sources(source)
+        if isinstance(source, (list, tuple)):
+            return [file for item in source for file in self.list_sources(item)]
+        is_id = not Path(source).exists() and not any(sign in source for sign in "*?[.")
+        return [source] if is_id else list_sources(source)
 
     def rows(self, source, part, num_parts):
         if Path(source).is_file():
             yield from super().rows(source, part, num_parts)
         else:
-            yield from hub_rows(source, self.name, self.split, part, num_parts)
+            yield from hub_rows(source, self.config_name, self.split, part, num_parts)
 
     def convert(self, row_id, row, source, report):
         if row.get("messages") is not None:

@@ -15,8 +15,10 @@ class ParquetCaptionConverter(CaptionConverter):
         target (`str`): see [`CaptionConverter`], as all others.
     """
 
-    def __init__(self, target, caption_field="caption", media_field="jpg", id_field="key", **kwargs):
-        super().__init__(target, caption_field, media_field, id_field, **kwargs)
+    def __init__(
+        self, target, caption_field="caption", media_field="jpg", id_field="key", media_folder=None, prompt=None
+    ):
+        super().__init__(target, caption_field, media_field, id_field, "image", media_folder, prompt)
 
 
 __all__ = ["ParquetCaptionConverter"]

@@ -74,6 +74,8 @@ def read_rows(file: str, part: int = 0, num_parts: int = 1, fields: tuple[str, .
         An iterator of `(name, row)`. A row is a dictionary, or anything else where the file has something else.
     """
     stem = Path(file).name.split(".")[0]
+    # a local name: where the interpreter ends in the middle of a file, modules are gone before this generator is
+    unreadable = (ValueError, EOFError, csv.Error, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile)
     try:
         if _suffix(file) == ".parquet":
             yield from _parquet_rows(file, stem, part, num_parts, fields)
@@ -81,7 +83,7 @@ def read_rows(file: str, part: int = 0, num_parts: int = 1, fields: tuple[str, .
         rows = enumerate(_READERS[_suffix(file)](file))
         for index, (name, row) in islice(rows, part, None, num_parts):
             yield name or f"{stem}:{index}", row
-    except (ValueError, EOFError, csv.Error, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile) as error:
+    except unreadable as error:
         raise ValueError(f"Cannot read {file!r}: {type(error).__name__}: {error}") from error
 
 
@@ -112,13 +114,13 @@ def _json_rows(file: str) -> Iterator[tuple[None, Any]]:
                     yield None, _parsed(line)
             return
         try:
-            import ijson
+            from ijson import JSONError, items
         except ImportError as error:
             raise ImportError(f"To read {file!r} piece by piece: pip install 'vilau_hf[data]' (ijson).") from error
         try:
-            for row in ijson.items(stream, "item", use_float=True):
+            for row in items(stream, "item", use_float=True):
                 yield None, row
-        except ijson.JSONError as error:
+        except JSONError as error:
             raise ValueError(f"no valid JSON array: {error}") from error
 
 
