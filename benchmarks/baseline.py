@@ -28,12 +28,24 @@ def decode_depths(transformer, codebook: nn.Embedding, hidden: torch.Tensor, sca
             inputs.append(transformer.in_proj_code(summed).repeat(2, 1))
         states = torch.stack(inputs, 1) + transformer.depth_embedding.weight[: depth + 1]
         for layer in transformer.layers:
-            states = layer(states, attention_mask=causal_mask(depth + 1, states))
+            states = block(layer, states, causal_mask(depth + 1, states))
         logits = transformer.code_head(transformer.norm(states))[:, -1].float()
         conditional, unconditional = logits.chunk(2)
         codes.append(pick(unconditional + scale * (conditional - unconditional)))
         bool((codes[-1] >= 0).all())  # the original looks at every code on the host
     return torch.stack(codes, -1)
+
+
+def block(layer, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """One block over whole prefixes `(rows, T, W)`: query, key and value by a product each, attention written out."""
+    attention, heads = layer.self_attn, layer.self_attn.config.num_attention_heads
+    normed, parts = layer.input_layernorm(states), []
+    for weight, bias in zip(attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3), strict=True):
+        parts.append(nn.functional.linear(normed, weight, bias).unflatten(-1, (heads, -1)).transpose(1, 2))
+    query, key, value = parts
+    weights = (query @ key.transpose(-1, -2) * attention.scaling + mask).softmax(-1)
+    states = states + attention.proj((weights @ value).transpose(1, 2).flatten(2))
+    return states + layer.fc2(layer.activation(layer.fc1(layer.post_attention_layernorm(states))))
 
 
 def causal_mask(length: int, like: torch.Tensor) -> torch.Tensor:

@@ -1,20 +1,19 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """VILA-U: a language model that reads and writes visual tokens."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, torch_compilable_check
+from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
+from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast
 from .scoring_vilau import VilaUScoringMixin
 from .visual_writing_vilau import VisualSpan
 from .weight_init_vilau import LibraryInitialization
@@ -23,46 +22,6 @@ from .weight_init_vilau import LibraryInitialization
 # patterns for `modules_to_not_convert` and the like of quantization configs: a list given there replaces the library's
 # own, so it names the head too. What is left are the layers of the language model.
 VILAU_SKIP_MODULES = ["lm_head", "depth_transformer", r"(.*\.)?multi_modal_projector", r"(.*\.)?vision_tower"]
-
-
-@dataclass
-class VilaUModelOutputWithPast(ModelOutput):
-    r"""
-    last_hidden_state (`torch.Tensor` of shape `(B, T, H)`): output of the language model's last layer, after its norm.
-    past_key_values (`Cache`, *optional*): keys and values of the language model.
-    visual_codes (`torch.LongTensor` of shape `(B, T, D)`, *optional*, with visual input): codes at visual positions,
-        -1 elsewhere.
-    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    visual_codes: torch.LongTensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class VilaUCausalLMOutputWithPast(ModelOutput):
-    r"""
-    loss (`torch.Tensor` of shape `()`, *optional*, when `labels` is given): weighted sum of the two losses.
-    text_loss, visual_loss (`torch.Tensor` of shape `()`, *optional*): cross-entropy over text tokens, over codes.
-    logits (`torch.Tensor` of shape `(B, T, vocab_size)`, *optional*): text scores before softmax; left out when a
-        training step with `labels` needs them only where a label stands.
-    code_logits (`torch.Tensor` of shape `(M, D, K)`, *optional*, with `output_code_logits`): code scores of the M
-        supervised visual tokens, in order.
-    past_key_values (`Cache`, *optional*): keys and values of the language model.
-    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
-    """
-
-    loss: torch.Tensor | None = None
-    text_loss: torch.Tensor | None = None
-    visual_loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    code_logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class VilaUMultiModalProjector(nn.Module):
