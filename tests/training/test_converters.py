@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import pickle
+import sys
 import tarfile
 import zipfile
 
@@ -131,6 +132,13 @@ def test_a_large_array_is_read_piece_by_piece(tmp_path):
     assert next(records)["id"] == "a"  # before the end is seen
     with pytest.raises(ValueError, match=r"Cannot read '.*broken.json': ValueError: no valid JSON array"):
         list(records)
+
+
+def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("[]")
+    monkeypatch.setitem(sys.modules, "ijson", None)
+    with pytest.raises(ImportError, match=r"To read '.*a.json' piece by piece: pip install 'vilau_hf\[data\]'"):
+        convert(tmp_path / "a.json", "llava")
 
 
 def mmc4_document():
