@@ -5,7 +5,7 @@ from datasets import Dataset, Features, Image, List, Value
 from transformers import DataCollatorWithFlattening
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
-from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf import TINY_CHECKPOINT, VilaUConfig, VilaUForConditionalGeneration, VilaUProcessor
 from vilau_hf.training import (
     MediaLoader,
     PackedDataset,
@@ -121,6 +121,30 @@ def test_training_without_labels_keeps_samples_apart_too(model, processor, recor
     with torch.no_grad():
         logits = model.train()(**batch).logits
         torch.testing.assert_close(logits, model.eval()(**batch, labels=labels).logits)
+
+
+@pytest.mark.parametrize(
+    "text_config",
+    [
+        {"model_type": "mistral", "sliding_window": 12, "num_key_value_heads": 2},
+        {"model_type": "gemma2", "sliding_window": 12, "head_dim": 12, "num_key_value_heads": 2},
+        {"model_type": "qwen3", "head_dim": 12, "num_key_value_heads": 2},
+        {"model_type": "gpt2", "n_positions": 64, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+    ],
+    ids=lambda text_config: text_config["model_type"],
+)
+def test_every_language_model_keeps_samples_apart(config, text_config):
+    """Windows, grouped keys and learned positions; llama is what the other tests have."""
+    sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    values = {**config.to_dict(), "text_config": {"vocab_size": 60, **sizes, **text_config}}
+    model = VilaUForConditionalGeneration(VilaUConfig(**values)).train()
+    rows = [torch.randint(5, 50, (1, length)) for length in (20, 31, 7)]
+    expected = sum(model(row, labels=row, num_text_items=55).loss for row in rows)
+    labels = torch.cat([torch.nn.functional.pad(row[:, 1:], (1, 0), value=-100) for row in rows], dim=1)
+    positions = torch.cat([torch.arange(row.shape[1]) for row in rows])[None]
+    packed = model(torch.cat(rows, dim=1), position_ids=positions, labels=labels)
+    torch.testing.assert_close(packed.loss, expected)
+    assert not torch.isclose(model(torch.cat(rows, dim=1), labels=labels).loss, expected, rtol=1e-3)
 
 
 def test_positions_and_labels_at_the_borders(processor, records):
