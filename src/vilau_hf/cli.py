@@ -20,7 +20,7 @@ from . import (
 from .demo import run_demo
 from .hub import push_repository, write_repository
 from .serving import serve_model
-from .training import MediaLoader, Mixture, drawn_shapes, encode_dataset
+from .training import MediaLoader, drawn_shapes, encode_dataset
 from .training.code_cache import launched_processes, load_vision_tower
 from .training.converters import FORMATS, ConversionReport, convert_records, write_records
 
@@ -117,10 +117,7 @@ def encode(args: argparse.Namespace):
     if args.dataset == "drawn_shapes":
         dataset = drawn_shapes(args.split, args.num_records or 1000)
     else:
-        if args.dataset.endswith((".yaml", ".yml")):
-            dataset = Mixture.from_yaml(args.dataset).dataset()
-        else:
-            dataset = load_dataset(args.dataset, split=args.split)
+        dataset = load_dataset(args.dataset, split=args.split)
         dataset = dataset.take(args.num_records or len(dataset))
         dataset = dataset.with_transform(MediaLoader(processor, args.on_bad_media))
     tower = load_vision_tower(args.model).to(state.device)
@@ -143,7 +140,7 @@ def add_encode(subparsers):
         epilog="On several GPUs: accelerate launch -m vilau_hf.cli encode DATASET OUT. Run again after an "
         "interruption, it goes on.",
     )
-    parser.add_argument("dataset", help="folder or Hub id of records, YAML file of a mixture of such, or drawn_shapes")
+    parser.add_argument("dataset", help="folder of records (see vilau records), Hub id of such, or drawn_shapes")
     parser.add_argument("out", type=Path, help="folder of the encoded records, new or of an interrupted run")
     parser.add_argument("--model", default=TINY_CHECKPOINT, help="folder or Hub id (default: the shipped checkpoint)")
     parser.add_argument("--processor", help="folder or Hub id, where the model has none (default: the model's)")

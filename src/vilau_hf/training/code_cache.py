@@ -1,6 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Code cache: records whose images and videos were encoded once, so that training runs without the tower."""
 
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,8 @@ def encode_dataset(
     Args:
         dataset (`datasets.Dataset`): records with `messages` and, where they have any, open `images` and `videos`.
         folder (`str` or `Path`): new, empty, or of an interrupted run with the same arguments.
-        model ([`VilaUVisionTower`] or a model that has one): on the device where it shall run.
+        model ([`VilaUVisionTower`] or a model that has one): on the device where it shall run; its tower is put into
+            evaluation mode.
         processor ([`VilaUProcessor`]): prepares the pixels.
         batch_size (`int`, *optional*, defaults to 64): images that the tower gets at once, and records read at once.
         shard_size (`int`, *optional*, defaults to 5000): records of a file; what an interruption can cost a process.
@@ -108,7 +110,7 @@ def encode_dataset(
     mine = missing[state.process_index :: state.num_processes]
     batches = PreparedBatches(dataset, processor, shards, mine, batch_size)
     with logging.tqdm(total=len(batches), unit="batch", disable=not state.is_main_process) as progress:
-        report = _encode_shards(batches, shards, tower, num_workers, progress)
+        report = _encode_shards(batches, shards, tower.eval(), num_workers, progress)
     report.seconds = time.perf_counter() - started
     report.is_complete = shards.finish()
     return report
@@ -232,7 +234,7 @@ def place_codes(records: list[dict], codes: np.ndarray) -> list[dict]:
     rows, begin = [], 0
     for record in records:
         ends = begin + np.cumsum([0, *record["num_frames"]])
-        items = [codes[first:last] for first, last in zip(ends, ends[1:], strict=False)]
+        items = [codes[first:last] for first, last in itertools.pairwise(ends)]
         rows.append({"id": record["id"], "messages": record["messages"], "codes": items})
         begin = ends[-1]
     return rows

@@ -91,7 +91,7 @@ class RecordPacker:
             name = f"the record {ids[first]!r}" if ids[first] is not None else f"a record ({first} of those at hand)"
             message = f"{name} has {lengths[first]} tokens, more than `max_length` ({self.max_length})"
             if self.on_too_long == "error":
-                raise ValueError(f"{message}: raise it, or leave such records out with `on_too_long='skip'`.")
+                raise ValueError(f"{message}: raise that, or leave such records out with `on_too_long='skip'`.")
             self.num_skipped += len(lengths) - len(kept)
             logger.warning(f"{message}; {self.num_skipped} such records are left out so far")
         return kept
@@ -99,10 +99,10 @@ class RecordPacker:
 
 class PackedDataset(torch.utils.data.Dataset):
     """
-    Packs `{"records": [...]}` of the records of a dataset, found when it is made; media are not opened for that.
+    Packs `{"records": [...]}` of the records of a dataset, found when it is made; no stored media are opened for that.
 
     Args:
-        dataset (`datasets.Dataset`): records; shuffle it before.
+        dataset (`datasets.Dataset`): records, with [`MediaLoader`] as their transform; shuffle it before.
         packer ([`RecordPacker`]).
         window (`int`, *optional*, defaults to 1000): successive records that are packed together.
 
@@ -143,14 +143,14 @@ class PackedDataset(torch.utils.data.Dataset):
 
 
 def _lengths_by_window(dataset: Dataset, processor, window: int) -> Iterator[tuple[int, list, list[int]]]:
-    """First index, ids and tokens of each run of records; media are not opened, if the dataset is a plain one."""
-    is_plain = dataset.format["type"] is None
-    if is_plain:
+    """First index, ids and tokens of each run of records. A transform that opens their media is not called."""
+    is_stored = "messages" in dataset.column_names
+    if is_stored:
         names = [name for name in ("id", "messages", "videos", "codes") if name in dataset.column_names]
         dataset = dataset.select_columns(names).with_format("arrow")
     for begin in range(0, len(dataset), window):
         columns = dataset[begin : begin + window]
-        if is_plain:
+        if is_stored:
             columns = {name: _stand_in(name, columns[name]) for name in columns.column_names}
         records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         yield begin, [record.get("id") for record in records], count_tokens(records, processor)
