@@ -5,6 +5,7 @@ from datasets import load_dataset
 from PIL import Image
 
 from vilau_hf.cli import main
+from vilau_hf.training import write_records
 
 
 def test_demo_writes_what_it_names(tmp_path, capsys):
@@ -68,3 +69,26 @@ def test_records_names_mistakes(tmp_path, capsys, arguments, message):
         main(["records", *(names.get(argument, argument) for argument in arguments)])
     assert stop.value.code == 1 and message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_encode_turns_stored_records_into_codes(tmp_path, capsys):
+    part, words = {"type": "image", "text": None}, [{"type": "text", "text": "a red circle"}]
+    messages = [{"role": "user", "content": words}, {"role": "assistant", "content": [part]}]
+    for name in "ab":
+        Image.new("RGB", (40, 30), "red" if name == "a" else "blue").save(tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    images = [{"path": str(tmp_path / f"{name}.png"), "bytes": None} for name in "abc"]
+    rows = [{"id": n, "messages": messages, "images": [i], "videos": []} for n, i in zip("abc", images, strict=True)]
+    write_records(rows, tmp_path / "records")
+    arguments = ["encode", str(tmp_path / "records"), str(tmp_path / "encoded")]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    error = capsys.readouterr().err
+    assert "vilau: Cannot open images[0] of record 'c'" in error
+    main([*arguments, "--on-bad-media", "skip"])
+    printed = capsys.readouterr().out
+    assert "process 1 of 1: 2 images and frames of 2 records" in printed and "1 records skipped" in printed
+    assert f"Complete: {tmp_path / 'encoded'}" in printed
+    encoded = load_dataset(str(tmp_path / "encoded"), split="train")
+    assert encoded["id"] == ["a", "b"] and encoded[0]["messages"] == messages
+    assert encoded[0]["codes"] != encoded[1]["codes"]

@@ -48,6 +48,13 @@ def test_tell_story_writes_sentences_and_pictures(tmp_path):
     assert [Image.open(tmp_path / line.strip("[]")).size for line in lines[1::2]] == [(256, 256)] * 2
 
 
+def test_encode_dataset_trains_from_codes_with_the_loss_of_pixels(tmp_path):
+    printed = run("encode_dataset.py", "--samples", "40", cwd=tmp_path)
+    pixels, codes = (float(line.split("loss")[1].split()[0]) for line in printed.splitlines() if "loss" in line)
+    assert pixels == codes
+    assert "images/s" in printed and "bytes an image" in printed
+
+
 @pytest.mark.slow
 def test_score_tiny_scores_and_draws_sheets(tmp_path):
     run("score_tiny.py", "--samples", "8", cwd=tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from datasets import load_dataset
 from transformers.utils import logging
 
 from . import (
@@ -19,6 +20,8 @@ from . import (
 from .demo import run_demo
 from .hub import push_repository, write_repository
 from .serving import serve_model
+from .training import MediaLoader, drawn_shapes, encode_dataset
+from .training.code_cache import launched_processes, load_vision_tower
 from .training.converters import FORMATS, ConversionReport, convert_records, write_records
 
 
@@ -107,6 +110,54 @@ def add_serve(subparsers):
     parser.set_defaults(run=serve)
 
 
+def encode(args: argparse.Namespace):
+    logging.enable_progress_bar()
+    state = launched_processes()
+    processor = VilaUProcessor.from_pretrained(args.processor or args.model)
+    if args.dataset == "drawn_shapes":
+        dataset = drawn_shapes(args.split, args.num_records or 1000)
+    else:
+        dataset = load_dataset(args.dataset, split=args.split)
+        dataset = dataset.take(args.num_records or len(dataset))
+        dataset = dataset.with_transform(MediaLoader(processor, args.on_bad_media))
+    tower = load_vision_tower(args.model).to(state.device)
+    report = encode_dataset(
+        dataset, args.out, tower, processor, args.batch_size, args.shard_size, num_workers=args.num_workers
+    )
+    print(
+        f"process {state.process_index + 1} of {state.num_processes}: {report.num_images} images and frames of "
+        f"{report.num_records} records, {report.images_per_second:.0f} images/s, {report.bytes_per_image:.0f} bytes "
+        f"an image with its text, {report.num_skipped} records skipped"
+    )
+    if report.is_complete:
+        print(f"Complete: {args.out.resolve()}")
+
+
+def add_encode(subparsers):
+    parser = subparsers.add_parser(
+        "encode",
+        help="encode the images and videos of a dataset once, to train from their codes",
+        epilog="On several GPUs: accelerate launch -m vilau_hf.cli encode DATASET OUT. Run again after an "
+        "interruption, it goes on.",
+    )
+    parser.add_argument("dataset", help="folder of records (see vilau records), Hub id of such, or drawn_shapes")
+    parser.add_argument("out", type=Path, help="folder of the encoded records, new or of an interrupted run")
+    parser.add_argument("--model", default=TINY_CHECKPOINT, help="folder or Hub id (default: the shipped checkpoint)")
+    parser.add_argument("--processor", help="folder or Hub id, where the model has none (default: the model's)")
+    parser.add_argument("--split", default="train", help="of the dataset (default: %(default)s)")
+    parser.add_argument("--num-records", type=int, help="the first so many (default: all; 1000 drawn shapes)")
+    parser.add_argument(
+        "--on-bad-media",
+        choices=["error", "skip"],
+        default="error",
+        help="stop at media that cannot be opened, or leave such records out (default: %(default)s)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="images encoded at once (default: %(default)s)")
+    parser.add_argument("--shard-size", type=int, default=5000, help="records of a file (default: %(default)s)")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that read images (default: %(default)s)")
+    parser.set_defaults(run=encode)
+
+
 def records(args: argparse.Namespace):
     report, options = ConversionReport(), dict(args.option)
     if args.target is not None:
@@ -158,6 +209,7 @@ def main(argv: list[str] | None = None):
     add_convert(subparsers)
     add_push(subparsers)
     add_serve(subparsers)
+    add_encode(subparsers)
     add_records(subparsers)
     args = parser.parse_args(argv)
     logging.set_verbosity_error()
@@ -166,3 +218,7 @@ def main(argv: list[str] | None = None):
         args.run(args)
     except (ValueError, ImportError, OSError) as error:
         parser.exit(1, f"vilau: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

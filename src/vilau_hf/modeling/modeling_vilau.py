@@ -254,6 +254,8 @@ class VilaUModel(VilaUPreTrainedModel):
             inputs_embeds = self.embed(input_ids, visual_codes)
         elif visual_codes is not None:
             inputs_embeds = self.place_codes(inputs_embeds, visual_codes, visual_codes[..., 0] >= 0)
+        if use_cache is None and self.training and past_key_values is None:
+            use_cache = False  # a cache would hide packed samples from the attention masks
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

@@ -1,11 +1,13 @@
 """Data, collators and trainers of both stages."""
 
+from .code_cache import EncodingReport, encode_dataset, load_encoded
 from .converters import ConversionReport, convert_records, write_records
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
 from .drawn_records import drawn_shapes
 from .media import MediaError, MediaLoader
 from .mixture import Mixture, MixtureSource, add_lengths
+from .packing import PackedDataset, RecordPacker
 from .records import RecordError, record_features, validate_record
 from .stream import RecordStream, ResumableStream
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
@@ -14,11 +16,14 @@ from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArgumen
 
 __all__ = [
     "ConversionReport",
+    "EncodingReport",
     "MediaError",
     "MediaLoader",
     "Mixture",
     "MixtureSource",
+    "PackedDataset",
     "RecordError",
+    "RecordPacker",
     "RecordStream",
     "ResumableStream",
     "VilaUDataCollator",
@@ -30,6 +35,8 @@ __all__ = [
     "add_lengths",
     "convert_records",
     "drawn_shapes",
+    "encode_dataset",
+    "load_encoded",
     "record_features",
     "validate_record",
     "write_records",
