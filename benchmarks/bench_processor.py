@@ -54,11 +54,11 @@ def measure(file: Path, width: int, height: int) -> dict:
         if not torch.equal(run(processor)(), expected):
             raise ValueError(f"the pixels of the processor on {name} differ from the library's")
 
-    def products():  # nobody can do without
+    def bound():  # nobody can do without
         Image.open(file).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
     runs = {name: run(processor) for name, processor in processors.items()}
-    found = times({**runs, "decode_and_resize": products}, REPEATS)
+    found = times({**runs, "decode_and_resize": bound}, REPEATS)
     return {
         "size": f"{width}x{height}",
         "file_kb": round(file.stat().st_size / 1e3),
@@ -73,7 +73,9 @@ def measure(file: Path, width: int, height: int) -> dict:
 def main():
     torch.set_num_threads(1)
     results = []
-    print(f"{'image':>10} {'library':>8} {'pil':>8} {'torchvision':>12} {'bound':>8}   images/s; goal {GOAL} x library")
+    print(
+        f"{'image':>10} {'library':>8} {'pil':>8} {'torchvision':>12} {'bound':>8}   images/s; goal {GOAL} x library"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for width, height in SIZES:
             results.append(measure(Path(folder) / "photo.jpg", width, height))

@@ -83,13 +83,28 @@ def test_a_jpeg_gives_the_floats_of_the_library_processor_that_the_original_used
 
 
 @pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(
+    "settings", [{"image_mean": 0.5, "image_std": 0.5}, {"do_center_crop": True, "crop_size": 8}, {"do_pad": True}]
+)
+def test_unusual_settings_give_what_the_library_gives(cls, settings):
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    settings = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_center_crop": False, **settings}
+    settings["size"] = {"height": 16, "width": 16}
+    expected = CLIPImageProcessorPil(**settings)(Image.fromarray(values), return_tensors="pt")["pixel_values"]
+    pixels = cls(**settings)(Image.fromarray(values), return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels, expected)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("factor", [1 / 255, 1 / 256])
 def test_all_values_of_a_pixel_become_the_floats_of_the_library(cls, factor):
     values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
-    settings = {"size": {"height": 16, "width": 16}, "rescale_factor": factor}
-    expected = CLIPImageProcessorPil(do_center_crop=False, do_normalize=False, **settings)(Image.fromarray(values))
-    pixels = cls(do_normalize=False, **settings)(Image.fromarray(values), return_tensors="np")["pixel_values"]
-    assert np.array_equal(pixels, np.stack(expected["pixel_values"]))
+    settings = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    for do_normalize in (False, True):
+        settings.update(rescale_factor=factor, do_normalize=do_normalize)
+        expected = CLIPImageProcessorPil(do_center_crop=False, **settings)(Image.fromarray(values))["pixel_values"]
+        pixels = cls(**settings)(Image.fromarray(values), return_tensors="np")["pixel_values"]
+        assert np.array_equal(pixels, np.stack(expected))
 
 
 @pytest.mark.parametrize("orientation", [None, 1, 3, 6])
