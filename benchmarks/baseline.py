@@ -91,10 +91,21 @@ def quantize(features: torch.Tensor, weight: torch.Tensor, depth: int) -> torch.
     return torch.stack(codes, -1)
 
 
-def moving_average(size, total, vectors: torch.Tensor, codes: torch.Tensor, decay: float = 0.99):
-    """One EMA step of cluster sizes `(K,)` and sums `(K, C)` through a one-hot matrix; gives the new embeddings."""
+def moving_average(
+    size, total, vectors: torch.Tensor, codes: torch.Tensor, decay: float = 0.99, restart: bool = False
+):
+    """
+    One EMA step of cluster sizes `(K,)` and sums `(K, C)` through a one-hot matrix; gives the new embeddings. With
+    `restart` a vector is drawn for every code, to replace those whose size is under 1.
+    """
     one_hot = torch.zeros(len(size), len(codes)).scatter_(0, codes[None], 1.0)
     size.mul_(decay).add_(one_hot.sum(1), alpha=1 - decay)
     total.mul_(decay).add_(one_hot @ vectors, alpha=1 - decay)
+    if restart:
+        drawn = vectors.repeat(-(-len(size) // len(vectors)), 1)
+        drawn = drawn[torch.randperm(len(drawn))][: len(size)]
+        used = (size >= 1).float()
+        total.mul_(used[:, None]).add_(drawn * (1 - used)[:, None])
+        size.mul_(used).add_(1 - used)
     smoothed = (size + 1e-5) / (size.sum() + len(size) * 1e-5) * size.sum()
     return total / smoothed[:, None]

@@ -30,7 +30,7 @@ def quantizer(dim: int, depth: int, search: str = "exact") -> VilaUResidualQuant
         shared_codebook=True,
         codebook_decay=0.99,
         codebook_epsilon=1e-5,
-        restart_unused_codes=False,
+        restart_unused_codes=True,
     )
     made = VilaUResidualQuantizer(config).eval()
     made.search = search
@@ -78,18 +78,23 @@ def measure_quantizer(vectors: int, dim: int, depth: int) -> list[dict]:
     ]
 
 
-def measure_average(dim: int) -> list[dict]:
-    ours = quantizer(dim, 1)
+def measure_average(dim: int, all_dead: bool) -> list[dict]:
+    """An EMA step of 8192 vectors in which no code restarts (the original is spared the test), or every code."""
+    ours = quantizer(dim, 1).train()
     torch.nn.init.normal_(ours.codebook.weight, std=dim**-0.5)
-    ours.cluster_size.fill_(1.0)
     vectors, codes = torch.randn(8192, dim), torch.randint(CODES, (8192,))
     size, total = torch.ones(CODES), torch.randn(CODES, dim)
-    variants = {
-        "ours": lambda: ours._update(codes, vectors),
-        "original": lambda: moving_average(size, total, vectors, codes),
-    }
-    found = best_of_three(variants, {"ours": "original"}, repeats=3)
-    return [{"part": "moving average", "vectors": 8192, "dim": dim, **found["ours"]}]
+    begin = 0.0 if all_dead else 1e6
+
+    def step_of_ours():
+        ours.cluster_size.fill_(begin)
+        ours._update(codes[None], vectors[None])
+
+    def step_of_original():
+        moving_average(size.fill_(begin), total, vectors, codes, restart=all_dead)
+
+    found = best_of_three({"ours": step_of_ours, "original": step_of_original}, {"ours": "original"}, repeats=3)
+    return [{"part": "moving average", "vectors": 8192, "dim": dim, "all_dead": all_dead, **found["ours"]}]
 
 
 def measure_sampler(rows: int) -> list[dict]:
@@ -111,7 +116,8 @@ def main():
     for measure, *sizes in (
         (measure_quantizer, 256, 1024, 4),
         (measure_quantizer, 243, 1152, 16),
-        (measure_average, 1024),
+        (measure_average, 1024, False),
+        (measure_average, 1024, True),
         (measure_sampler, 1),
         (measure_sampler, 32),
     ):

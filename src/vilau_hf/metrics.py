@@ -1,11 +1,14 @@
 """Metrics: a rule-based reader of drawn shapes, picture quality, use of the codebook, exact match."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
+from .codebook_metrics import codebook_perplexity as codebook_perplexity
+from .codebook_metrics import codebook_usage as codebook_usage
 from .training.drawn_shapes import BACKGROUNDS, COLORS, DIRECTIONS, PLACES, SHAPES, SIZES, shape_distance
 
 
@@ -218,26 +221,12 @@ def psnr(prediction: torch.Tensor, target: torch.Tensor, data_range: float) -> f
             f"`prediction` and `target` must have one shape, got {tuple(prediction.shape)}, {tuple(target.shape)}."
         )
     error = (prediction.float() - target.float()).square().mean()
-    return (10 * torch.log10(data_range**2 / error)).item()
+    return psnr_of_error(error.item(), data_range)
 
 
-def _check_codes(codes: torch.Tensor, codebook_size: int):
-    if codes.numel() == 0 or codes.min() < 0 or codes.max() >= codebook_size:
-        given = f"{codes.min()} to {codes.max()}" if codes.numel() else "none"
-        raise ValueError(f"`codes` must hold integers from 0 to {codebook_size - 1}, got {given}.")
-
-
-def codebook_usage(codes: torch.Tensor, codebook_size: int) -> float:
-    """Share of the `codebook_size` codes that occur in `codes`, integers of any shape."""
-    _check_codes(codes, codebook_size)
-    return codes.unique().numel() / codebook_size
-
-
-def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> float:
-    """`exp` of the entropy of the codes' frequencies: 1 if one code is used, `codebook_size` if all are used alike."""
-    _check_codes(codes, codebook_size)
-    share = torch.bincount(codes.flatten(), minlength=codebook_size).float() / codes.numel()
-    return torch.special.entr(share).sum().exp().item()
+def psnr_of_error(mean_squared_error: float, data_range: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error; infinite where there is none."""
+    return 10 * math.log10(data_range**2 / mean_squared_error) if mean_squared_error else math.inf
 
 
 def exact_match(predictions: list[str], references: list[str]) -> float:

@@ -18,7 +18,7 @@ def enlarge(pixels: torch.Tensor, side: int) -> Image.Image:
 
 
 def contact_sheet(
-    pictures: list[Image.Image], captions: list[str], right: list[bool], columns: int, gap: int = 16
+    pictures: list[Image.Image], captions: list[str], right: list[bool] | None, columns: int, gap: int = 16
 ) -> Image.Image:
     """
     A sheet of pictures of one size, each over its caption, framed green where the oracle found it right, else red.
@@ -26,7 +26,7 @@ def contact_sheet(
     Args:
         pictures (`list[PIL.Image.Image]`): of one size.
         captions (`list[str]`): as many.
-        right (`list[bool]`): as many.
+        right (`list[bool]`): as many; `None` for no frames.
         columns (`int`): pictures beside each other.
         gap (`int`, *optional*, defaults to 16): pixels between them.
     """
@@ -40,10 +40,12 @@ def contact_sheet(
         "RGB", (columns * (width + gap) + gap, rows * (height + text_height + gap) + gap), (255, 255, 255)
     )
     pen = ImageDraw.Draw(sheet)
-    for index, (picture, text, good) in enumerate(zip(pictures, lines, right, strict=True)):
+    for index, (picture, text) in enumerate(zip(pictures, lines, strict=True)):
         x = gap + index % columns * (width + gap)
         y = gap + index // columns * (height + text_height + gap)
-        pen.rectangle((x - 3, y - 3, x + width + 2, y + height + 2), outline=RIGHT if good else WRONG, width=3)
+        if right is not None:
+            color = RIGHT if right[index] else WRONG
+            pen.rectangle((x - 3, y - 3, x + width + 2, y + height + 2), outline=color, width=3)
         sheet.paste(picture, (x, y))
         pen.multiline_text((x, y + height + 6), "\n".join(text), fill=(20, 20, 20), font=font, spacing=3)
     return sheet

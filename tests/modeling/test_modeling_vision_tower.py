@@ -57,6 +57,29 @@ def test_text_encoder_is_frozen_and_the_rest_is_not(pretraining):
         assert parameter.requires_grad != frozen, name
 
 
+def test_frozen_encoders_stay_in_evaluation_mode(pretraining):
+    pretraining.train()
+    assert not any(module.training for module in pretraining.text_model.modules())
+    assert pretraining.vision_tower.image_encoder.training and pretraining.image_pooler.training
+    pretraining.text_model.requires_grad_(True)
+    pretraining.vision_tower.image_encoder.requires_grad_(False)
+    pretraining.train()
+    assert pretraining.text_model.training and pretraining.vision_tower.quantizer.training
+    assert not any(module.training for module in pretraining.vision_tower.image_encoder.modules())
+    assert not any(module.training for module in pretraining.eval().modules())
+
+
+def test_losses_of_weight_0_are_not_computed(pretraining, batch):
+    pretraining.config.contrastive_loss_weight = 0.0
+    output = pretraining(batch["pixel_values"], return_loss=True)
+    assert output.contrastive_loss is None and output.image_embeds is None
+    expected = output.reconstruction_loss + 0.25 * output.commitment_loss
+    torch.testing.assert_close(output.loss, expected)
+    pretraining.config.contrastive_loss_weight, pretraining.config.reconstruction_loss_weight = 1.0, 0.0
+    output = pretraining(**batch, return_loss=True)
+    assert output.reconstruction is None and torch.equal(output.loss, output.contrastive_loss)
+
+
 def test_losses_equal_their_definitions(pretraining, batch):
     pretraining.config.l1_loss_weight, pretraining.config.mse_loss_weight = 0.5, 3.0
     pretraining.config.contrastive_loss_weight, pretraining.config.reconstruction_loss_weight = 0.7, 2.0

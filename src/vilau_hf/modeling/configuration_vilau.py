@@ -63,6 +63,8 @@ class VilaUVisionConfig(VilaUBaseConfig):
     shared_codebook (`bool`, *optional*, defaults to `True`): one codebook for all depths, or one for each.
     codebook_decay (`float`, *optional*, defaults to 0.99): decay of the moving averages that train the codebook.
     codebook_epsilon (`float`, *optional*, defaults to 1e-5): Laplace smoothing of the cluster sizes.
+    codebook_initialization (`str`, *optional*, defaults to `"random"`): how the first training batch fills the
+        codebook: with `"random"` vectors of it, or with the centroids of their clusters, `"kmeans"`.
     restart_unused_codes (`bool`, *optional*, defaults to `True`): whether a code whose average size falls under 1 is
         replaced by a random vector of the batch.
     latent_channels (`int`, *optional*, defaults to 256): channels of the pixel decoder's input.
@@ -74,10 +76,11 @@ class VilaUVisionConfig(VilaUBaseConfig):
     norm_num_groups (`int`, *optional*, defaults to 32): groups of the pixel decoder's group normalisation.
     decoder_latent_size (`int`, *optional*): side of the grid given to the pixel decoder, where it differs from the
         encoder's; the quantized features are then resized bilinearly.
+    contrastive_loss_type (`str`, *optional*, defaults to `"sigmoid"`): SigLIP's `"sigmoid"` or CLIP's `"softmax"`.
     contrastive_loss_weight, reconstruction_loss_weight (`float`, *optional*, defaults to 1.0): weights of the two
         parts of the pre-training loss.
     mse_loss_weight, l1_loss_weight, commitment_loss_weight (`float`, *optional*, default to 1.0, 0.0, 0.25): weights
-        inside the reconstruction loss.
+        inside the reconstruction loss. A loss of weight 0 is not computed.
     """
 
     model_type = "vilau_vision"
@@ -94,6 +97,7 @@ class VilaUVisionConfig(VilaUBaseConfig):
     shared_codebook: bool = True
     codebook_decay: float = 0.99
     codebook_epsilon: float = 1e-5
+    codebook_initialization: str = "random"
     restart_unused_codes: bool = True
     latent_channels: int = 256
     block_out_channels: list[int] | tuple[int, ...] = (128, 128, 256, 256, 512)
@@ -101,6 +105,7 @@ class VilaUVisionConfig(VilaUBaseConfig):
     layers_per_block: int = 2
     norm_num_groups: int = 32
     decoder_latent_size: int | None = None
+    contrastive_loss_type: str = "sigmoid"
     contrastive_loss_weight: float = 1.0
     reconstruction_loss_weight: float = 1.0
     mse_loss_weight: float = 1.0
@@ -162,6 +167,21 @@ class VilaUVisionConfig(VilaUBaseConfig):
                 f"`encoder_config.image_size` ({self.encoder_config.image_size}) must be at least "
                 f"`encoder_config.patch_size` ({self.encoder_config.patch_size})."
             )
+
+    def validate_choices(self):
+        for name, choices in (
+            ("codebook_initialization", ("random", "kmeans")),
+            ("contrastive_loss_type", ("sigmoid", "softmax")),
+        ):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
+
+    def validate_loss_weights(self):
+        for name in ("contrastive", "reconstruction", "mse", "l1", "commitment"):
+            if getattr(self, f"{name}_loss_weight") < 0:
+                raise ValueError(
+                    f"`{name}_loss_weight` must be at least 0, got {getattr(self, f'{name}_loss_weight')}."
+                )
 
     def validate_pixel_decoder(self):
         if len(self.up_block_types) != len(self.block_out_channels):

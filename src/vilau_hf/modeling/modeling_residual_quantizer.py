@@ -56,6 +56,8 @@ class VilaUResidualQuantizer(Float32Module):
     # at most this many scores, or numbers of candidates, at once: 256 MiB in float32
     max_scores = 2**26
     num_proposals = 8
+    # of `codebook_initialization="kmeans"`, on the first batch
+    k_means_iterations = 10
 
     def __init__(self, config):
         super().__init__()
@@ -246,56 +248,78 @@ class VilaUResidualQuantizer(Float32Module):
                 self._initialize(flat.detach())
             with torch.no_grad():
                 rows, residuals = self._quantize(flat)
-                left_over = residuals[1:].clone()  # z minus the partial sums up to depths 1 .. D-1
                 quantized = self.codebook(rows).float().sum(0)
             # z - sg(partial sum), written with the residuals: its gradient with respect to z is that of z
             commitment_loss = (flat - quantized).square().mean()
-            for residual in left_over:
+            for residual in residuals[1:]:  # z minus the partial sums up to depths 1 .. D-1
                 commitment_loss = commitment_loss + (flat - (flat.detach() - residual)).square().mean()
             commitment_loss = commitment_loss / self.code_depth
             if moves:
-                self._update(rows.flatten(), residuals.flatten(0, 1))
+                self._update(rows, residuals)
         straight_through = features + (quantized.view_as(features).to(features.dtype) - features).detach()
         return straight_through, self._rows_to_codes(rows, features.shape), commitment_loss
 
     @torch.no_grad()
     def _initialize(self, features: torch.Tensor):
-        """Fills an untrained codebook with random features of the first batch, the same ones on every rank."""
+        """Fills an untrained codebook from the `features` `(M, C)` of the first batch, alike on every rank."""
         if self._known_initialized:
             return
         if not bool(self.initialized):
-            residual = features
+            residual, size = features, self.codebook_size
             for book in range(self.num_codebooks):
-                begin = book * self.codebook_size
-                embeddings = _random_rows(residual, self.codebook_size)
-                self.codebook.weight[begin : begin + self.codebook_size] = embeddings.to(self.codebook.weight.dtype)
-                residual = residual - embeddings[self._nearest(residual, embeddings, embeddings.square().sum(-1) / 2)]
-            self.cluster_size.fill_(1.0)
-            self.cluster_sum.copy_(self.codebook.weight)
+                rows = slice(book * size, (book + 1) * size)
+                embeddings, sizes = _random_vectors(residual[None], size), torch.ones_like(self.cluster_size[rows])
+                if self.config.codebook_initialization == "kmeans":
+                    embeddings, sizes = self._k_means(residual, embeddings)
+                self.codebook.weight[rows] = embeddings.to(self.codebook.weight.dtype)
+                self.cluster_size[rows] = sizes
+                self.cluster_sum[rows] = embeddings * sizes[:, None]
+                residual = residual - embeddings[self._nearest(residual, embeddings, _half_norms(embeddings))]
             self.initialized.fill_(True)
         self._known_initialized = True
 
+    def _k_means(self, vectors: torch.Tensor, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Lloyd's algorithm on the `vectors` `(M, C)` of all ranks, from `embeddings` `(K, C)`. A cluster without vectors
+        stays where it is.
+
+        Returns:
+            The centroids `(K, C)` and the sizes of their clusters `(K,)`, at least 1.
+        """
+        for _ in range(self.k_means_iterations):
+            nearest = self._nearest(vectors, embeddings, _half_norms(embeddings))
+            sizes = torch.bincount(nearest, minlength=len(embeddings)).to(embeddings.dtype)
+            sums = _sum_over_ranks(torch.zeros_like(embeddings).index_add_(0, nearest, vectors))
+            sizes = _sum_over_ranks(sizes)
+            embeddings = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], embeddings)
+        return embeddings, sizes.clamp(min=1)
+
     @torch.no_grad()
     def _update(self, rows: torch.Tensor, residuals: torch.Tensor):
-        """One EMA step: `rows` `(D*M,)` are the codebook rows chosen for `residuals` `(D*M, C)`."""
+        """One EMA step: `rows` `(D, M)` are the codebook rows chosen for `residuals` `(D, M, C)`."""
         decay, epsilon = self.config.codebook_decay, self.config.codebook_epsilon
-        counts = torch.bincount(rows, minlength=self.cluster_size.numel()).to(self.cluster_size.dtype)
-        sums = torch.zeros_like(self.cluster_sum).index_add_(0, rows, residuals)
-        if _is_distributed():
-            torch.distributed.all_reduce(counts)
-            torch.distributed.all_reduce(sums)
-        self.cluster_size.lerp_(counts, 1 - decay)
-        self.cluster_sum.lerp_(sums, 1 - decay)
+        counts = torch.bincount(rows.flatten(), minlength=self.cluster_size.numel()).to(self.cluster_size.dtype)
+        self.cluster_size.lerp_(_sum_over_ranks(counts), 1 - decay)
+        # each rank brings its share of the old sums, so that they are added up in place
+        self.cluster_sum.mul_(decay / _world_size())
+        self.cluster_sum.index_add_(0, rows.flatten(), residuals.flatten(0, 1), alpha=1 - decay)
+        _sum_over_ranks(self.cluster_sum)
         if self.config.restart_unused_codes:
-            groups = residuals.view(self.num_codebooks, -1, residuals.shape[-1])
-            replacements = torch.cat([_random_rows(group, self.codebook_size) for group in groups])
-            dead = self.cluster_size < 1
-            self.cluster_size.masked_fill_(dead, 1.0)
-            self.cluster_sum.copy_(torch.where(dead[:, None], replacements, self.cluster_sum))
+            self._restart(residuals)
         sizes = self.cluster_size.view(self.num_codebooks, -1)
         total = sizes.sum(-1, keepdim=True)
         smoothed = (sizes + epsilon) / (total + self.codebook_size * epsilon) * total
-        self.codebook.weight.copy_(self.cluster_sum / smoothed.view(-1, 1))
+        torch.div(self.cluster_sum, smoothed.view(-1, 1), out=self.codebook.weight)
+
+    def _restart(self, residuals: torch.Tensor):
+        """Codes whose average size is under 1 begin anew at vectors of the batch that their codebook was given."""
+        dead = self.cluster_size < 1
+        groups = residuals.unflatten(0, (self.num_codebooks, -1))  # (codebooks, depths, M, C)
+        for book, mask in enumerate(dead.view(self.num_codebooks, -1)):
+            rows = mask.nonzero()[:, 0] + book * self.codebook_size
+            if len(rows):
+                self.cluster_sum[rows] = _random_vectors(groups[book], len(rows))
+        self.cluster_size.masked_fill_(dead, 1.0)
 
 
 def _half_norms(embeddings: torch.Tensor) -> torch.Tensor:
@@ -312,13 +336,39 @@ def _is_distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
-def _random_rows(vectors: torch.Tensor, count: int) -> torch.Tensor:
-    """`count` random rows of `vectors` `(M, C)`, repeated only if M is smaller; rank 0 chooses for all ranks."""
-    order = torch.cat([torch.randperm(len(vectors), device=vectors.device) for _ in range(-(-count // len(vectors)))])
-    chosen = vectors[order[:count]].contiguous()
+def _world_size() -> int:
+    return torch.distributed.get_world_size() if _is_distributed() else 1
+
+
+def _sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor`, added up in place over all ranks."""
     if _is_distributed():
-        torch.distributed.broadcast(chosen, src=0)
-    return chosen
+        torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def _random_vectors(vectors: torch.Tensor, count: int) -> torch.Tensor:
+    """
+    `count` vectors `(count, C)` drawn from the `vectors` `(depths, M, C)` of all ranks, repeated only if there are
+    fewer; alike on every rank, and what one process with the whole batch would draw.
+    """
+    depths, own = vectors.shape[:2]
+    sizes, rank = [own], 0
+    if _is_distributed():
+        rank = torch.distributed.get_rank()
+        gathered = torch.zeros(_world_size(), dtype=torch.long, device=vectors.device)
+        gathered[rank] = own
+        sizes = _sum_over_ranks(gathered).tolist()
+    total = depths * sum(sizes)
+    orders = [torch.randperm(total, device=vectors.device) for _ in range(-(-count // total))]
+    order = torch.cat(orders)[:count]
+    if not _is_distributed():
+        return vectors.flatten(0, 1)[order]
+    torch.distributed.broadcast(order, src=0)
+    depth, place = order // sum(sizes), order % sum(sizes) - sum(sizes[:rank])
+    mine = (place >= 0) & (place < own)
+    chosen = vectors[depth, place.clamp(0, own - 1)].masked_fill(~mine[:, None], 0)
+    return _sum_over_ranks(chosen)
 
 
 __all__ = ["VilaUResidualQuantizer"]

@@ -21,6 +21,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_vilau import VilaUVisionConfig
+from .contrastive_loss_vilau import contrastive_loss
 from .float32_module_vilau import Float32Module
 from .modeling_residual_quantizer import VilaUResidualQuantizer
 from .weight_init_vilau import LibraryInitialization
@@ -43,12 +44,15 @@ class VilaUVisionTowerOutput(ModelOutput):
 @dataclass
 class VilaUVisionTowerForPreTrainingOutput(ModelOutput):
     r"""
-    loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): weighted sum of the parts below.
-    contrastive_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): SigLIP's sigmoid loss.
+    loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): weighted sum of the parts below. A part whose
+        weight is 0 is `None`.
+    contrastive_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): sigmoid or softmax loss, in
+        training over the pairs of all ranks.
     reconstruction_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): weighted pixel losses.
     commitment_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): features against their codes.
     logits_per_image (`torch.Tensor` of shape `(N, T)`, *optional*, with texts): scaled image-text similarities.
-    image_embeds (`torch.Tensor` of shape `(N, C)`): normalised image embeddings.
+    image_embeds (`torch.Tensor` of shape `(N, C)`): normalised image embeddings; these three are `None` with
+        `return_loss` where `config.contrastive_loss_weight` is 0.
     text_embeds (`torch.Tensor` of shape `(T, C)`, *optional*, with texts): normalised text embeddings.
     codes (`torch.LongTensor` of shape `(N, L, D)`): codes of the images.
     reconstruction (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*, with `return_loss`): decoded pixels in [-1, 1];
@@ -339,6 +343,14 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         model.text_model.requires_grad_(False)
         return model
 
+    def train(self, mode: bool = True):
+        """As of every module, save that encoders without a trainable parameter stay in evaluation mode."""
+        super().train(mode)
+        for encoder in (self.text_model, self.vision_tower.image_encoder):
+            if not any(parameter.requires_grad for parameter in encoder.parameters()):
+                encoder.eval()
+        return self
+
     def get_input_embeddings(self):
         return self.text_model.embeddings.token_embedding
 
@@ -377,30 +389,38 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
             kwargs: `output_hidden_states`, `output_attentions` for those of the image encoder.
         """
         encoded = self.vision_tower.encode_image(pixel_values, **kwargs)
-        features = encoded.last_hidden_state
-        quantized, codes, commitment_loss = self.vision_tower.quantizer(features)
-        image_embeds = nn.functional.normalize(self.image_pooler(quantized), dim=-1)
-        result = {"image_embeds": image_embeds, "codes": codes}
-        result.update(hidden_states=encoded.hidden_states, attentions=encoded.attentions)
+        quantized, codes, commitment_loss = self.vision_tower.quantizer(encoded.last_hidden_state)
+        result = {"codes": codes, "hidden_states": encoded.hidden_states, "attentions": encoded.attentions}
+        if not return_loss or self.config.contrastive_loss_weight:
+            result.update(self._compare(quantized, input_ids, attention_mask))
+        if return_loss:
+            result["commitment_loss"], result["loss"] = commitment_loss, torch.zeros_like(commitment_loss)
+            if self.config.contrastive_loss_weight:
+                if input_ids is None:
+                    raise ValueError("`input_ids` must be given with `return_loss=True`, got None.")
+                kind, embeds = self.config.contrastive_loss_type, (result["image_embeds"], result["text_embeds"])
+                result["contrastive_loss"] = contrastive_loss(
+                    kind, *embeds, self.logit_scale, self.logit_bias, across_ranks=self.training
+                )
+                result["loss"] = self.config.contrastive_loss_weight * result["contrastive_loss"]
+            if self.config.reconstruction_loss_weight:
+                result["reconstruction"] = self.vision_tower.decode(quantized)
+                result["reconstruction_loss"] = self._pixel_loss(result["reconstruction"], pixel_values)
+                result["loss"] = result["loss"] + self.config.reconstruction_loss_weight * (
+                    result["reconstruction_loss"] + self.config.commitment_loss_weight * commitment_loss
+                )
+        return VilaUVisionTowerForPreTrainingOutput(**result)
+
+    def _compare(self, quantized, input_ids, attention_mask) -> dict[str, torch.Tensor]:
+        """Embeddings of images, and of texts with their similarities if there are any."""
+        result = {"image_embeds": nn.functional.normalize(self.image_pooler(quantized), dim=-1)}
         if input_ids is not None:
             self._check_text_width()
             text_embeds = nn.functional.normalize(self.get_text_features(input_ids, attention_mask), dim=-1)
             result["text_embeds"] = text_embeds
-            result["logits_per_image"] = image_embeds @ text_embeds.T * self.logit_scale.exp() + self.logit_bias
-        if return_loss:
-            if input_ids is None:
-                raise ValueError("`input_ids` must be given with `return_loss=True`, got None.")
-            result["contrastive_loss"] = sigmoid_contrastive_loss(result["logits_per_image"])
-            result["commitment_loss"] = commitment_loss
-            loss = self.config.contrastive_loss_weight * result["contrastive_loss"]
-            if self.config.reconstruction_loss_weight:
-                result["reconstruction"] = self.vision_tower.decode(quantized)
-                result["reconstruction_loss"] = self._pixel_loss(result["reconstruction"], pixel_values)
-                loss = loss + self.config.reconstruction_loss_weight * (
-                    result["reconstruction_loss"] + self.config.commitment_loss_weight * commitment_loss
-                )
-            result["loss"] = loss
-        return VilaUVisionTowerForPreTrainingOutput(**result)
+            similarities = result["image_embeds"] @ text_embeds.T
+            result["logits_per_image"] = similarities * self.logit_scale.exp() + self.logit_bias
+        return result
 
     def _check_text_width(self):
         text_width, width = self.config.text_config.projection_size, self.config.hidden_size
@@ -416,17 +436,12 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
                 f"the pixel decoder gives {tuple(reconstruction.shape[-2:])} pixels and the images have "
                 f"{tuple(pixel_values.shape[-2:])}: choose `block_out_channels` and `decoder_latent_size` to match."
             )
-        target = pixel_values.to(reconstruction.dtype)
-        loss = self.config.mse_loss_weight * nn.functional.mse_loss(reconstruction, target)
+        target, loss = pixel_values.to(reconstruction.dtype), reconstruction.new_zeros(())
+        if self.config.mse_loss_weight:
+            loss = loss + self.config.mse_loss_weight * nn.functional.mse_loss(reconstruction, target)
         if self.config.l1_loss_weight:
             loss = loss + self.config.l1_loss_weight * nn.functional.l1_loss(reconstruction, target)
         return loss
-
-
-def sigmoid_contrastive_loss(logits_per_image: torch.Tensor) -> torch.Tensor:
-    """Sigmoid loss over all pairs of `(N, N)` logits, the diagonal being the true ones (Zhai et al., 2023, eq. 1)."""
-    signs = 2 * torch.eye(len(logits_per_image), device=logits_per_image.device) - 1
-    return -nn.functional.logsigmoid(signs * logits_per_image.float()).sum() / len(logits_per_image)
 
 
 __all__ = [

@@ -4,9 +4,12 @@ from .code_cache import EncodingReport, encode_dataset, load_encoded
 from .converters import ConversionReport, convert_records, write_records
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
+from .discriminator import PatchDiscriminator
 from .drawn_records import drawn_shapes
+from .losses import PerceptualLoss
 from .media import MediaError, MediaLoader
 from .mixture import Mixture, MixtureSource, add_lengths
+from .objective_vision_tower import VisionTowerObjective
 from .packing import PackedDataset, RecordPacker
 from .records import RecordError, record_features, validate_record
 from .stream import RecordStream, ResumableStream
@@ -22,6 +25,8 @@ __all__ = [
     "Mixture",
     "MixtureSource",
     "PackedDataset",
+    "PatchDiscriminator",
+    "PerceptualLoss",
     "RecordError",
     "RecordPacker",
     "RecordStream",
@@ -30,6 +35,7 @@ __all__ = [
     "VilaUTrainer",
     "VilaUTrainingArguments",
     "VisionTowerDataCollator",
+    "VisionTowerObjective",
     "VisionTowerTrainer",
     "VisionTowerTrainingArguments",
     "add_lengths",

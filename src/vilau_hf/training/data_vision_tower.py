@@ -9,11 +9,18 @@ class VisionTowerDataCollator:
 
     Args:
         image_processor ([`VilaUImageProcessor`]): resizes and normalises.
-        tokenizer (`PreTrainedTokenizerBase`): tokenizer of the text encoder.
-        max_length (`int`): tokens of a caption; SigLIP reads its text embedding from the last, padded place.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): tokenizer of the text encoder; without it captions are left
+            out, for a tower whose contrastive loss has weight 0.
+        max_length (`int`, *optional*): tokens of a caption, to be given with a tokenizer; SigLIP reads its text
+            embedding from the last, padded place.
+
+    Raises:
+        ValueError: for a tokenizer without `max_length`.
     """
 
-    def __init__(self, image_processor, tokenizer, max_length: int):
+    def __init__(self, image_processor, tokenizer=None, max_length: int | None = None):
+        if tokenizer is not None and max_length is None:
+            raise ValueError("`max_length` must be given with a `tokenizer`, got None.")
         self.image_processor = image_processor
         self.tokenizer = tokenizer
         self.max_length = max_length
@@ -21,10 +28,10 @@ class VisionTowerDataCollator:
     def __call__(self, records: list[dict]) -> dict[str, torch.Tensor | bool]:
         """
         Args:
-            records (`list[dict]`): each with `images` (a list of one picture) and `caption` (`str`).
+            records (`list[dict]`): with `images` (a list of one picture) and, with a tokenizer, `caption` (`str`).
 
         Returns:
-            `pixel_values` `(N, 3, S, S)`, `input_ids` `(N, max_length)` and `return_loss=True`.
+            `pixel_values` `(N, 3, S, S)`, `input_ids` `(N, max_length)` with a tokenizer, and `return_loss=True`.
 
         Raises:
             ValueError: if a record has not exactly one image.
@@ -33,21 +40,20 @@ class VisionTowerDataCollator:
             if len(record["images"]) != 1:
                 raise ValueError(f"a record needs exactly one image in `images`, got {len(record['images'])}.")
         pixels = self.image_processor([record["images"][0] for record in records], return_tensors="pt")
-        return {
-            "pixel_values": pixels["pixel_values"],
-            "input_ids": tokenize_captions(self.tokenizer, [record["caption"] for record in records], self.max_length),
-            "return_loss": True,
-        }
+        batch = {"pixel_values": pixels["pixel_values"], "return_loss": True}
+        if self.tokenizer is not None:
+            captions = [record["caption"] for record in records]
+            batch["input_ids"] = tokenize_captions(self.tokenizer, captions, self.max_length)
+        return batch
 
 
 def tokenize_captions(tokenizer, captions: list[str], max_length: int) -> torch.LongTensor:
-    """Ids `(N, max_length)` of captions for a SigLIP text encoder: no special tokens, padded on the right."""
+    """Ids `(N, max_length)` of captions for a SigLIP text encoder, padded on the right."""
     return tokenizer(
         captions,
         padding="max_length",
         padding_side="right",
         truncation=True,
         max_length=max_length,
-        add_special_tokens=False,
         return_tensors="pt",
     )["input_ids"]

@@ -19,6 +19,7 @@ class LossPartsTrainer(Trainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._part_sums = {"": defaultdict(list), "eval_": defaultdict(list)}
+        self._part_shares = {"": defaultdict(float), "eval_": defaultdict(float)}
         self._num_steps = {"": 0, "eval_": 0}
 
     def get_batch_samples(self, *args, **kwargs):
@@ -38,30 +39,46 @@ class LossPartsTrainer(Trainer):
         for name in self.loss_parts:
             if outputs.get(name) is not None:
                 self._part_sums[prefix][name].append(outputs[name].detach() * scale)
+                self._part_shares[prefix][name] += scale
 
     def log(self, logs, start_time=None):
-        prefix = "eval_" if "eval_loss" in logs else ""
-        for name, values in self._part_sums[prefix].items():
-            total = self.accelerator.reduce(torch.stack(values).sum(), reduction=self.loss_parts_reduction)
-            logs[prefix + name] = total.item() / max(1, self._num_steps[prefix])
-        self._part_sums[prefix].clear()
-        self._num_steps[prefix] = 0
+        if "loss" in logs or "eval_loss" in logs:
+            self.add_loss_parts(logs, "eval_" if "eval_loss" in logs else "")
         super().log(logs, start_time)
 
+    def add_loss_parts(self, logs: dict, prefix: str):
+        """Puts the parts recorded since the last call into `logs`; a mean is over the steps that had the part."""
+        for name, values in self._part_sums[prefix].items():
+            total = self.accelerator.reduce(torch.stack(values).sum(), reduction=self.loss_parts_reduction)
+            is_mean = self.loss_parts_reduction == "mean"
+            steps = self._part_shares[prefix][name] if is_mean else max(1, self._num_steps[prefix])
+            logs[prefix + name] = total.item() / steps
+        self._part_sums[prefix].clear()
+        self._part_shares[prefix].clear()
+        self._num_steps[prefix] = 0
 
-def parameter_groups(trainer: Trainer, rate_of) -> list[dict]:
+
+def parameter_groups(trainer: Trainer, rate_of, betas_of=lambda name: None) -> list[dict]:
     """
-    Optimizer groups of the trainable parameters by learning rate and weight decay.
+    Optimizer groups of the trainable parameters by learning rate, weight decay and betas.
 
     Args:
         trainer ([`Trainer`]): gives the model, which parameters decay, and the default rate.
         rate_of (`Callable`): the learning rate of a parameter name, or `None` for the default.
+        betas_of (`Callable`, *optional*): Adam's betas of a parameter name, or `None` for the default.
     """
     args, decaying = trainer.args, set(trainer.get_decay_parameter_names(trainer.model))
     groups = defaultdict(list)
     for name, parameter in trainer.model.named_parameters():
         if parameter.requires_grad:
             rate = rate_of(name)
-            key = (args.learning_rate if rate is None else rate, args.weight_decay if name in decaying else 0.0)
+            key = (
+                args.learning_rate if rate is None else rate,
+                args.weight_decay if name in decaying else 0.0,
+                betas_of(name),
+            )
             groups[key].append(parameter)
-    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+    return [
+        {"params": params, "lr": rate, "weight_decay": decay, **({} if betas is None else {"betas": betas})}
+        for (rate, decay, betas), params in groups.items()
+    ]

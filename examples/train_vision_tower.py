@@ -1,0 +1,181 @@
+"""Trains a vision tower by a recipe.
+
+    python examples/train_vision_tower.py examples/recipes/tower_tiny.yaml
+
+goes on training the shipped tower on drawn shapes, with a discriminator, in about a minute on one CPU core. A recipe
+is a YAML file of the arguments below; any of them can be given behind it, as in `--max_steps 100`. On several GPUs:
+`accelerate launch examples/train_vision_tower.py RECIPE.yaml`.
+"""
+
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import yaml
+from datasets import ClassLabel, load_dataset
+from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, SiglipModel, set_seed
+
+from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionTowerForPreTraining
+from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
+from vilau_hf.training import VisionTowerDataCollator, VisionTowerTrainer, VisionTowerTrainingArguments, drawn_shapes
+from vilau_hf.training.drawn_shapes import COLORS, SHAPES
+
+
+@dataclass
+class ModelArguments:
+    """Where the tower comes from; one of the first two."""
+
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "tower with its text encoder to go on from; `tiny` is the shipped one"}
+    )
+    siglip_name_or_path: str | None = field(
+        default=None, metadata={"help": "SigLIP model that gives the weights of image and text encoder"}
+    )
+    from_scratch: bool = field(default=False, metadata={"help": "take SigLIP's configuration without its weights"})
+    tokenizer_name_or_path: str | None = field(default=None, metadata={"help": "default: that of the model"})
+
+
+@dataclass
+class TowerArguments:
+    """Fields of `VilaUVisionConfig`; those left out are the model's, or the default."""
+
+    codebook_size: int | None = None
+    code_depth: int | None = None
+    shared_codebook: bool | None = None
+    codebook_decay: float | None = None
+    codebook_initialization: str | None = None
+    restart_unused_codes: bool | None = None
+    latent_channels: int | None = None
+    block_out_channels: list[int] | None = None
+    layers_per_block: int | None = None
+    norm_num_groups: int | None = None
+    decoder_latent_size: int | None = None
+    contrastive_loss_type: str | None = None
+    contrastive_loss_weight: float | None = None
+    reconstruction_loss_weight: float | None = None
+    mse_loss_weight: float | None = None
+    l1_loss_weight: float | None = None
+    commitment_loss_weight: float | None = None
+
+
+@dataclass
+class DataArguments:
+    """What it is trained and evaluated on."""
+
+    dataset: str = field(default="drawn_shapes", metadata={"help": "`drawn_shapes`, a folder or a Hub id"})
+    dataset_config: str | None = field(default=None, metadata={"help": "configuration of the dataset"})
+    train_split: str = field(default="train", metadata={"help": "split to train on"})
+    eval_split: str | None = field(default="test", metadata={"help": "split to evaluate on (default: `test`)"})
+    image_column: str = field(default="image", metadata={"help": "column of the pictures"})
+    caption_column: str = field(default="caption", metadata={"help": "column of the captions"})
+    label_column: str | None = field(
+        default=None, metadata={"help": "column of class labels in the evaluation split, for zero-shot accuracy"}
+    )
+    class_caption: str = field(default="a photo of a {}", metadata={"help": "caption of a class, for its name"})
+    num_train_samples: int = field(default=200_000, metadata={"help": "how many shapes to draw"})
+    num_eval_samples: int = field(default=200, metadata={"help": "pictures to evaluate on, at most"})
+    rfid: bool = field(default=False, metadata={"help": "compute the reconstruction FID"})
+
+
+# Arguments: the command line over the recipe, a recipe over the one it is based on
+parser = HfArgumentParser((ModelArguments, TowerArguments, DataArguments, VisionTowerTrainingArguments))
+if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+    parser.error("the first argument must be a recipe, as in examples/recipes/tower_tiny.yaml")
+recipe, path = {}, Path(sys.argv[1])
+while path is not None:
+    layer = yaml.safe_load(path.read_text())
+    base = layer.pop("base_recipe", None)
+    recipe, path = {**layer, **recipe}, None if base is None else path.parent / base
+unknown = set(recipe) - {action.dest for action in parser._actions}
+if unknown:
+    parser.error(f"unknown keys in the recipe: {', '.join(sorted(unknown))}")
+parser.set_defaults(**recipe)
+source, tower_arguments, data, args = parser.parse_args_into_dataclasses(args=sys.argv[2:])
+if (source.model_name_or_path is None) == (source.siglip_name_or_path is None):
+    parser.error("give one of `model_name_or_path` and `siglip_name_or_path`")
+if source.from_scratch and source.siglip_name_or_path is None:
+    parser.error("`from_scratch` needs the configuration of `siglip_name_or_path`")
+set_seed(args.seed)
+
+# Model
+config = {name: value for name, value in asdict(tower_arguments).items() if value is not None}
+folder = source.model_name_or_path or source.siglip_name_or_path
+if source.model_name_or_path is not None:
+    folder = f"{TINY_CHECKPOINT}/tower" if folder == "tiny" else folder
+    tower = VilaUVisionTowerForPreTraining.from_pretrained(folder, dtype="float32", **config)
+else:
+    siglip = (
+        SiglipModel(AutoConfig.from_pretrained(folder))
+        if source.from_scratch
+        else SiglipModel.from_pretrained(folder, dtype="float32")
+    )
+    tower = VilaUVisionTowerForPreTraining.from_siglip(siglip, **config)
+side = tower.config.image_size
+image_processor = VilaUImageProcessor(size={"height": side, "width": side})
+tokenizer = None
+if tower.config.contrastive_loss_weight:
+    tokenizer = AutoTokenizer.from_pretrained(source.tokenizer_name_or_path or folder)
+collator = VisionTowerDataCollator(image_processor, tokenizer, tower.config.text_config.max_position_embeddings)
+
+# Data: records with `images`, `caption` and, where there are classes, `label`
+classes = label_of = None
+if data.dataset == "drawn_shapes":
+    shapes = {"image_size": side, "tasks": {"text_to_image": 1}}
+    train_data = drawn_shapes("train", data.num_train_samples, seed=args.seed, short_captions=0.5, **shapes)
+    eval_data = drawn_shapes("test", data.num_eval_samples, **shapes)
+    pairs = [(color, shape) for color in COLORS for shape in SHAPES]
+    classes = [f"a {color} {shape}" for color, shape in pairs]
+
+    def label_of(record):
+        return pairs.index((record["drawing"]["color"], record["drawing"]["shape"]))
+
+else:
+
+    def to_records(batch):
+        records = {"images": [[image.convert("RGB")] for image in batch[data.image_column]]}
+        if tokenizer is not None:
+            records["caption"] = batch[data.caption_column]
+        if data.label_column in batch:
+            records["label"] = batch[data.label_column]
+        return records
+
+    train_data = load_dataset(data.dataset, data.dataset_config, split=data.train_split).with_transform(to_records)
+    eval_data = None
+    if data.eval_split is not None:
+        eval_data = load_dataset(data.dataset, data.dataset_config, split=data.eval_split)
+        eval_data = eval_data.select(range(min(data.num_eval_samples, len(eval_data))))
+        if data.label_column is not None:
+            labels = eval_data.features[data.label_column]
+            if not isinstance(labels, ClassLabel):
+                parser.error(f"`label_column` must be a column of class labels, {data.label_column!r} is {labels}")
+            classes = [data.class_caption.format(name.replace("_", " ")) for name in labels.names]
+
+            def label_of(record):
+                return record["label"]
+
+        eval_data = eval_data.with_transform(to_records)
+
+# Training
+args.remove_unused_columns = False
+trainer = VisionTowerTrainer(
+    model=tower,
+    args=args,
+    train_dataset=train_data,
+    eval_dataset=eval_data,
+    data_collator=collator,
+    processing_class=tokenizer,
+)
+if eval_data is not None:
+    if tokenizer is None:
+        classes = label_of = None
+    trainer.add_callback(
+        VisionTowerEvaluationCallback(
+            trainer, classes, label_of, fid=data.rfid, download_judge_weights=args.download_judge_weights
+        )
+    )
+trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+if eval_data is not None and args.eval_strategy == "no":
+    trainer.evaluate()
+trainer.save_model()
+if trainer.is_world_process_zero():
+    image_processor.save_pretrained(args.output_dir)
