@@ -5,10 +5,13 @@ from .converters import ConversionReport, convert_records, write_records
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
 from .drawn_records import drawn_shapes
+from .dry_run import DryRunReport, check_recipe
 from .media import MediaError, MediaLoader
 from .mixture import Mixture, MixtureSource, add_lengths
 from .packing import PackedDataset, RecordPacker
+from .recipe import Recipe, read_recipe
 from .records import RecordError, record_features, validate_record
+from .run import run_training
 from .stream import RecordStream, ResumableStream
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
 from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArguments
@@ -16,12 +19,14 @@ from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArgumen
 
 __all__ = [
     "ConversionReport",
+    "DryRunReport",
     "EncodingReport",
     "MediaError",
     "MediaLoader",
     "Mixture",
     "MixtureSource",
     "PackedDataset",
+    "Recipe",
     "RecordError",
     "RecordPacker",
     "RecordStream",
@@ -33,11 +38,14 @@ __all__ = [
     "VisionTowerTrainer",
     "VisionTowerTrainingArguments",
     "add_lengths",
+    "check_recipe",
     "convert_records",
     "drawn_shapes",
     "encode_dataset",
     "load_encoded",
+    "read_recipe",
     "record_features",
+    "run_training",
     "validate_record",
     "write_records",
 ]
