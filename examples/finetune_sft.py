@@ -2,8 +2,8 @@
 
 python examples/finetune_sft.py examples/recipes/tiny_sft.yaml
 
-goes on training the shipped model on drawn shapes, in a minute on a CPU; with `--dataset FOLDER` on records of one's own
-(see docs/training.md), with `--lora_r 16` by adapters, with `--tune_language_model false` only projector and depth
+goes on training the shipped model on drawn shapes, in a minute on a CPU; with `--dataset FOLDER` on records of one's
+own (see docs/training.md), with `--lora_r 16` by adapters, with `--tune_language_model false` only projector and depth
 transformer. The same as `vilau train RECIPE`. On several GPUs: `accelerate launch examples/finetune_sft.py RECIPE`.
 """
 

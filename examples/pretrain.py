@@ -2,9 +2,9 @@
 
 python examples/pretrain.py examples/recipes/tiny_pretrain.yaml
 
-does so on drawn shapes, in a minute on a CPU. A recipe is a YAML file of arguments; any of them can be given behind it,
-as in `--max_steps 20` or `--dataset mixture.yaml`, and with `--dry_run` its data are checked and nothing is trained. The
-same as `vilau train RECIPE`. On several GPUs: `accelerate launch examples/pretrain.py RECIPE`.
+does so on drawn shapes, in a minute on a CPU. A recipe is a YAML file of arguments; any of them can be given behind
+it, as in `--max_steps 20` or `--dataset mixture.yaml`, and with `--dry_run` its data are checked, nothing is trained.
+The same as `vilau train RECIPE`. On several GPUs: `accelerate launch examples/pretrain.py RECIPE`.
 """
 
 import sys

@@ -213,7 +213,7 @@ def test_mixtures_name_formats_and_options_that_exist(path):
 
 @pytest.mark.parametrize("path", sorted((EXAMPLES / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_accelerate_reads_its_configurations(path):
-    config = load_config_from_file(path)
+    config = load_config_from_file(str(path))
     assert config.num_processes == 8 * config.num_machines
     names = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "multi_node": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
     assert config.distributed_type.value == names[path.stem]
