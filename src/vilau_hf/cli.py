@@ -20,7 +20,7 @@ from . import (
 from .demo import run_demo
 from .hub import push_repository, write_repository
 from .serving import serve_model
-from .training import MediaLoader, drawn_shapes, encode_dataset
+from .training import MediaLoader, check_recipe, drawn_shapes, encode_dataset, read_recipe, run_training
 from .training.code_cache import launched_processes, load_vision_tower
 from .training.converters import FORMATS, ConversionReport, convert_records, write_records
 
@@ -200,6 +200,29 @@ def add_records(subparsers):
     parser.set_defaults(run=records)
 
 
+def train(args: argparse.Namespace):
+    recipe = read_recipe(args.recipe, args.overrides)
+    if recipe.run.dry_run:
+        print(check_recipe(recipe))
+        return
+    trainer = run_training(recipe)
+    if trainer.is_world_process_zero():
+        print(f"Written to {Path(recipe.training.output_dir).resolve()}")
+
+
+def add_train(subparsers):
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model by a recipe: pretraining, fine-tuning, LoRA",
+        epilog="On several GPUs: accelerate launch -m vilau_hf.cli train RECIPE. Recipes: examples/recipes.",
+    )
+    parser.add_argument("recipe", type=Path, help="YAML file of arguments")
+    parser.add_argument(
+        "overrides", nargs=argparse.REMAINDER, help="arguments in place of the recipe's, as in --max_steps 100"
+    )
+    parser.set_defaults(run=train)
+
+
 def main(argv: list[str] | None = None):
     """Entry point; `argv` as `sys.argv[1:]`."""
     parser = argparse.ArgumentParser(prog="vilau", description="VILA-U for Hugging Face")
@@ -211,6 +234,7 @@ def main(argv: list[str] | None = None):
     add_serve(subparsers)
     add_encode(subparsers)
     add_records(subparsers)
+    add_train(subparsers)
     args = parser.parse_args(argv)
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -6,12 +6,15 @@ from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
 from .discriminator import PatchDiscriminator
 from .drawn_records import drawn_shapes
+from .dry_run import DryRunReport, check_recipe
 from .losses import PerceptualLoss
 from .media import MediaError, MediaLoader
 from .mixture import Mixture, MixtureSource, add_lengths
 from .objective_vision_tower import VisionTowerObjective
 from .packing import PackedDataset, RecordPacker
+from .recipe import Recipe, read_recipe
 from .records import RecordError, record_features, validate_record
+from .run import run_training
 from .stream import RecordStream, ResumableStream
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
 from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArguments
@@ -19,6 +22,7 @@ from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArgumen
 
 __all__ = [
     "ConversionReport",
+    "DryRunReport",
     "EncodingReport",
     "MediaError",
     "MediaLoader",
@@ -27,6 +31,7 @@ __all__ = [
     "PackedDataset",
     "PatchDiscriminator",
     "PerceptualLoss",
+    "Recipe",
     "RecordError",
     "RecordPacker",
     "RecordStream",
@@ -39,11 +44,14 @@ __all__ = [
     "VisionTowerTrainer",
     "VisionTowerTrainingArguments",
     "add_lengths",
+    "check_recipe",
     "convert_records",
     "drawn_shapes",
     "encode_dataset",
     "load_encoded",
+    "read_recipe",
     "record_features",
+    "run_training",
     "validate_record",
     "write_records",
 ]

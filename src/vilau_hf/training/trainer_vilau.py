@@ -20,6 +20,20 @@ PARTS = {
 }
 
 
+def part_of(name: str) -> str | None:
+    """The part of the model that a parameter belongs to, by its name in the model or in one that peft has wrapped."""
+    name = name.removeprefix("base_model.model.")
+    return next((part for part, prefixes in PARTS.items() if name.startswith(prefixes)), None)
+
+
+def freeze_parts(model, args: "VilaUTrainingArguments"):
+    """Freezes the parts that `args` does not tune."""
+    frozen = {part for part in PARTS if not getattr(args, f"tune_{part}")}
+    for name, parameter in model.named_parameters():
+        if part_of(name) in frozen:
+            parameter.requires_grad_(False)
+
+
 @dataclass
 class VilaUTrainingArguments(TrainingArguments):
     """Arguments of [`VilaUTrainer`], beside those of `TrainingArguments`."""
@@ -55,11 +69,7 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
     def __init__(self, model=None, args=None, **kwargs):
         if not isinstance(args, VilaUTrainingArguments):
             raise TypeError(f"`args` must be VilaUTrainingArguments, got {type(args).__name__}.")
-        for part, prefixes in PARTS.items():
-            if not getattr(args, f"tune_{part}"):
-                for name, parameter in model.named_parameters():
-                    if name.startswith(prefixes):
-                        parameter.requires_grad_(False)
+        freeze_parts(model, args)
         super().__init__(model=model, args=args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
@@ -103,7 +113,7 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             }
 
             def rate_of(name):
-                return next((rates[part] for part in rates if name.startswith(PARTS[part])), None)
+                return rates.get(part_of(name))
 
             optimizer_class, kwargs = Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = optimizer_class(parameter_groups(self, rate_of), **kwargs)
