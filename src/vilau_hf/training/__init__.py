@@ -8,6 +8,7 @@ from .drawn_records import drawn_shapes
 from .media import MediaError, MediaLoader
 from .mixture import Mixture, MixtureSource, add_lengths
 from .packing import PackedDataset, RecordPacker
+from .preference import DPOLossOutput, dpo_loss
 from .records import RecordError, record_features, validate_record
 from .stream import RecordStream, ResumableStream
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
@@ -16,6 +17,7 @@ from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArgumen
 
 __all__ = [
     "ConversionReport",
+    "DPOLossOutput",
     "EncodingReport",
     "MediaError",
     "MediaLoader",
@@ -34,6 +36,7 @@ __all__ = [
     "VisionTowerTrainingArguments",
     "add_lengths",
     "convert_records",
+    "dpo_loss",
     "drawn_shapes",
     "encode_dataset",
     "load_encoded",
