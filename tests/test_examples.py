@@ -81,6 +81,17 @@ def test_finetune_lora_learns_and_shows_it(tmp_path):
 
 
 @pytest.mark.slow
+def test_preference_dpo_raises_the_margin_of_what_is_preferred(tmp_path):
+    printed = run("preference_dpo.py", "--steps", "6", "--samples", "6", "--out", "large", cwd=tmp_path)
+    results = json.loads((tmp_path / "large" / "results.json").read_text())
+    margin = results["log_probability_margin"]
+    assert margin["after"] > margin["before"] + 1
+    assert "right colour and shape" in results["shares"] and "right colour and shape" in printed
+    assert Image.open(tmp_path / "large" / "before_and_after.png").width > 4 * 2 * 96
+    assert (tmp_path / "large" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_train_tiny_trains_saves_and_scores_every_part(tmp_path):
     run("train_tiny.py", "--steps", "0.003", "--samples", "8", "--out", "tiny", cwd=tmp_path)
     log = json.loads((tmp_path / "tiny" / "training_log.json").read_text())

@@ -12,6 +12,7 @@ from .media import MediaError, MediaLoader
 from .mixture import Mixture, MixtureSource, add_lengths
 from .objective_vision_tower import VisionTowerObjective
 from .packing import PackedDataset, RecordPacker
+from .preference import DPOLossOutput, dpo_loss
 from .recipe import Recipe, read_recipe
 from .records import RecordError, record_features, validate_record
 from .run import run_training
@@ -22,6 +23,7 @@ from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArgumen
 
 __all__ = [
     "ConversionReport",
+    "DPOLossOutput",
     "DryRunReport",
     "EncodingReport",
     "MediaError",
@@ -46,6 +48,7 @@ __all__ = [
     "add_lengths",
     "check_recipe",
     "convert_records",
+    "dpo_loss",
     "drawn_shapes",
     "encode_dataset",
     "load_encoded",
