@@ -170,8 +170,9 @@ def test_training_from_codes_has_the_losses_and_gradients_of_pixels(
 
 def test_batches_of_encoded_records_are_those_of_pixels(drawn, encoded, model, processor, tower):
     records, places = load_encoded(encoded[0], model, processor), range(0, 50, 3)
-    expected = VilaUDataCollator(processor, unconditional_probability=0.5, seed=3)([drawn[place] for place in places])
-    batch = VilaUDataCollator(processor, unconditional_probability=0.5, seed=3)([records[place] for place in places])
+    collator = VilaUDataCollator(processor, unconditional_probability=0.5, seed=3)
+    batch = collator([records[place] for place in places])
+    expected = collator([{**drawn[place], "id": records[place]["id"]} for place in places])  # drawn ones have none
     for name in ("input_ids", "labels", "attention_mask"):
         assert torch.equal(batch[name], expected[name])
     assert batch["codes"].dtype == torch.int64

@@ -1,11 +1,11 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Batches for training: records of messages and media become ids, labels and pixels."""
 
+import json
 import random
 
 import torch
 from torch.nn import functional
-from torch.utils.data import get_worker_info
 
 
 _VISUAL = ("image", "video")
@@ -32,13 +32,26 @@ def _has_visual_target(message: dict) -> bool:
     )
 
 
+def _identity(record: dict) -> list:
+    """What tells a record from others, the same for its pixels and its codes: its `id`, or else its messages."""
+    if record.get("id") is not None:
+        return [str(record["id"])]
+    contents = [(message["role"], message["content"]) for message in record["messages"]]
+    return [
+        [role, [content] if isinstance(content, str) else [item.get("text") or item["type"] for item in content]]
+        for role, content in contents
+    ]
+
+
 class VilaUDataCollator:
     r"""
     Makes a batch of records `{"messages": [...], "images": [...], "videos": [...]}`; `images` and `videos` may be
     missing, or stand as `codes` (see [`load_encoded`]).
 
     What the assistant says is supervised, and the text of a `document`. For classifier-free guidance some records lose
-    the text of the user turns that ask for an image or a video.
+    the text of the user turns that ask for an image or a video. Which ones is drawn for each batch anew, from `seed`,
+    the pass over the data, and the records of the batch (their `id`, or what they say if they have none). So it
+    depends on no worker and no batch before, and a resumed run makes the batches of an uninterrupted one.
 
     Records are padded, each in a row of its own. Packs (see [`RecordPacker`]) become rows of several records, and with
     `padding_free` a batch is one row. In such rows no record sees another: position ids begin anew with each, there is
@@ -47,8 +60,7 @@ class VilaUDataCollator:
     Args:
         processor ([`VilaUProcessor`]).
         unconditional_probability (`float`, *optional*, defaults to 0.1): share of records that lose their prompt.
-        seed (`int`, *optional*, defaults to 0): seed of that choice; the same seed and order of records give the same
-            batches. Each worker of a data loader draws from a stream of its own.
+        seed (`int`, *optional*, defaults to 0): seed of that choice.
         max_length (`int`, *optional*): text of a record beyond this many tokens is cut off.
         padding_free (`bool`, *optional*, defaults to `False`): put all records of a batch into one row.
         pad_to_multiple_of (`int`, *optional*): lengthen rows to a multiple of this; with the `max_length` of packed
@@ -74,14 +86,21 @@ class VilaUDataCollator:
         self.max_length = max_length
         self.padding_free = padding_free
         self.pad_to_multiple_of = pad_to_multiple_of
-        self._generators = {}
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive a pass see it change
 
-    def _generator(self) -> random.Random:
-        worker = get_worker_info()
-        key = None if worker is None else worker.id
-        if key not in self._generators:
-            self._generators[key] = random.Random(f"{self.seed}/{key}")
-        return self._generators[key]
+    def set_epoch(self, epoch: int):
+        """
+        Says which pass over the data begins; [`VilaUTrainer`] does. Records of a [`RecordStream`] say it themselves.
+
+        Args:
+            epoch (`int`): number of the pass, from 0.
+        """
+        self._epoch.fill_(epoch)
+
+    def _choice(self, rows: list[dict], records: list[dict]) -> random.Random:
+        """The generator that decides for `records`, those of `rows`, whose prompt is dropped."""
+        passes = [row.get("pass", self._epoch.item()) for row in rows]
+        return random.Random(json.dumps([self.seed, passes, [_identity(record) for record in records]]))
 
     def __call__(self, records: list[dict]) -> dict[str, torch.Tensor | int]:
         """
@@ -96,7 +115,8 @@ class VilaUDataCollator:
         """
         rows = [record["records"] if "records" in record else [record] for record in records]
         packed = self.padding_free or any("records" in record for record in records)
-        batch = self._encode([record for row in rows for record in row])
+        flat = [record for row in rows for record in row]
+        batch = self._encode(flat, self._choice(records, flat))
         if packed:
             counts = [sum(map(len, rows))] if self.padding_free else [len(row) for row in rows]
             batch.update(self._pack(batch.pop("input_ids"), batch.pop("labels"), batch.pop("attention_mask"), counts))
@@ -106,12 +126,11 @@ class VilaUDataCollator:
             batch.update({name: functional.pad(batch[name], (0, fill), value=pad) for name, pad in pads.items()})
         return batch
 
-    def _encode(self, records: list[dict]) -> dict[str, torch.Tensor]:
+    def _encode(self, records: list[dict], choice: random.Random) -> dict[str, torch.Tensor]:
         """The records as padded rows, one each."""
-        generator = self._generator()
         conversations = [
             without_prompt(record["messages"])
-            if generator.random() < self.unconditional_probability
+            if choice.random() < self.unconditional_probability
             else record["messages"]
             for record in records
         ]

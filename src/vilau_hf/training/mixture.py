@@ -10,6 +10,7 @@ import yaml
 from datasets import Dataset, IterableDataset, interleave_datasets, load_dataset
 
 from .converters import build_converter, stream_records
+from .packing import count_tokens
 
 
 STOPPING_STRATEGIES = ("all_exhausted", "all_exhausted_without_replacement", "first_exhausted")
@@ -160,22 +161,12 @@ def add_lengths(dataset: Dataset, processor, column: str = "length") -> Dataset:
         column (`str`, *optional*, defaults to `"length"`): name of the new column, `length_column_name` of the
             trainer.
     """
-    per_image = processor.num_visual_tokens + 1  # and a marker on both sides; the placeholder itself is counted
-    per_video = processor.num_visual_tokens * processor.video_processor.num_frames + 1
 
     def count(batch):
-        prompts = processor.apply_chat_template(batch["messages"])
-        ids = processor.tokenizer(prompts, add_special_tokens=not _has_bos(processor, prompts[0]))["input_ids"]
-        extra = [len(images) * per_image for images in batch["images"]]
-        extra = [more + len(videos) * per_video for more, videos in zip(extra, batch["videos"], strict=True)]
-        return {column: [len(row) + more for row, more in zip(ids, extra, strict=True)]}
+        records = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        return {column: count_tokens(records, processor)}
 
     return dataset.map(count, batched=True)
-
-
-def _has_bos(processor, prompt: str) -> bool:
-    bos = processor.tokenizer.bos_token
-    return bos is not None and prompt.startswith(bos)
 
 
 __all__ = ["Mixture", "MixtureSource", "add_lengths"]

@@ -39,6 +39,8 @@ class RecordStream(ResumableStream):
     Records of a mixture, over and over, with their media opened. Ranks and workers of a loader share each pass without
     duplicates or losses, and a resumed stream goes on with the next record that was not given.
 
+    Each record, or pack of records, also has the number of its `pass`, from 0.
+
     Records are shuffled within blocks of `shuffle_block`, and the parts of the sources are taken in another order in
     every pass; a block is read anew on resuming, so no state has to hold it.
 
@@ -110,7 +112,7 @@ class RecordStream(ResumableStream):
             share.set_epoch(index)
             for record in self._one_pass(share, worker_id):
                 is_empty = False
-                yield record
+                yield {**record, "pass": index}
             if is_whole and is_empty and self.num_passes is None:
                 raise ValueError(
                     f"`source` gave no record to worker {worker_id} of rank {self.rank}: it has fewer records than "

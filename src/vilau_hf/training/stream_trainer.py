@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import torch
-from transformers import Trainer
 
+from .checkpointing import AtomicCheckpointTrainer
 from .stream import ResumableStream
 
 
-class StreamTrainer(Trainer):
+class StreamTrainer(AtomicCheckpointTrainer):
     """
     A [`Trainer`] whose `train_dataset` may be a [`ResumableStream`]. Every rank reads its own share, and checkpoints
     hold where each rank and each worker of its loader was; resuming needs as many of them. (The base class reads a

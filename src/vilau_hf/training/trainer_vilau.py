@@ -86,6 +86,11 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthGroupedBatchSampler(list(lengths), self.args.train_batch_size, seed)
 
+    def _run_epoch(self, *, epoch, **kwargs):
+        if hasattr(self.data_collator, "set_epoch"):
+            self.data_collator.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
+
     def _get_num_items_in_batch(self, batch_samples, device):
         """Text labels and visual tokens to predict in the whole optimizer step: `(2,)`."""
         if not batch_samples:
