@@ -247,3 +247,21 @@ def test_two_processes_end_where_one_does(tmp_path):
         torch.testing.assert_close(weights[1][name], weight, msg=lambda text, name=name: f"{name}: {text}")
     begun = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
     assert (weights[0]["lm_head.weight"] - begun.lm_head.weight).abs().max() > 1e-3
+
+
+@pytest.mark.slow
+def test_shards_of_fsdp2_train_as_the_whole_model(tmp_path):
+    """Without Trainer, which has no FSDP on CPUs: the layers that fsdp2.yaml names, in shards on two processes."""
+    script, results = Path(__file__).with_name("fsdp_losses.py"), []
+    for processes in (1, 2):
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29588"]
+        command = [
+            *(launcher if processes == 2 else ()),
+            str(script),
+            str(tmp_path / f"{processes}.pt"),
+            str(processes),
+        ]
+        result = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr[-3000:]
+        results.append(torch.load(tmp_path / f"{processes}.pt"))
+    torch.testing.assert_close(results[1], results[0])

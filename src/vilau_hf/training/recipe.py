@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 import yaml
 from transformers import HfArgumentParser
 
@@ -172,7 +173,8 @@ def read_recipe(file: str | Path, overrides: list[str] = ()) -> Recipe:
         hint = " Recipes of a vision tower are for examples/train_vision_tower.py."
         is_tower = any(name.startswith(("siglip_", "adversarial_", "contrastive_")) for name in unknown)
         raise ValueError(f"unknown keys in `file` {str(file)!r}: {', '.join(unknown)}.{hint if is_tower else ''}")
-    parser.set_defaults(**recipe)
+    # without an accelerator processes must be told to talk on the CPU, or each would train alone
+    parser.set_defaults(**{"use_cpu": not torch.accelerator.is_available(), **recipe})
     try:
         return Recipe(*parser.parse_args_into_dataclasses(args=list(overrides)))
     except argparse.ArgumentError as error:
