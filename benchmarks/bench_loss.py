@@ -2,9 +2,9 @@
 
     python benchmarks/bench_loss.py
 
-takes about five minutes on one CPU core: CPU time of one thread, variants in turn, medians; memory as torch's allocator
-gives it out, beyond weights and inputs. "head" is the last linear layer with its cross-entropy, "depth transformer" has
-two layers before it, which the parts compute twice.
+takes about five minutes on one CPU core: CPU time of one thread, variants in turn, medians; memory as torch's
+allocator gives it out, gradients included, weights and inputs not. "head" is the last linear layer with its
+cross-entropy; "depth transformer" has two layers before it, which the parts compute twice.
 """
 
 import json
@@ -34,17 +34,19 @@ def measure(part: str, variants: dict, parameters: list) -> dict:
     """Peak memory and time of a loss with its gradients."""
     gradients, memory = {}, {}
 
-    def step(loss_of):
+    def forget():
         for parameter in parameters:
             parameter.grad = None
+
+    def step(loss_of):
+        forget()
         loss_of().backward()
 
     for name, loss_of in variants.items():
         step(loss_of)
         gradients[name] = [parameter.grad.clone() for parameter in parameters]
-        memory[name] = peak_bytes(lambda loss_of=loss_of: step(loss_of)) + sum(
-            parameter.grad.nbytes for parameter in parameters
-        )  # the first thing a step does is to give up the gradients of the step before
+        forget()
+        memory[name] = peak_bytes(lambda loss_of=loss_of: step(loss_of))
     for ours, expected in zip(gradients["ours"], gradients["materialised"], strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
     found = times({name: lambda loss_of=loss_of: step(loss_of) for name, loss_of in variants.items()}, repeats=3)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import DynamicCache
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
@@ -99,6 +101,7 @@ def estimate_training_memory(
     rows: int = 1,
     length: int = 8192,
     text_targets: int = 0,
+    packed: bool = False,
     gradient_checkpointing: bool = True,
     bf16: bool = True,
     frozen_parts: tuple[str, ...] = (),
@@ -119,6 +122,8 @@ def estimate_training_memory(
         rows, length (`int`, *optional*, default to 1, 8192): shape of a device's micro-batch.
         text_targets (`int`, *optional*, defaults to 0): positions with a text label; all others are visual tokens to
             be predicted.
+        packed (`bool`, *optional*, defaults to `False`): rows hold several samples, for which sdpa attention needs a
+            mask over all pairs of positions.
         gradient_checkpointing (`bool`, *optional*, defaults to `True`): the backward pass computes layers again.
         bf16 (`bool`, *optional*, defaults to `True`): mixed precision; otherwise everything is float32.
         frozen_parts (`tuple[str]`, *optional*): of "projector", "language_model" and "depth_transformer".
@@ -148,6 +153,9 @@ def estimate_training_memory(
     if gradient_checkpointing:
         model.activation_checkpointing_enable()
     uses_autocast = bf16 and strategy in ("ddp", "fsdp")
+    if not packed:
+        ALL_ATTENTION_FUNCTIONS["sdpa_without_mask"] = sdpa_attention_forward  # the library makes none for it
+        model.config.text_config._attn_implementation = "sdpa_without_mask"
     phases = _training_phases(model, rows, length, text_targets, uses_autocast)
     if sharded_in_bf16:
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -247,7 +255,7 @@ def _training_phases(model, rows: int, length: int, text_targets: int, uses_auto
             dtype, forward, kept_with_casts = hidden.dtype, run.take_peak(), run.live
         kept = run.live  # the casts of weights for autocast are gone, unless a layer keeps them
         if hidden.requires_grad:
-            hidden.backward(torch.empty_like(hidden))
+            hidden.sum().backward()
         backward = run.take_peak()
         del hidden, embeds, is_visual
         in_forward, in_backward = _loss_peaks(run, model, dtype, text_targets, visual, autocast)
@@ -352,6 +360,7 @@ def estimate_generation_memory(
     )
     with run, torch.no_grad():
         _write(run, model, estimate, batch_size, streams, prompt_length, positions)
+        run.take_peak()  # what was there before does not count any more
         tower = model.model.vision_tower
         codes = torch.zeros(batch_size * frames, vision.num_visual_tokens, vision.code_depth, dtype=torch.long)
         tower.decode(tower.quantizer.decode(codes))

@@ -37,6 +37,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     weight_grad.addmm_(grad.T, states)
                 elif weight_grad is not None:
                     weight_grad += grad.T @ states
+                del scores, grad  # before the next part's are there
         ctx.parameter_dtypes = weight.dtype, bias.dtype
         ctx.save_for_backward(weight_grad, bias_grad, *part_grads)
         return loss
