@@ -19,10 +19,12 @@ from . import (
 )
 from .demo import run_demo
 from .hub import push_repository, write_repository
+from .memory import STRATEGIES, estimate_generation_memory, estimate_training_memory, load_config
 from .serving import serve_model
 from .training import MediaLoader, check_recipe, drawn_shapes, encode_dataset, read_recipe, run_training
 from .training.code_cache import launched_processes, load_vision_tower
 from .training.converters import FORMATS, ConversionReport, convert_records, write_records
+from .training.trainer_vilau import PARTS
 
 
 def demo(args: argparse.Namespace):
@@ -223,6 +225,73 @@ def add_train(subparsers):
     parser.set_defaults(run=train)
 
 
+def estimate(args: argparse.Namespace):
+    config = load_config(args.config)
+    lora_config = None
+    if args.lora_rank is not None:
+        from peft import LoraConfig
+
+        lora_config = LoraConfig(
+            r=args.lora_rank, target_modules=args.lora_targets, modules_to_save=args.lora_modules_to_save
+        )
+    training = estimate_training_memory(
+        config,
+        gpus=args.gpus,
+        strategy=args.strategy,
+        rows=args.rows,
+        length=args.length,
+        text_targets=args.text_targets,
+        packed=args.packed,
+        gradient_checkpointing=not args.no_gradient_checkpointing,
+        bf16=not args.float32,
+        frozen_parts=tuple(args.freeze),
+        lora_config=lora_config,
+    )
+    generation = estimate_generation_memory(
+        config,
+        batch_size=args.batch_size,
+        generation_mode=args.mode,
+        num_frames=args.num_frames,
+        guidance=not args.no_guidance,
+        prompt_length=args.prompt_length,
+        dtype=torch.float32 if args.float32 else torch.bfloat16,
+        int8=args.int8,
+    )
+    print(f"{args.config}, bytes of one device\n\n{training}\n\n{generation}")
+
+
+def add_estimate(subparsers):
+    parser = subparsers.add_parser("estimate", help="memory that training and generation need, without running them")
+    parser.add_argument("config", help="recipe (vilau-7b-256, vilau-7b-384), or folder or Hub id of a checkpoint")
+    parser.add_argument("--float32", action="store_true", help="float32 everywhere (default: bfloat16)")
+    training = parser.add_argument_group("training")
+    training.add_argument("--gpus", type=int, default=1, help="devices (default: %(default)s)")
+    training.add_argument("--strategy", choices=STRATEGIES, default="ddp", help="(default: %(default)s)")
+    training.add_argument("--rows", type=int, default=1, help="of a device's micro-batch (default: %(default)s)")
+    training.add_argument("--length", type=int, default=8192, help="positions of a row (default: %(default)s)")
+    training.add_argument(
+        "--text-targets", type=int, default=0, help="text labels of a micro-batch; the rest are visual tokens"
+    )
+    training.add_argument("--packed", action="store_true", help="rows hold several samples, attention is sdpa")
+    training.add_argument("--no-gradient-checkpointing", action="store_true", help="keep all activations")
+    training.add_argument("--freeze", nargs="*", default=(), choices=sorted(PARTS), metavar="PART", help="not trained")
+    training.add_argument("--lora-rank", type=int, help="train adapters of this rank")
+    training.add_argument(
+        "--lora-targets", default=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj", help="(default: %(default)s)"
+    )
+    training.add_argument(
+        "--lora-modules-to-save", nargs="*", default=["multi_modal_projector"], help="trained in full beside adapters"
+    )
+    generation = parser.add_argument_group("generation")
+    generation.add_argument("--mode", choices=["image", "video"], default="image", help="(default: %(default)s)")
+    generation.add_argument("--num-frames", type=int, default=8, help="of a video (default: %(default)s)")
+    generation.add_argument("--batch-size", type=int, default=1, help="prompts (default: %(default)s)")
+    generation.add_argument("--prompt-length", type=int, default=64, help="tokens (default: %(default)s)")
+    generation.add_argument("--no-guidance", action="store_true", help="without an unconditional stream")
+    generation.add_argument("--int8", action="store_true", help="8-bit weights in the language model's layers")
+    parser.set_defaults(run=estimate)
+
+
 def main(argv: list[str] | None = None):
     """Entry point; `argv` as `sys.argv[1:]`."""
     parser = argparse.ArgumentParser(prog="vilau", description="VILA-U for Hugging Face")
@@ -235,6 +304,7 @@ def main(argv: list[str] | None = None):
     add_encode(subparsers)
     add_records(subparsers)
     add_train(subparsers)
+    add_estimate(subparsers)
     args = parser.parse_args(argv)
     logging.set_verbosity_error()
     logging.disable_progress_bar()

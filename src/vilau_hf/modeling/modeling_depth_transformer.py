@@ -126,7 +126,9 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
     def get_input_embeddings(self):
         return self.in_proj_hidden
 
-    def forward(self, visual_hidden_states: torch.Tensor, code_embeddings: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, visual_hidden_states: torch.Tensor, code_embeddings: torch.Tensor, apply_head: bool = True
+    ) -> torch.Tensor:
         """
         Teacher-forced logits of all depths.
 
@@ -134,9 +136,10 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
             visual_hidden_states (`torch.Tensor` of shape `(M, H)`): hidden state before each visual token.
             code_embeddings (`torch.Tensor` of shape `(M, D, C)`): embeddings of its true codes; the last depth's is
                 not used.
+            apply_head (`bool`, *optional*, defaults to `True`): otherwise what the head would read is returned.
 
         Returns:
-            `torch.Tensor` of shape `(M, D, K)`: logits of the code at each depth.
+            `torch.Tensor` of shape `(M, D, K)`: logits of the code at each depth; or `(M, D, W)` without the head.
         """
         depth = self.config.code_depth
         if code_embeddings.shape[1:] != (depth, self.config.code_dim):
@@ -153,7 +156,8 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
         )
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask=mask)
-        return self.code_head(self.norm(hidden_states))
+        hidden_states = self.norm(hidden_states)
+        return self.code_head(hidden_states) if apply_head else hidden_states
 
     def new_cache(self) -> VilaUDepthCache:
         """A cache for steps of one number of rows; it may serve position after position without a reset."""
