@@ -24,7 +24,7 @@ $(VENV)/.installed: $(VENV)/.created setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.created setup.cfg pyproject.toml
-	$(BIN)/python -m pip install --editable ".[test,training,peft,evaluate,quantization,serving]"
+	$(BIN)/python -m pip install --editable ".[test,data,training,peft,evaluate,quantization,serving]"
 	touch $(VENV)/.installed $@
 
 clean:

@@ -1,12 +1,16 @@
-"""The original algorithm, to time against: whole prefixes at every depth, whole sorts, a host read a code."""
+"""
+The original algorithm, to time against: whole prefixes at every depth, whole sorts, a host read a code; text logits at
+every position, caches and masks that are copied to grow, the projector once for each stream.
+"""
 
 import torch
 from torch import nn
+from transformers import DynamicCache
 
 
 def sample(logits: torch.Tensor, top_k: int = 900, top_p: float = 0.96) -> torch.Tensor:
     """Codes `(rows,)` for `logits` `(rows, K)`: the k-th value by a sort of all, the nucleus by another."""
-    kth = logits.sort(-1, descending=True).values[:, top_k - 1 : top_k]
+    kth = logits.sort(-1, descending=True).values[:, min(top_k, logits.shape[-1]) - 1, None]
     probabilities = logits.masked_fill(logits < kth, -torch.inf).softmax(-1)
     ordered, order = probabilities.sort(-1, descending=True)
     dropped = ordered.cumsum(-1) - ordered >= top_p
@@ -22,13 +26,13 @@ def decode_depths(transformer, codebook: nn.Embedding, hidden: torch.Tensor, sca
     """
     config, codes = transformer.config, []
     for depth in range(config.code_depth):
-        inputs = [transformer.in_proj_hidden(hidden)]
-        for length in range(1, depth + 1):
-            summed = sum(codebook(code) for code in codes[:length])
-            inputs.append(transformer.in_proj_code(summed).repeat(2, 1))
-        states = torch.stack(inputs, 1) + transformer.depth_embedding.weight[: depth + 1]
+        inputs = transformer.in_proj_hidden(hidden)[:, None]
+        if codes:
+            summed = codebook(torch.stack(codes, -1)).cumsum(-2).to(hidden.dtype)  # (rows, depth, C)
+            inputs = torch.cat([inputs, transformer.in_proj_code(summed).repeat(2, 1, 1)], 1)
+        states = inputs + transformer.depth_embedding.weight[: depth + 1]
         for layer in transformer.layers:
-            states = layer(states, attention_mask=causal_mask(depth + 1, states))
+            states = block(layer, states)
         logits = transformer.code_head(transformer.norm(states))[:, -1].float()
         conditional, unconditional = logits.chunk(2)
         codes.append(pick(unconditional + scale * (conditional - unconditional)))
@@ -36,8 +40,45 @@ def decode_depths(transformer, codebook: nn.Embedding, hidden: torch.Tensor, sca
     return torch.stack(codes, -1)
 
 
-def causal_mask(length: int, like: torch.Tensor) -> torch.Tensor:
-    return torch.full((1, 1, length, length), torch.finfo(like.dtype).min, dtype=like.dtype).triu(1)
+def block(layer, states: torch.Tensor) -> torch.Tensor:
+    """A layer of the depth transformer over `states` `(rows, T, W)`: three products, attention written out."""
+    attention, visible = layer.self_attn, torch.ones(2 * states.shape[1:2], dtype=torch.bool, device=states.device)
+    normed, heads = layer.input_layernorm(states), (-1, attention.head_dim)
+    parameters = zip(attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3), strict=True)
+    query, key, value = (
+        nn.functional.linear(normed, *each).unflatten(-1, heads).transpose(1, 2) for each in parameters
+    )
+    scores = query @ (key.transpose(-1, -2) * attention.scaling)
+    weights = scores.masked_fill(~visible.tril(), -torch.inf).softmax(-1)
+    states = states + attention.proj((weights @ value).transpose(1, 2).flatten(-2))
+    return states + layer.fc2(layer.activation(layer.fc1(layer.post_attention_layernorm(states))))
+
+
+@torch.no_grad()
+def draw(model, ids: torch.Tensor, mask: torch.Tensor, num_positions: int, scale: float, pick=sample) -> torch.Tensor:
+    """
+    Codes `(rows, num_positions, D)` after prompts `ids` `(2 * rows, T)`, half of them for guidance: at every position
+    the library's language model with a cache and a mask that grow, text logits of all it reads, codes by
+    `decode_depths`, and the projector for each of the two streams.
+    """
+    language_model, codebook = model.model.language_model, model.model.vision_tower.quantizer.codebook
+    cache, embeds = DynamicCache(config=model.config.text_config), model.get_input_embeddings()(ids)
+    codes = ids.new_empty(len(ids) // 2, 0, model.config.vision_config.code_depth)
+    while codes.shape[1] < num_positions:
+        hidden = language_model(
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, -embeds.shape[1] :],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        model.lm_head(hidden).float()
+        drawn = decode_depths(model.depth_transformer, codebook, hidden[:, -1], scale, pick)
+        codes = torch.cat([codes, drawn[:, None]], 1)
+        summed = codebook(drawn).sum(-2)
+        embeds = torch.cat([model.model.multi_modal_projector(summed) for _ in range(2)])[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+    return codes
 
 
 def quantize(features: torch.Tensor, weight: torch.Tensor, depth: int) -> torch.Tensor:

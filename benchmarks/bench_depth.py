@@ -17,13 +17,25 @@ from baseline import decode_depths
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUResidualQuantizer
-from vilau_hf.modeling.depth_decoding_vilau import DepthDecoder, Guidance
+from vilau_hf.modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
 from vilau_hf.modeling.visual_sampling_vilau import CodeSampling
 
 
 WIDTH, LAYERS, CODES, CODE_DIM, HIDDEN, REPEATS = 1024, 6, 16384, 256, 1024, 7
-VIEWS = ("view", "unsafe_view", "alias", "unsqueeze", "squeeze", "slice", "select", "t.", "transpose", "expand")
-VIEWS += ("split", "unbind", "detach")
+VIEWS = (
+    "view",
+    "permute",
+    "unsafe_view",
+    "alias",
+    "unsqueeze",
+    "squeeze",
+    "slice",
+    "select",
+    "t.",
+    "transpose",
+    "expand",
+)
+VIEWS += ("permute", "split", "unbind", "detach")
 
 
 class CountOperations(TorchDispatchMode):
@@ -59,7 +71,9 @@ def build(depth: int):
         depth_transformer=transformer, model=SimpleNamespace(vision_tower=SimpleNamespace(quantizer=quantizer))
     )
     sampling = CodeSampling(True, 1.0, 900, 0.96, 0.0, code_depth=depth)
-    return transformer, quantizer, DepthDecoder(model, sampling, Guidance(3.0))
+    guidance = Guidance(3.0)
+    guidance.prepare(prompts=1, rows=1, num_positions=1, device=torch.device("cpu"))
+    return transformer, quantizer, DepthDecoder(model, sampling, guidance, CodeInputs(model))
 
 
 def products_alone(transformer, rows: int, depth: int):
@@ -71,7 +85,7 @@ def products_alone(transformer, rows: int, depth: int):
         for _ in range(depth):
             for layer in transformer.layers:
                 attention = layer.self_attn
-                for linear in (attention.query, attention.key, attention.value, attention.proj, layer.fc1):
+                for linear in (attention.qkv, attention.proj, layer.fc1):
                     torch.nn.functional.linear(inputs, linear.weight)
                 torch.nn.functional.linear(wide, layer.fc2.weight)
             torch.nn.functional.linear(inputs[:rows], transformer.code_head.weight)

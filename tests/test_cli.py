@@ -1,7 +1,11 @@
+import json
+
 import pytest
+from datasets import load_dataset
 from PIL import Image
 
 from vilau_hf.cli import main
+from vilau_hf.training import write_records
 
 
 def test_demo_writes_what_it_names(tmp_path, capsys):
@@ -35,3 +39,56 @@ def test_a_model_that_is_not_there_is_named_without_a_traceback(command, tmp_pat
     assert stop.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("vilau: ") and "nowhere" in error
+
+
+def test_records_writes_a_dataset_and_says_what_it_skipped(tmp_path, capsys):
+    lines = [{"question": "2 + 2?", "reply": "4"}, {"question": "3 + 3?", "reply": ""}]
+    (tmp_path / "sums.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    main(["records", "vflan", str(tmp_path / "*.jsonl"), str(tmp_path / "out"), "--option", "answer_field=reply"])
+    printed = capsys.readouterr().out
+    assert "1 records, 1 rows skipped" in printed and "field 'reply' is empty  (sums:1)" in printed
+    assert f"1 files in {tmp_path / 'out'}" in printed
+    dataset = load_dataset(str(tmp_path / "out"), split="train")
+    assert dataset[0]["messages"][1]["content"] == [{"type": "text", "text": "4"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["vflan", "SOURCE", "OUT", "--option", "answer_key=reply"], "unexpected keyword argument 'answer_key'"),
+        (["parquet", "SOURCE", "OUT"], "missing a required argument: 'target'"),
+        (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has none"),
+        (["pickle", "SOURCE", "OUT"], "is a pickle. Reading one runs whatever code"),
+        (["vflan", "SOURCE.none", "OUT"], "`source` must be a file, a pattern or a folder"),
+    ],
+)
+def test_records_names_mistakes(tmp_path, capsys, arguments, message):
+    (tmp_path / "a.jsonl").write_text("{}")
+    names = {"SOURCE": str(tmp_path / "a.jsonl"), "OUT": str(tmp_path / "out")}
+    with pytest.raises(SystemExit) as stop:
+        main(["records", *(names.get(argument, argument) for argument in arguments)])
+    assert stop.value.code == 1 and message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_encode_turns_stored_records_into_codes(tmp_path, capsys):
+    part, words = {"type": "image", "text": None}, [{"type": "text", "text": "a red circle"}]
+    messages = [{"role": "user", "content": words}, {"role": "assistant", "content": [part]}]
+    for name in "ab":
+        Image.new("RGB", (40, 30), "red" if name == "a" else "blue").save(tmp_path / f"{name}.png")
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    images = [{"path": str(tmp_path / f"{name}.png"), "bytes": None} for name in "abc"]
+    rows = [{"id": n, "messages": messages, "images": [i], "videos": []} for n, i in zip("abc", images, strict=True)]
+    write_records(rows, tmp_path / "records")
+    arguments = ["encode", str(tmp_path / "records"), str(tmp_path / "encoded")]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    error = capsys.readouterr().err
+    assert "vilau: Cannot open images[0] of record 'c'" in error
+    main([*arguments, "--on-bad-media", "skip"])
+    printed = capsys.readouterr().out
+    assert "process 1 of 1: 2 images and frames of 2 records" in printed and "1 records skipped" in printed
+    assert f"Complete: {tmp_path / 'encoded'}" in printed
+    encoded = load_dataset(str(tmp_path / "encoded"), split="train")
+    assert encoded["id"] == ["a", "b"] and encoded[0]["messages"] == messages
+    assert encoded[0]["codes"] != encoded[1]["codes"]

@@ -48,6 +48,13 @@ def test_tell_story_writes_sentences_and_pictures(tmp_path):
     assert [Image.open(tmp_path / line.strip("[]")).size for line in lines[1::2]] == [(256, 256)] * 2
 
 
+def test_encode_dataset_trains_from_codes_with_the_loss_of_pixels(tmp_path):
+    printed = run("encode_dataset.py", "--samples", "40", cwd=tmp_path)
+    pixels, codes = (float(line.split("loss")[1].split()[0]) for line in printed.splitlines() if "loss" in line)
+    assert pixels == codes
+    assert "images/s" in printed and "bytes an image" in printed
+
+
 @pytest.mark.slow
 def test_score_tiny_scores_and_draws_sheets(tmp_path):
     run("score_tiny.py", "--samples", "8", cwd=tmp_path)
@@ -71,6 +78,17 @@ def test_finetune_lora_learns_and_shows_it(tmp_path):
     assert "PSNR to true rings" in printed
     assert Image.open(tmp_path / "ring" / "before_and_after.png").width > 2 * 3 * 128
     assert (tmp_path / "ring" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_preference_dpo_raises_the_margin_of_what_is_preferred(tmp_path):
+    printed = run("preference_dpo.py", "--steps", "6", "--samples", "6", "--out", "large", cwd=tmp_path)
+    results = json.loads((tmp_path / "large" / "results.json").read_text())
+    margin = results["log_probability_margin"]
+    assert margin["after"] > margin["before"] + 1
+    assert "right colour and shape" in results["shares"] and "right colour and shape" in printed
+    assert Image.open(tmp_path / "large" / "before_and_after.png").width > 4 * 2 * 96
+    assert (tmp_path / "large" / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.slow

@@ -87,7 +87,23 @@ def tower_tensors(folder: Path, weights: dict[str, LazyTensor], config: VilaUVis
                 found[f"vision_tower/image_encoder.{name.removeprefix('encoder.')}"] = tensor
         elif not re.search(r"^quantizer\.codebooks\.\d+\.|^(siglip_model\.)?logit_(scale|bias)$", name):
             found[key] = tensor
-    return found
+    return _with_joined_attention(found)
+
+
+def _with_joined_attention(weights: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
+    """The depth transformer's query, key and value as one layer; what is not there in full stays as it is."""
+    joined = dict(weights)
+    for name in weights:
+        if re.match(r"depth_transformer/.*\.self_attn\.query\.", name):
+            names = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+            if all(each in weights for each in names):
+                parts = [joined.pop(each) for each in names]
+                joined[name.replace(".query.", ".qkv.")] = LazyTensor(
+                    (sum(part.shape[0] for part in parts), *parts[0].shape[1:]),
+                    parts[0].dtype,
+                    lambda parts=parts: torch.cat([part.load() for part in parts]),
+                )
+    return joined
 
 
 def _one_of(folder: Path, weights: dict[str, LazyTensor], keys: list[str]) -> LazyTensor:

@@ -118,7 +118,7 @@ def test_modalities_and_the_number_of_spans_can_be_limited(talker):
     config = GenerationConfig(max_new_tokens=7, eos_token_id=None)
     del settings["max_new_tokens"]
     assert talker.generate(torch.tensor([[1, 5]]), generation_config=config, **settings).sequences.shape == (1, 9)
-    with pytest.raises(ValueError, match="`output_log_probs` and `output_scores` are for"):
+    with pytest.raises(ValueError, match="`output_scores` is for"):
         talker.generate(**left_padded(PROMPTS), **settings, output_scores=True)
     with pytest.raises(ValueError, match="`allowed_modalities` must be among text, image, video"):
         talker.generate(**left_padded(PROMPTS), **settings, allowed_modalities=("text", "sound"))
@@ -168,3 +168,24 @@ def test_streamers_get_text_and_codes_in_order(talker):
     assert prompt == [[1, 5, 54]]
     assert torch.equal(torch.cat(codes), output.spans[0][0].codes.flatten(0, 1))
     assert streamer.parts[17] == [55] and streamer.parts[-1] == "end"
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_log_probabilities_of_spans_are_those_of_one_teacher_forced_pass(talker, scale):
+    output = talker.generate(
+        torch.tensor([[1, 5]]),
+        generation_mode="interleaved",
+        num_frames=1,
+        guidance_scale=scale,
+        do_sample=False,
+        seed=0,
+        max_new_tokens=70,
+        output_log_probs=True,
+    )
+    assert len(output.spans[0]) > 1
+    labels = output.sequences.where((output.visual_codes >= 0).any(-1), -100)
+    settings = {"input_ids": output.sequences, "labels": labels, "visual_codes": output.visual_codes}
+    guided = talker.score(**settings, guidance_scale=scale).code_log_probs
+    torch.testing.assert_close(guided, output.code_log_probs, atol=1e-4, rtol=0)
+    unguided = talker.score(**settings).code_log_probs
+    torch.testing.assert_close(unguided, output.conditional_code_log_probs, atol=1e-4, rtol=0)

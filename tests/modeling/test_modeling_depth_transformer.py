@@ -29,7 +29,7 @@ def naive_logits(model, hidden, embeddings, depth):
     x = torch.stack(tokens, 1) + model.depth_embedding.weight[: depth + 1]
     for layer in model.layers:
         normed = F.layer_norm(x, x.shape[-1:], layer.input_layernorm.weight, layer.input_layernorm.bias)
-        q, k, v = (linear(part, normed).chunk(2, -1) for part in vars_of(layer.self_attn))  # two heads
+        q, k, v = (part.chunk(2, -1) for part in linear(layer.self_attn.qkv, normed).chunk(3, -1))  # two heads
         heads = []
         for head in range(2):
             scores = q[head] @ k[head].transpose(1, 2) / 16**0.5
@@ -41,10 +41,6 @@ def naive_logits(model, hidden, embeddings, depth):
         x = x + linear(layer.fc2, F.gelu(linear(layer.fc1, normed)))
     x = F.layer_norm(x[:, -1], x.shape[-1:], model.norm.weight, model.norm.bias)
     return linear(model.code_head, x)
-
-
-def vars_of(attention):
-    return attention.query, attention.key, attention.value
 
 
 @torch.no_grad()

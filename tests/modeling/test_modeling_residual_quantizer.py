@@ -1,9 +1,14 @@
+import copy
+import io
 import itertools
+import math
 
 import pytest
 import torch
+from accelerate import cpu_offload
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from vilau_hf import VilaUResidualQuantizer, VilaUVisionConfig
+from vilau_hf import TINY_CHECKPOINT, VilaUResidualQuantizer, VilaUVisionConfig, VilaUVisionTower
 
 from ..conftest import VISION
 
@@ -143,22 +148,252 @@ def test_wrong_codes_are_refused(quantizer, codes, message):
         quantizer.decode(codes)
 
 
+def random_quantizer(size, dim, depth, search="exact", seed=0, **settings):
+    """Embeddings in all directions, their norms between 0.1 and 1."""
+    settings = {**VISION, "codebook_size": size, "code_depth": depth, **settings}
+    settings["encoder_config"] = {**VISION["encoder_config"], "hidden_size": dim}
+    quantizer = VilaUResidualQuantizer(VilaUVisionConfig(**settings))
+    generator = torch.Generator().manual_seed(seed)
+    rows = quantizer.num_codebooks * size
+    directions = torch.nn.functional.normalize(torch.randn(rows, dim, generator=generator), dim=-1)
+    norms = torch.rand(rows, 1, generator=generator) * 0.9 + 0.1
+    quantizer.codebook.weight.data = norms * directions
+    quantizer.search = search
+    return quantizer.eval()
+
+
+def random_features(quantizer, count, noise, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(quantizer.codebook_size, (1, count, quantizer.code_depth), generator=generator)
+    quantized = quantizer.decode(codes)
+    return quantized + noise * torch.randn(quantized.shape, generator=generator)
+
+
+def codes_in_double_precision(quantizer, features):
+    left, codes = features.flatten(0, -2).double(), []
+    for depth in range(quantizer.code_depth):
+        embeddings = codebook_of(quantizer, depth).double()
+        codes.append(torch.stack([(embeddings - vector).square().sum(-1).argmin() for vector in left]))
+        left = left - embeddings[codes[-1]]
+    return torch.stack(codes, -1).view(*features.shape[:-1], -1)
+
+
+class Operations(TorchDispatchMode):
+    """Counts products with a codebook, and reads by the host; notes the largest tensor that was made."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.products, self.reads, self.largest = size, 0, 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        name = str(function).removeprefix("aten.")
+        self.reads += name.startswith(("_local_scalar", "is_nonzero", "nonzero"))
+        self.products += name.startswith(("mm", "addmm")) and result.shape[-1] == self.size
+        if isinstance(result, torch.Tensor) and not name.startswith(("expand", "view", "_unsafe_view")):
+            self.largest = max(self.largest, result.numel())
+        return result
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("depth", [4, 16])
+@pytest.mark.parametrize(
+    ("search", "shared"),
+    [("exact", True), ("exact", False), ("gram", True), ("bfloat16", True), ("bfloat16", False)],
+)
+def test_codes_of_every_search_are_those_of_double_precision(search, shared, depth, dtype):
+    quantizer = random_quantizer(512, 192, depth, search, shared_codebook=shared)
+    features = random_features(quantizer, 100, noise=0.1).to(dtype)
+    expected = codes_in_double_precision(quantizer, features)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(quantizer.encode(features), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("search", ["gram", "bfloat16"])
+def test_searches_agree_on_the_shipped_tower(search):
+    tower = VilaUVisionTower.from_pretrained(f"{TINY_CHECKPOINT}/tower").eval()
+    pixels = torch.nn.functional.interpolate(torch.rand(8, 3, 4, 4), 32) * 2 - 1
+    expected = tower.encode(pixels).codes
+    assert len(expected.unique()) > 50
+    tower.quantizer.search = search
+    assert torch.equal(tower.encode(pixels).codes, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("search", "products"), [("exact", 4), ("gram", 1), ("bfloat16", 4)])
+def test_what_is_prepared_is_reused_and_encoding_waits_for_no_device(search, products):
+    quantizer = random_quantizer(128, 32, 4, search)
+    features = random_features(quantizer, 5, noise=0.1)
+    quantizer.encode(features)
+    with Operations(128) as operations:
+        quantizer.encode(features)
+    assert operations.products == products and operations.reads == 0
+    assert operations.largest <= 128 * 32  # neither the Gram matrix nor a second codebook
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("search", ["exact", "gram", "bfloat16"])
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_every_search_holds_no_more_scores_than_allowed(search, rows):
+    quantizer = random_quantizer(64, 16, 3, search)
+    features = random_features(quantizer, 100, noise=0.1)
+    expected = quantizer.encode(features)
+    quantizer.max_scores = rows * 64
+    with Operations(64) as operations:
+        codes = quantizer.encode(features)
+    assert torch.equal(codes, expected)
+    allowed = quantizer.max_scores // (2 if search == "gram" else 1)  # scores, and what is taken off them
+    assert operations.largest <= max(allowed, features.numel())
+    assert operations.products >= math.ceil(100 / rows) * (1 if search == "gram" else 3)
+
+
+def ema_step(quantizer, weight):
+    quantizer.train()
+    quantizer.cluster_sum.copy_(weight)
+    quantizer(random_features(quantizer, 64, noise=0.1))
+    quantizer.eval()
+
+
+def write_in_place(quantizer, weight):
+    quantizer.codebook.weight.copy_(weight)
+
+
+def write_one_row(quantizer, weight):
+    quantizer.codebook.weight[3] = weight[3]
+
+
+def load(quantizer, weight):
+    quantizer.load_state_dict({**quantizer.state_dict(), "codebook.weight": weight})
+
+
+def load_by_assignment(quantizer, weight):
+    quantizer.load_state_dict({**quantizer.state_dict(), "codebook.weight": weight.clone()}, assign=True)
+
+
+def replace_the_parameter(quantizer, weight):
+    quantizer.codebook.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
+
+
+def replace_the_data(quantizer, weight):
+    quantizer.codebook.weight.data = weight.clone()
+
+
+def give_back_and_allocate(quantizer, weight):
+    quantizer.codebook.weight.data = torch.empty(0)
+    quantizer.codebook.weight.data = weight.clone()  # perhaps where the old data was
+
+
+def empty_and_fill(quantizer, weight):
+    quantizer.to("meta").to_empty(device="cpu").codebook.weight.copy_(weight)
+
+
+def write_unseen_and_choose_again(quantizer, weight):
+    quantizer.codebook.weight.data.copy_(weight)
+    quantizer.search = quantizer.search
+
+
+CHANGES = [ema_step, write_in_place, write_one_row, load, load_by_assignment, replace_the_parameter, replace_the_data]
+CHANGES += [give_back_and_allocate, empty_and_fill, write_unseen_and_choose_again]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("search", ["gram", "bfloat16"])
+def test_a_search_follows_the_codebook(search, change):
+    quantizer = random_quantizer(64, 16, 4, search)
+    quantizer.initialized.fill_(True)
+    quantizer.cluster_size.fill_(1.0)
+    before = quantizer.codebook.weight.clone()
+    quantizer.encode(random_features(quantizer, 64, noise=0.1))
+    for seed in (1, 2):
+        change(quantizer, random_quantizer(64, 16, 4, seed=seed).codebook.weight)
+        assert not torch.equal(quantizer.codebook.weight, before)
+        features = random_features(quantizer, 64, noise=0.1)
+        assert torch.equal(quantizer.encode(features), codes_in_double_precision(quantizer, features))
+
+
+@torch.no_grad()
+def test_forward_is_exact_whatever_the_search():
+    quantizer = random_quantizer(512, 192, 4, "bfloat16")
+    quantizer.initialized.fill_(True)
+    quantizer.num_proposals = 1
+    features = random_features(quantizer, 100, noise=0.1)
+    expected = codes_in_double_precision(quantizer, features)
+    assert not torch.equal(quantizer.encode(features), expected)
+    for training in (False, True):
+        assert torch.equal(quantizer.train(training)(features)[1], expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("search", ["gram", "bfloat16"])
+def test_what_a_search_prepared_is_neither_saved_nor_copied(search):
+    quantizer = random_quantizer(64, 8, 2)
+    names, length = list(quantizer.state_dict()), len(pickled(quantizer))
+    quantizer.search = search
+    features = random_features(quantizer, 64, noise=0.1)
+    codes = quantizer.encode(features)
+    assert list(quantizer.state_dict()) == names
+    assert len(pickled(quantizer)) < length + 100
+    copied = copy.deepcopy(quantizer)
+    assert copied.search == search and torch.equal(copied.encode(features), codes)
+
+
+def pickled(module):
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    return buffer.getvalue()
+
+
+def test_unknown_and_impossible_searches_are_refused(quantizer):
+    with pytest.raises(ValueError, match="`search` must be one of 'exact', 'gram', 'bfloat16', got 'fast'"):
+        quantizer.search = "fast"
+    if quantizer.num_codebooks > 1:
+        with pytest.raises(ValueError, match="`search` may be 'gram' only if all depths share one codebook"):
+            quantizer.search = "gram"
+    assert quantizer.search == "exact"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("search", ["gram", "bfloat16"])
+def test_codebooks_whose_changes_nobody_counts_are_refused(search):
+    quantizer = random_quantizer(64, 8, 2)
+    features = random_features(quantizer, 5, noise=0.1)
+    expected = quantizer.encode(features)
+    with torch.inference_mode():
+        quantizer.codebook.weight = torch.nn.Parameter(quantizer.codebook.weight.clone(), requires_grad=False)
+    quantizer.search = search
+    with pytest.raises(ValueError, match="a codebook that was made under `torch.inference_mode"):
+        quantizer.encode(features)
+    cpu_offload(quantizer, execution_device=torch.device("cpu"))
+    with pytest.raises(ValueError, match=f"a codebook that is offloaded, got '{search}'"):
+        quantizer.encode(features)
+    quantizer.search = "exact"
+    assert torch.equal(quantizer.encode(features), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("search", ["exact", "gram", "bfloat16"])
+def test_compiled_searches_follow_the_codebook(search):
+    torch._dynamo.reset()
+    quantizer = random_quantizer(64, 16, 3, search)
+    encode = torch.compile(quantizer.encode, backend="aot_eager", fullgraph=search == "exact")
+    for seed in (1, 2):
+        write_in_place(quantizer, random_quantizer(64, 16, 3, seed=seed).codebook.weight)
+        features = random_features(quantizer, 64, noise=0.1)
+        assert torch.equal(encode(features), codes_in_double_precision(quantizer, features))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("depth", [4, 16])
-def test_codes_at_the_published_size_are_those_of_double_precision_whatever_the_dtype(depth):
-    config = VilaUVisionConfig(codebook_size=16384, code_depth=depth)  # 1024 wide
-    quantizer = VilaUResidualQuantizer(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    norms = torch.rand(16384, 1, generator=generator) * 0.9 + 0.1
-    directions = torch.randn(16384, 1024, generator=generator)
-    embeddings = norms * directions / directions.norm(dim=-1, keepdim=True)
-    quantizer.codebook.weight.copy_(embeddings)
-    chosen = torch.randint(16384, (1, 24, depth), generator=generator)
-    noise = 0.01 * torch.randn(1, 24, 1024, generator=generator)
-    features = (quantizer.decode(chosen) + noise).bfloat16()
-    codes = quantizer.encode(features)
+@pytest.mark.parametrize("search", ["exact", "bfloat16", pytest.param("gram", marks=pytest.mark.slow)])
+def test_codes_at_the_published_size_are_those_of_double_precision_whatever_the_dtype(search, depth):
+    quantizer = random_quantizer(16384, 1024, depth, search)
+    features = random_features(quantizer, 24, noise=0.01).bfloat16()
+    embeddings = quantizer.codebook.weight.double()
     left, exact = features[0].double(), []
     for _ in range(depth):
-        exact.append((embeddings.double().square().sum(-1) / 2 - left @ embeddings.double().T).argmin(-1))
-        left = left - embeddings[exact[-1]].double()
-    assert (codes[0] == torch.stack(exact, -1)).float().mean() >= 0.999
+        exact.append((embeddings.square().sum(-1) / 2 - left @ embeddings.T).argmin(-1))
+        left = left - embeddings[exact[-1]]
+    assert (quantizer.encode(features)[0] == torch.stack(exact, -1)).float().mean() >= 0.999

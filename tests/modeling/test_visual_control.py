@@ -124,7 +124,9 @@ def test_seeds_make_rows_reproducible_whatever_the_batch_and_the_cache(model):
 def test_sampling_follows_the_distribution():
     logits = torch.randn(1, 40) * 2
     sampling = CodeSampling(True, 0.8, 20, 0.9, 0.05, code_depth=1, generators=torch.Generator().manual_seed(0))
-    drawn = torch.stack([sampling.pick(logits.expand(500, -1), 0, []) for _ in range(100)]).flatten()
+    logits, size = logits.expand(500, -1), logits.shape[-1]
+    drawn = [sampling.pick(logits, 0, [], sampling.draw_noise(500, size, logits.device)) for _ in range(100)]
+    drawn = torch.stack(drawn).flatten()
     found = torch.bincount(drawn, minlength=40) / drawn.numel()
     expected = code_probabilities(logits, 0.8, 20, 0.9, 0.05)[0]
     assert (found - expected).abs().max() < 0.01 and not found[expected == 0].any()
@@ -222,3 +224,9 @@ def test_nothing_inside_a_span_waits_for_the_device(model, scale, cache):
             )
         counts.append(reads.count)
     assert counts[0] == counts[1]  # some before the span, none for each of its positions
+
+
+@pytest.mark.parametrize("kind", ["offloaded", "offloaded_static"])
+def test_a_cache_is_not_offloaded_to_where_it_is(model, kind):
+    with pytest.raises(ValueError, match="needs a model on an accelerator, got one on the CPU"):
+        draw(model, cache_implementation=kind)

@@ -4,10 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import load_file
+from transformers.image_utils import load_image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPil
+from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPil, fetch_pictures
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
 
 
@@ -66,7 +68,56 @@ def test_recorded_floats_are_reproduced(recorded):
     for cls in CLASSES:
         pixels = cls(size={"height": 64, "width": 64})(image, return_tensors="pt")["pixel_values"]
         expected = recorded["image_0_RGB.understanding.float"]
-        torch.testing.assert_close(pixels.reshape(expected.shape), expected, atol=2e-7, rtol=0)
+        assert torch.equal(pixels.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_jpeg_gives_the_floats_of_the_library_processor_that_the_original_used(cls, tmp_path):
+    file = tmp_path / "photo.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((130, 90), 3).save(file, quality=90)
+    settings = {"size": {"height": 48, "width": 64}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.6, 0.7]}
+    expected = CLIPImageProcessorPil(do_center_crop=False, **settings)(str(file), return_tensors="pt")
+    pixels = cls(**settings)(str(file), return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels, expected["pixel_values"])
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(
+    "settings", [{"image_mean": 0.5, "image_std": 0.5}, {"do_center_crop": True, "crop_size": 8}, {"do_pad": True}]
+)
+def test_unusual_settings_give_what_the_library_gives(cls, settings):
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    settings = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_center_crop": False, **settings}
+    settings["size"] = {"height": 16, "width": 16}
+    expected = CLIPImageProcessorPil(**settings)(Image.fromarray(values), return_tensors="pt")["pixel_values"]
+    pixels = cls(**settings)(Image.fromarray(values), return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixels, expected)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("factor", [1 / 255, 1 / 256])
+def test_all_values_of_a_pixel_become_the_floats_of_the_library(cls, factor):
+    values = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    settings = {"size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    for do_normalize in (False, True):
+        settings.update(rescale_factor=factor, do_normalize=do_normalize)
+        expected = CLIPImageProcessorPil(do_center_crop=False, **settings)(Image.fromarray(values))["pixel_values"]
+        pixels = cls(**settings)(Image.fromarray(values), return_tensors="np")["pixel_values"]
+        assert np.array_equal(pixels, np.stack(expected))
+
+
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6])
+@pytest.mark.parametrize("mode, suffix", [("RGB", "jpg"), ("L", "jpg"), ("P", "png"), ("RGBA", "png"), ("LA", "png")])
+def test_a_file_is_opened_as_the_library_opens_it(mode, suffix, orientation, tmp_path, picture):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[ExifTags.Base.Orientation] = orientation
+    file = str(tmp_path / f"picture.{suffix}")
+    picture.resize((20, 12)).convert(mode).save(file, exif=exif)
+    opened, expected = fetch_pictures(file), load_image(file)
+    assert opened.mode == expected.mode == "RGB" and opened.size == expected.size
+    assert np.array_equal(np.asarray(opened), np.asarray(expected))
 
 
 def test_backends_agree_on_a_batch_of_unlike_images():

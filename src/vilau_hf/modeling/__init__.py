@@ -1,11 +1,11 @@
 """Configurations and models."""
 
 from .configuration_vilau import VilaUConfig, VilaUDepthConfig, VilaUVisionConfig
-from .generation_vilau import VilaUGenerateOutput
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_residual_quantizer import VilaUResidualQuantizer
 from .modeling_vilau import VILAU_SKIP_MODULES, VilaUForConditionalGeneration, VilaUModel, VilaUPreTrainedModel
 from .modeling_vision_tower import VilaUVisionTower, VilaUVisionTowerForPreTraining
+from .outputs_vilau import VilaUGenerateOutput
 
 
 __all__ = [

@@ -1,8 +1,6 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Generation of text, images and videos: text by transformers' own loops, visual spans by depth decoding."""
 
-from dataclasses import dataclass
-
 import torch
 from transformers import (
     DynamicCache,
@@ -11,67 +9,53 @@ from transformers import (
     StaticCache,
     SuppressTokensLogitsProcessor,
 )
-from transformers.utils import ModelOutput
 
-from .depth_decoding_vilau import DepthDecoder, Guidance
+from .depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
+from .outputs_vilau import VilaUGenerateOutput
 from .scoring_vilau import default_unconditional_ids
 from .span_cache_vilau import VilaUSpanCache
-from .visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, seeded_generators
+from .visual_positions_vilau import PositionGraphs, PositionWriter
+from .visual_sampling_vilau import CodeSampling, seeded_generators
+from .visual_settings_vilau import (
+    MODALITIES,
+    VisualSettings,
+    check_common_arguments,
+    check_compilable,
+    check_mode,
+    check_text_arguments,
+    check_visual_arguments,
+    take_visual_settings,
+    wanted_tokens,
+)
 from .visual_streams_vilau import StreamPrompt, Streams
-from .visual_writing_vilau import InterleavedWriter, VisualSpan, write_span
-
-
-GENERATION_MODES = ("text", "image", "video", "interleaved")
-MODALITIES = ("text", "image", "video")
-
-
-@dataclass
-class VilaUGenerateOutput(ModelOutput):
-    r"""
-    sequences (`torch.LongTensor` of shape `(rows, T)`): prompts and what was generated, a placeholder for each visual
-        token.
-    codes (`torch.LongTensor` of shape `(rows, h, w, D)` or `(rows, F, h, w, D)`, *optional*): codes of the image or
-        video, -1 from where stopping criteria stopped it.
-    scores (`torch.Tensor` of shape `(rows, P, D, K)`, *optional*, with `output_scores`): guided code logits at each of
-        the P visual positions, before temperature and truncation.
-    code_log_probs, conditional_code_log_probs (`torch.Tensor` of shape `(rows, P, D)`, *optional*, with
-        `output_log_probs`): log-probabilities of the codes by the guided logits, and without guidance.
-    visual_codes (`torch.LongTensor` of shape `(rows, T, D)`, *optional*, in interleaved mode): codes of the sequences,
-        -1 where no visual token stands.
-    spans (`list[list[VisualSpan]]`, *optional*, in interleaved mode): images and videos that each row wrote.
-    prompt_length (`int`, *optional*, in interleaved mode): where in the sequences the generated part begins.
-    """
-
-    sequences: torch.LongTensor | None = None
-    codes: torch.LongTensor | None = None
-    scores: torch.Tensor | None = None
-    code_log_probs: torch.Tensor | None = None
-    conditional_code_log_probs: torch.Tensor | None = None
-    visual_codes: torch.LongTensor | None = None
-    spans: list[list[VisualSpan]] | None = None
-    prompt_length: int | None = None
-
-
-@dataclass
-class VisualSettings:
-    """What a call that may write visual spans was asked for, checked before any work is done."""
-
-    mode: str
-    num_frames: int
-    sampling: CodeSampling
-    guidance: Guidance
-    seed: int | list[int] | None
-    output_log_probs: bool
-    max_visual_spans: int | None
-    allowed_modalities: tuple[str, ...]
-    prompts: int  # before they are repeated for several results each
-    negative: StreamPrompt | None = None
-    image_only: StreamPrompt | None = None
-    first_codes: torch.LongTensor | None = None  # (1 or prompts, f * L, D)
+from .visual_writing_vilau import InterleavedWriter, write_span
 
 
 class VilaUGenerationMixin:
     """`generate` of VILA-U; to stand before `GenerationMixin` in a class's bases."""
+
+    _position_graphs: PositionGraphs | None = None
+
+    def compile_generation(self, enabled: bool = True, **compile_kwargs):
+        """
+        Makes `generate` write each visual position as one compiled graph: a step of the language model and all depths,
+        with a static cache; on CUDA one replay of a CUDA graph. The first picture of each batch shape and of each set
+        of sampling settings waits for its compilation; its graph and cache are kept until the next call of this
+        method. Guidance scales, seeds and prompts may change freely; lengths of prompts count in steps of 128.
+
+        Args:
+            enabled (`bool`, *optional*, defaults to `True`): `False` goes back to what runs without compilation.
+            compile_kwargs: for `torch.compile`, by default `mode="reduce-overhead"`.
+
+        Raises:
+            ValueError: if parts of the model are offloaded.
+        """
+        devices = {str(device) for device in getattr(self, "hf_device_map", {}).values()}
+        if enabled and len(devices) > 1 and devices & {"cpu", "disk"}:
+            raise ValueError(
+                f"a model with parts on {', '.join(sorted(devices))} cannot be compiled: offload nothing."
+            )
+        self._position_graphs = PositionGraphs(compile_kwargs or {"mode": "reduce-overhead"}) if enabled else None
 
     def generate(
         self,
@@ -147,38 +131,29 @@ class VilaUGenerationMixin:
                 model's positions; before any work is done.
         """
         mode = generation_mode or "text"
-        if mode not in GENERATION_MODES:
-            raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {mode!r}.")
+        check_mode(mode)
         input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
-        for name, ids in (("input_ids", input_ids), ("negative_prompt_ids", negative_prompt_ids)):
-            if ids is not None and (not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.is_floating_point()):
-                raise ValueError(f"`{name}` must be a tensor of integers of shape (rows, T), got {_described(ids)}.")
-        if kwargs.get("num_return_sequences") is not None and kwargs["num_return_sequences"] < 1:
-            raise ValueError(f"`num_return_sequences` must be at least 1, got {kwargs['num_return_sequences']}.")
+        check_common_arguments(input_ids, negative_prompt_ids, kwargs.get("num_return_sequences"))
         if mode == "text":
-            visual = {
-                "guidance_scale": guidance_scale,
-                "image_guidance_scale": image_guidance_scale,
-                "num_frames": num_frames,
-                "first_frames": first_frames,
-                "generator": generator,
-                "seed": seed,
-                "negative_prompt_ids": negative_prompt_ids,
-                "image_prompt_ids": image_prompt_ids,
-                "code_logits_processor": code_logits_processor,
-            }
-            given = [name for name, value in visual.items() if value is not None]
-            if given:
-                raise ValueError(
-                    f'`{given[0]}` is for images and videos: use `generation_mode="image"`, "video" or '
-                    '"interleaved", or leave it out.'
-                )
+            check_text_arguments(
+                guidance_scale=guidance_scale,
+                image_guidance_scale=image_guidance_scale,
+                num_frames=num_frames,
+                first_frames=first_frames,
+                generator=generator,
+                seed=seed,
+                negative_prompt_ids=negative_prompt_ids,
+                image_prompt_ids=image_prompt_ids,
+                code_logits_processor=code_logits_processor,
+            )
             return self._generate_text(input_ids, generation_config, kwargs)
-        if input_ids is None:
-            raise ValueError(f'`input_ids` must be given for `generation_mode="{mode}"`, got None.')
-        if generator is not None and seed is not None:
-            raise ValueError("`seed` and `generator` both choose the samples: give one of them.")
-        saved = self._take_visual_settings(generation_config, kwargs, guidance_scale, num_frames, mode)
+        check_visual_arguments(mode, input_ids, generator, seed, kwargs)
+        kwargs.pop("num_beams", None)
+        if self._position_graphs is not None:
+            check_compilable(code_logits_processor, kwargs.get("cache_implementation"))
+        saved = take_visual_settings(
+            (self.generation_config, generation_config), kwargs, guidance_scale, num_frames, mode
+        )
         settings = VisualSettings(
             mode=mode,
             num_frames=1 if mode == "image" else saved["num_frames"],
@@ -199,13 +174,12 @@ class VilaUGenerationMixin:
             allowed_modalities=tuple(allowed_modalities),
             prompts=len(input_ids),
         )
-        self._check_visual_settings(settings, kwargs)
         opened, mask = self._open_span(input_ids, kwargs.pop("attention_mask", None), mode)
         if settings.guidance.num_streams > 1:
             ids = self._unconditional_ids(negative_prompt_ids, saved, input_ids)
             settings.negative = StreamPrompt(*self._open_span(ids, negative_prompt_attention_mask, mode, opened))
         self._check_streams_fit(settings, opened)
-        visual_inputs = {name: kwargs.pop(name, None) for name in ("pixel_values", "pixel_values_videos", "codes")}
+        visual_inputs = self._take_visual_inputs(kwargs)
         visual_codes = self._codes_of_prompt(opened, visual_inputs)
         if visual_codes is None and kwargs.get("visual_codes") is None:
             placeholders = (opened == self.config.image_token_id) | (opened == self.config.video_token_id)
@@ -237,15 +211,14 @@ class VilaUGenerationMixin:
         length = 0 if given is None else given.shape[1]
         self._check_context(length, 1)
         room = self.config.text_config.max_position_embeddings - length
-        wanted = self._wanted_tokens((kwargs, generation_config, self.generation_config), length)
+        wanted = wanted_tokens((kwargs, generation_config, self.generation_config), length)
         if wanted is not None and wanted > room:
             kwargs.pop("max_length", None)
             kwargs["max_new_tokens"] = room
         device = self.device if given is None else given.device  # weights may be offloaded
         kwargs["logits_processor"] = self._without_visual_ids(kwargs.pop("logits_processor", None), device)
         embeds = kwargs.get("inputs_embeds")
-        visual_inputs = {name: kwargs.pop(name, None) for name in ("pixel_values", "pixel_values_videos", "codes")}
-        codes = self._codes_of_prompt(input_ids, visual_inputs, embeds)
+        codes = self._codes_of_prompt(input_ids, self._take_visual_inputs(kwargs), embeds)
         if codes is not None and embeds is not None:
             kwargs["inputs_embeds"] = self.model.place_codes(embeds, codes, codes[..., 0] >= 0)
         elif codes is not None:
@@ -253,51 +226,6 @@ class VilaUGenerationMixin:
         if input_ids is not None:
             kwargs["input_ids"] = input_ids
         return super().generate(generation_config=generation_config, **kwargs)
-
-    def _take_visual_settings(self, generation_config, kwargs, guidance_scale, num_frames, mode) -> dict:
-        """Takes the visual arguments out of `kwargs`; what is not there comes from the generation configs."""
-        num_beams = kwargs.pop("num_beams", None)
-        if num_beams not in (None, 1):
-            raise ValueError(f"`num_beams` must be 1 where codes are generated, got {num_beams}.")
-        saved = dict(VISUAL_GENERATION_DEFAULTS)
-        for config in (self.generation_config, generation_config):
-            if config is not None:
-                values = config.to_dict()
-                saved.update({name: values[name] for name in saved if values.get(name) is not None})
-        saved.update({name: kwargs.pop(name) for name in saved if kwargs.get(name) is not None})
-        given = {"visual_guidance_scale": guidance_scale, "num_frames": num_frames}
-        if mode != "interleaved":
-            given["visual_do_sample"] = kwargs.pop("do_sample", None)
-        saved.update({name: value for name, value in given.items() if value is not None})
-        return saved
-
-    def _check_visual_settings(self, settings, kwargs):
-        mode = settings.mode
-        if not isinstance(settings.num_frames, int) or settings.num_frames < 1:
-            raise ValueError(f"`num_frames` must be an integer of at least 1, got {settings.num_frames!r}.")
-        if kwargs.get("inputs_embeds") is not None:
-            raise ValueError(f'`inputs_embeds` are for text: `generation_mode="{mode}"` reads `input_ids`.')
-        unknown = set(settings.allowed_modalities) - set(MODALITIES)
-        if unknown or "text" not in settings.allowed_modalities:
-            raise ValueError(
-                f'`allowed_modalities` must be among {", ".join(MODALITIES)}, with "text", got '
-                f"{settings.allowed_modalities}."
-            )
-        if settings.max_visual_spans is not None and settings.max_visual_spans < 0:
-            raise ValueError(f"`max_visual_spans` must be at least 0, got {settings.max_visual_spans}.")
-        if kwargs.get("streamer") is not None and not hasattr(kwargs["streamer"], "put_visual"):
-            raise ValueError(
-                f'`streamer` needs a method `put_visual(codes)` for `generation_mode="{mode}"`; '
-                f"{type(kwargs['streamer']).__name__} has none."
-            )
-        refused = ["assistant_model"] + ["logits_processor"] * (mode != "interleaved")
-        for name in refused:
-            if kwargs.get(name) is not None:
-                raise ValueError(f'`{name}` acts on text: `generation_mode="{mode}"` does not take it.')
-        if mode == "interleaved" and (settings.output_log_probs or kwargs.get("output_scores")):
-            raise ValueError(
-                '`output_log_probs` and `output_scores` are for `generation_mode="image"` and "video"; see `score`.'
-            )
 
     def _unconditional_ids(self, ids, saved, input_ids) -> torch.LongTensor:
         if ids is None:
@@ -349,16 +277,6 @@ class VilaUGenerationMixin:
     def _num_positions(self, settings) -> int:
         return self.config.vision_config.num_visual_tokens * settings.num_frames
 
-    @staticmethod
-    def _wanted_tokens(sources, length: int) -> int | None:
-        """New tokens that the first of `sources`, arguments and generation configs, asks for after `length`."""
-        for source in (each if isinstance(each, dict) else each.to_dict() for each in sources if each is not None):
-            if source.get("max_new_tokens") is not None:
-                return source["max_new_tokens"]
-            if source.get("max_length") is not None:
-                return source["max_length"] - length
-        return None
-
     def _check_context(self, length: int, num_new: int):
         limit = self.config.text_config.max_position_embeddings
         if length + num_new > limit:
@@ -376,10 +294,16 @@ class VilaUGenerationMixin:
         suppress = SuppressTokensLogitsProcessor(ids, device=device)
         return LogitsProcessorList([*(logits_processor or []), suppress])
 
-    def _codes_of_prompt(self, input_ids, visual_inputs, inputs_embeds=None) -> torch.LongTensor | None:
+    @staticmethod
+    def _take_visual_inputs(kwargs: dict) -> dict:
+        given = {name: kwargs.pop(name, None) for name in ("pixel_values", "pixel_values_videos", "codes")}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _codes_of_prompt(self, input_ids, visual_inputs: dict, inputs_embeds=None) -> torch.LongTensor | None:
         """Codes `(B, T, D)` of the prompts' images and videos, which have a row for each prompt and repeat with it."""
-        given = {name: value for name, value in visual_inputs.items() if value is not None}
-        return self.model.get_visual_codes(input_ids, **given, inputs_embeds=inputs_embeds) if given else None
+        if not visual_inputs:
+            return None
+        return self.model.get_visual_codes(input_ids, **visual_inputs, inputs_embeds=inputs_embeds)
 
     def _image_only_prompt(self, ids, mask, visual_inputs, input_ids, mode) -> StreamPrompt:
         if ids is None or ids.shape[0] != input_ids.shape[0]:
@@ -413,7 +337,7 @@ class VilaUGenerationMixin:
         length = input_ids.shape[1]
         if settings.mode == "interleaved":
             room = self.config.text_config.max_position_embeddings - length
-            wanted = self._wanted_tokens((kwargs, generation_config), length)  # the checkpoint's own is meant for text
+            wanted = wanted_tokens((kwargs, generation_config), length)  # the checkpoint's own is meant for text
             kwargs.pop("max_length", None)
             kwargs["max_new_tokens"] = room if wanted is None else min(wanted, room)
         else:
@@ -423,14 +347,16 @@ class VilaUGenerationMixin:
         prompts = (settings.negative, settings.image_only)
         longest = max(length, *(prompt.ids.shape[1] for prompt in prompts if prompt is not None), 0)
         capacity, config = longest + kwargs["max_new_tokens"], self.config.text_config
-        if kwargs.get("past_key_values") is not None:
-            raise ValueError("`past_key_values` cannot be gone on with where codes are generated.")
-        if kwargs.get("cache_implementation") is None:
+        kind = kwargs.get("cache_implementation")
+        offloading = kind in ("offloaded", "offloaded_static")
+        if offloading and self.device.type == "cpu":
+            raise ValueError(f"`cache_implementation={kind!r}` needs a model on an accelerator, got one on the CPU.")
+        if kind is None:
             whole = DynamicCache(config=config)
             is_full = not any(whole.is_sliding)  # every layer attends to everything
             kwargs["past_key_values"] = VilaUSpanCache(config.num_hidden_layers, capacity) if is_full else whole
-        elif kwargs["cache_implementation"] == "static":  # the library's own would hold but the rows' own prompts
-            kwargs["past_key_values"] = StaticCache(config=config, max_cache_len=capacity)
+        elif kind in ("static", "offloaded_static"):  # the library's own would hold but the rows' own prompts
+            kwargs["past_key_values"] = StaticCache(config, max_cache_len=capacity, offloading=offloading)
             del kwargs["cache_implementation"]
         return kwargs
 
@@ -467,35 +393,37 @@ class VilaUGenerationMixin:
         placeholder = self.config.image_token_id if settings.mode == "image" else self.config.video_token_id
         if settings.first_codes is not None:
             prompts = [prompt.append_visual(placeholder, settings.first_codes) for prompt in prompts]
-        streams = Streams(
-            self.model, prompts, generation_config.max_length - input_ids.shape[1], kwargs["past_key_values"]
-        )
+        num_new, graphs = generation_config.max_length - input_ids.shape[1], self._position_graphs
+        cache = kwargs["past_key_values"]
+        if graphs is not None:
+            longest = max(prompt.ids.shape[1] for prompt in prompts)
+            cache = graphs.cache(self.config.text_config, rows * len(prompts), longest + num_new)
         decoder = DepthDecoder(
-            self, settings.sampling, settings.guidance, generation_config.output_scores, settings.output_log_probs
-        )
-        if settings.mode == "interleaved":
-            ids, codes, spans = InterleavedWriter(
-                self,
-                streams,
-                decoder,
-                settings,
-                kwargs["logits_processor"],
-                kwargs["stopping_criteria"],
-                generation_config,
-                kwargs.get("streamer"),
-            ).write()
-            begin = streams.length
-            return VilaUGenerateOutput(sequences=ids, visual_codes=codes, spans=spans, prompt_length=begin)
-        forced = 0 if settings.first_codes is None else settings.first_codes.shape[1]
-        drawn = write_span(
             self,
-            streams,
-            decoder,
-            self._num_positions(settings) - forced,
-            placeholder,
-            kwargs["stopping_criteria"],
-            kwargs.get("streamer"),
+            settings.sampling,
+            settings.guidance,
+            CodeInputs(self) if graphs is None else graphs.code_inputs(self),
+            generation_config.output_scores,
+            settings.output_log_probs,
         )
+        writer = PositionWriter(self, Streams(self.model, prompts, num_new, cache), decoder, graphs)
+        criteria, streamer = kwargs["stopping_criteria"], kwargs.get("streamer")
+        if settings.mode == "interleaved":
+            interleaved = InterleavedWriter(
+                writer, settings, kwargs["logits_processor"], criteria, generation_config, streamer
+            )
+            spans = interleaved.write()
+            guided, unguided = interleaved.log_probs or (None, None)
+            return VilaUGenerateOutput(
+                sequences=interleaved.ids,
+                visual_codes=interleaved.codes,
+                code_log_probs=guided,
+                conditional_code_log_probs=unguided,
+                spans=spans,
+                prompt_length=writer.streams.length,
+            )
+        forced = 0 if settings.first_codes is None else settings.first_codes.shape[1]
+        drawn = write_span(writer, self._num_positions(settings) - forced, placeholder, criteria, streamer)
         codes = drawn.codes
         if forced:
             codes = torch.cat([settings.first_codes.repeat_interleave(rows // len(settings.first_codes), 0), codes], 1)
@@ -515,8 +443,4 @@ class VilaUGenerationMixin:
         )
 
 
-def _described(value) -> str:
-    return f"shape {tuple(value.shape)} of {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-__all__ = ["VilaUGenerateOutput", "VilaUGenerationMixin"]
+__all__ = ["VilaUGenerationMixin"]

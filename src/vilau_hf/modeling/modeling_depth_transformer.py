@@ -21,15 +21,14 @@ class VilaUDepthCache:
         self.num_layers, self.code_depth = config.num_hidden_layers, config.code_depth
         self.buffer = None
 
-    def update(self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, depth: int):
-        """Writes the key and value `(M, heads, 1, head_dim)` of `depth` and returns all up to it."""
+    def update(self, key_value: torch.Tensor, layer_idx: int, depth: int):
+        """Writes key and value, together `(2, M, heads, 1, head_dim)`, of `depth`; returns those of all up to it."""
         if self.buffer is None:  # rows, dtype and device are those of the first key
-            rows, heads, _, head_dim = key.shape
-            self.buffer = key.new_empty(self.num_layers, 2, rows, heads, self.code_depth, head_dim)
-        keys, values = self.buffer[layer_idx]
-        keys[:, :, depth : depth + 1] = key
-        values[:, :, depth : depth + 1] = value
-        return keys[:, :, : depth + 1], values[:, :, : depth + 1]
+            _, rows, heads, _, head_dim = key_value.shape
+            self.buffer = key_value.new_empty(self.num_layers, 2, rows, heads, self.code_depth, head_dim)
+        written = self.buffer[layer_idx]
+        written[:, :, :, depth : depth + 1] = key_value
+        return written[:, :, :, : depth + 1]
 
 
 def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
@@ -53,20 +52,17 @@ class VilaUDepthAttention(nn.Module):
         self.scaling = self.head_dim**-0.5
         self.num_key_value_groups = 1
         self.is_causal = True
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # one product: steps are many and small
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
         self, hidden_states, attention_mask=None, cache: VilaUDepthCache | None = None, depth: int = 0, **kwargs
     ):
-        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
-        query = self.query(hidden_states).view(shape).transpose(1, 2)  # (M, heads, T, head_dim)
-        key = self.key(hidden_states).view(shape).transpose(1, 2)
-        value = self.value(hidden_states).view(shape).transpose(1, 2)
+        shape = (*hidden_states.shape[:-1], 3, -1, self.head_dim)
+        qkv = self.qkv(hidden_states).view(shape).permute(2, 0, 3, 1, 4)  # (3, M, heads, T, head_dim)
+        query, key, value = qkv.unbind()
         if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx, depth)
+            key, value = cache.update(qkv[1:], self.layer_idx, depth).unbind()
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -130,7 +126,9 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
     def get_input_embeddings(self):
         return self.in_proj_hidden
 
-    def forward(self, visual_hidden_states: torch.Tensor, code_embeddings: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, visual_hidden_states: torch.Tensor, code_embeddings: torch.Tensor, apply_head: bool = True
+    ) -> torch.Tensor:
         """
         Teacher-forced logits of all depths.
 
@@ -138,9 +136,10 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
             visual_hidden_states (`torch.Tensor` of shape `(M, H)`): hidden state before each visual token.
             code_embeddings (`torch.Tensor` of shape `(M, D, C)`): embeddings of its true codes; the last depth's is
                 not used.
+            apply_head (`bool`, *optional*, defaults to `True`): otherwise what the head would read is returned.
 
         Returns:
-            `torch.Tensor` of shape `(M, D, K)`: logits of the code at each depth.
+            `torch.Tensor` of shape `(M, D, K)`: logits of the code at each depth; or `(M, D, W)` without the head.
         """
         depth = self.config.code_depth
         if code_embeddings.shape[1:] != (depth, self.config.code_dim):
@@ -157,7 +156,8 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
         )
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask=mask)
-        return self.code_head(self.norm(hidden_states))
+        hidden_states = self.norm(hidden_states)
+        return self.code_head(hidden_states) if apply_head else hidden_states
 
     def new_cache(self) -> VilaUDepthCache:
         """A cache for steps of one number of rows; it may serve position after position without a reset."""

@@ -8,6 +8,9 @@ from transformers.utils import torch_compilable_check
 from .float32_module_vilau import Float32Module
 
 
+SEARCHES = ("exact", "gram", "bfloat16")
+
+
 class VilaUCodebook(nn.Embedding):
     """The code embeddings; a call without codes gives all of them, fetched from wherever they are offloaded to."""
 
@@ -24,12 +27,35 @@ class VilaUResidualQuantizer(Float32Module):
     The codebook is trained by exponential moving averages of cluster sizes and sums (van den Oord et al., 2017,
     appendix A.1), never by gradients. All maths is done in float32 whatever the dtype of the features.
 
+    The attribute `search` says how [`~VilaUResidualQuantizer.encode`] finds the nearest embeddings; it is saved
+    nowhere, and `forward`, hence training, is always exact:
+
+    - `"exact"`, the default: at each depth float32 products of what is left over with all embeddings.
+    - `"gram"`, for a codebook that all depths share: these products at the first depth only. Since
+      `r_d.e = r_{d-1}.e - e(k_d).e`, further scores follow by taking off rows of the Gram matrix `E E^T`, of `4 K^2`
+      bytes (1 GiB for 16384 codes). The rounding errors of the depths add up, but stay those of float32.
+    - `"bfloat16"`: bfloat16 products propose 8 candidates, of which float32 chooses. Where more embeddings than these
+      are alike within the precision of bfloat16, a code may be another than the nearest.
+
+    The Gram matrix or the codebook in bfloat16 is computed at the first use and again once the codebook has changed;
+    only a change through `codebook.weight.data` goes unseen, and setting `search` again follows it.
+
     Args:
         config ([`VilaUVisionConfig`]): gives codebook size K, code depth D, code dimension C and the EMA settings.
+
+    Example:
+
+    ```python
+    >>> from vilau_hf import TINY_CHECKPOINT, VilaUVisionTower
+
+    >>> tower = VilaUVisionTower.from_pretrained(f"{TINY_CHECKPOINT}/tower")
+    >>> tower.quantizer.search = "gram"
+    ```
     """
 
-    # at most this many scores at once: 256 MiB in float32
+    # at most this many scores, or numbers of candidates, at once: 256 MiB in float32
     max_scores = 2**26
+    num_proposals = 8
     # of `codebook_initialization="kmeans"`, on the first batch
     k_means_iterations = 10
 
@@ -47,6 +73,30 @@ class VilaUResidualQuantizer(Float32Module):
         self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
         self.tune_codebook = True  # whether forward passes in training mode move the codebook
         self._known_initialized = False  # spares a device wait per training step once the buffer was seen to be set
+        self.search = "exact"
+
+    @property
+    def search(self) -> str:
+        """How `encode` finds the nearest embeddings: `"exact"`, `"gram"` or `"bfloat16"`."""
+        return self._search
+
+    @search.setter
+    def search(self, name: str):
+        if name not in SEARCHES:
+            raise ValueError(f"`search` must be one of {', '.join(map(repr, SEARCHES))}, got {name!r}.")
+        if name == "gram" and self.num_codebooks > 1:
+            raise ValueError(
+                "`search` may be 'gram' only if all depths share one codebook (`shared_codebook=True`), but there are "
+                f"{self.num_codebooks}; 'bfloat16' works with these."
+            )
+        self._search, self._prepared = name, None
+
+    def _apply(self, fn, recurse=True):
+        self._prepared = None  # gives its memory back when the weights move
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self):
+        return {**self.__dict__, "_prepared": None}  # neither pickled nor copied
 
     def first_row(self, depth: int) -> int:
         """Row of the codebook's weight at which the codes of 0-based `depth` begin."""
@@ -70,22 +120,80 @@ class VilaUResidualQuantizer(Float32Module):
 
     def _nearest(self, residual: torch.Tensor, embeddings: torch.Tensor, half_norms: torch.Tensor) -> torch.Tensor:
         """Indices `(M,)` of the `embeddings` `(K, C)` nearest to `residual` `(M, C)`; all float32."""
-        # ||r - e||^2 / 2 = ||r||^2 / 2 - (r.e - ||e||^2 / 2)
         rows = max(1, self.max_scores // self.codebook_size)
-        return torch.cat([torch.addmm(-half_norms, part, embeddings.T).argmax(-1) for part in residual.split(rows)])
+        return torch.cat([_scores(part, embeddings, half_norms).argmax(-1) for part in residual.split(rows)])
+
+    def _nearest_candidate(self, residual, embeddings, half_norms, low_precision: torch.Tensor) -> torch.Tensor:
+        """As `_nearest`, among the best by scores of the `low_precision` embeddings `(K, C)`."""
+        count = min(self.num_proposals, self.codebook_size)
+        low_norms = half_norms.to(low_precision.dtype)
+        rows = max(1, self.max_scores // max(self.codebook_size, count * residual.shape[-1]))
+        nearest = []
+        for part in residual.split(rows):
+            candidates = _scores(part.to(low_precision.dtype), low_precision, low_norms).topk(count, sorted=False)[1]
+            candidates = candidates.sort(-1).values  # (m, count); of equal embeddings the first, as in `_nearest`
+            vectors = embeddings.index_select(0, candidates.flatten()).view(*candidates.shape, -1)  # (m, count, C)
+            scores = torch.linalg.vecdot(vectors, part[:, None]) - half_norms[candidates]
+            nearest.append(candidates.gather(-1, scores.argmax(-1, keepdim=True))[:, 0])
+        return torch.cat(nearest)
+
+    def _look_ups(self, residual: torch.Tensor, low_precision: torch.Tensor | None = None):
+        """
+        Yields for each depth the codebook rows `(M,)` chosen and the float32 `residual` `(M, C)` it was given. The
+        codebook in `low_precision`, if given, proposes candidates.
+        """
+        codebook = self.codebook().float()  # (rows, C)
+        half_norms = _half_norms(codebook)
+        for depth in range(self.code_depth):
+            begin = self.first_row(depth)
+            book = slice(begin, begin + self.codebook_size)
+            if low_precision is None:
+                rows = self._nearest(residual, codebook[book], half_norms[book]) + begin
+            else:
+                rows = self._nearest_candidate(residual, codebook[book], half_norms[book], low_precision[book]) + begin
+            yield rows, residual
+            residual = residual - codebook[rows]
 
     def _quantize(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Codebook rows `(D, M)` and what each look-up was given, `(D, M, C)`, for float32 `features` `(M, C)`."""
-        residual, rows, residuals = features, [], []
-        codebook = self.codebook().float()  # (rows, C)
-        half_norms = codebook.square().sum(-1) / 2
-        for depth in range(self.code_depth):
-            residuals.append(residual)
-            begin = self.first_row(depth)
-            book = slice(begin, begin + self.codebook_size)
-            rows.append(self._nearest(residual, codebook[book], half_norms[book]) + begin)
-            residual = residual - codebook[rows[-1]]
+        rows, residuals = zip(*self._look_ups(features), strict=True)
         return torch.stack(rows), torch.stack(residuals)
+
+    def _gram_rows(self, features: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+        """Codebook rows `(D, M)` for float32 `features` `(M, C)`, by the Gram matrix `(K, K)` of the one codebook."""
+        codebook = self.codebook().float()
+        half_norms = _half_norms(codebook)
+        rows = []
+        # as many numbers as there are scores are gathered to be taken off them
+        for part in features.split(max(1, self.max_scores // (2 * self.codebook_size))):
+            scores = _scores(part, codebook, half_norms)
+            found = [scores.argmax(-1)]
+            for _ in range(1, self.code_depth):
+                scores -= gram.index_select(0, found[-1])  # r_d.e = r_{d-1}.e - e(k_d).e
+                found.append(scores.argmax(-1))
+            rows.append(torch.stack(found))
+        return torch.cat(rows, -1)
+
+    @torch.compiler.disable(reason="it looks whether the codebook has changed")
+    def _prepare(self) -> torch.Tensor:
+        """What the search reads beside the codebook: Gram matrix or low precision, kept until the codebook changes."""
+        weight = self.codebook.weight
+        if weight.is_meta or weight.is_inference():
+            state = "is offloaded" if weight.is_meta else "was made under `torch.inference_mode()`"
+            raise ValueError(
+                f"`search` must be 'exact' for a codebook that {state}, got {self.search!r}: this one keeps what it "
+                "computes from the codebook, and could not tell when that changes."
+            )
+        if self._prepared is not None:
+            held, version, prepared = self._prepared
+            # the memory of `held` is not free, so at its address lies no other tensor
+            if held.data_ptr() == weight.data_ptr() and version == weight._version:
+                return prepared
+        self._prepared = None  # gives its memory back first
+        codebook = weight.float()
+        prepared = codebook @ codebook.T if self.search == "gram" else codebook.bfloat16()
+        self._prepared = weight.detach(), weight._version, prepared
+        return prepared
 
     def _rows_to_codes(self, rows: torch.Tensor, shape: torch.Size) -> torch.Tensor:
         offsets = torch.tensor([self.first_row(depth) for depth in range(self.code_depth)], device=rows.device)
@@ -95,7 +203,12 @@ class VilaUResidualQuantizer(Float32Module):
     def encode(self, features: torch.Tensor) -> torch.LongTensor:
         """Maps `features` of shape `(N, L, C)` to `codes` of shape `(N, L, D)`, int64 in `[0, codebook_size)`."""
         with torch.autocast(features.device.type, enabled=False):
-            rows, _ = self._quantize(features.reshape(-1, features.shape[-1]).float())
+            flat = features.reshape(-1, features.shape[-1]).float()
+            prepared = None if self.search == "exact" else self._prepare()
+            if self.search == "gram":
+                rows = self._gram_rows(flat, prepared)
+            else:
+                rows = torch.stack([rows for rows, _ in self._look_ups(flat, prepared)])
         return self._rows_to_codes(rows, features.shape)
 
     def code_embeddings(self, codes: torch.LongTensor) -> torch.Tensor:
@@ -210,7 +323,13 @@ class VilaUResidualQuantizer(Float32Module):
 
 
 def _half_norms(embeddings: torch.Tensor) -> torch.Tensor:
-    return embeddings.square().sum(-1) / 2
+    """`||e||^2 / 2` of each row of `embeddings` `(K, C)`; a norm is taken without a second tensor of their size."""
+    return torch.linalg.vector_norm(embeddings, dim=-1).square() / 2
+
+
+def _scores(vectors: torch.Tensor, embeddings: torch.Tensor, half_norms: torch.Tensor) -> torch.Tensor:
+    """Scores `(M, K)`, the higher the nearer: `||r - e||^2 / 2 = ||r||^2 / 2 - (r.e - ||e||^2 / 2)`."""
+    return (vectors @ embeddings.T).sub_(half_norms)
 
 
 def _is_distributed() -> bool:

@@ -1,20 +1,19 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """VILA-U: a language model that reads and writes visual tokens."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, torch_compilable_check
+from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple
 
+from .code_loss_vilau import code_loss
 from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
+from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast
 from .scoring_vilau import VilaUScoringMixin
 from .visual_writing_vilau import VisualSpan
 from .weight_init_vilau import LibraryInitialization
@@ -23,46 +22,6 @@ from .weight_init_vilau import LibraryInitialization
 # patterns for `modules_to_not_convert` and the like of quantization configs: a list given there replaces the library's
 # own, so it names the head too. What is left are the layers of the language model.
 VILAU_SKIP_MODULES = ["lm_head", "depth_transformer", r"(.*\.)?multi_modal_projector", r"(.*\.)?vision_tower"]
-
-
-@dataclass
-class VilaUModelOutputWithPast(ModelOutput):
-    r"""
-    last_hidden_state (`torch.Tensor` of shape `(B, T, H)`): output of the language model's last layer, after its norm.
-    past_key_values (`Cache`, *optional*): keys and values of the language model.
-    visual_codes (`torch.LongTensor` of shape `(B, T, D)`, *optional*, with visual input): codes at visual positions,
-        -1 elsewhere.
-    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    visual_codes: torch.LongTensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class VilaUCausalLMOutputWithPast(ModelOutput):
-    r"""
-    loss (`torch.Tensor` of shape `()`, *optional*, when `labels` is given): weighted sum of the two losses.
-    text_loss, visual_loss (`torch.Tensor` of shape `()`, *optional*): cross-entropy over text tokens, over codes.
-    logits (`torch.Tensor` of shape `(B, T, vocab_size)`, *optional*): text scores before softmax; left out when a
-        training step with `labels` needs them only where a label stands.
-    code_logits (`torch.Tensor` of shape `(M, D, K)`, *optional*, with `output_code_logits`): code scores of the M
-        supervised visual tokens, in order.
-    past_key_values (`Cache`, *optional*): keys and values of the language model.
-    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
-    """
-
-    loss: torch.Tensor | None = None
-    text_loss: torch.Tensor | None = None
-    visual_loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
-    code_logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class VilaUMultiModalProjector(nn.Module):
@@ -295,6 +254,8 @@ class VilaUModel(VilaUPreTrainedModel):
             inputs_embeds = self.embed(input_ids, visual_codes)
         elif visual_codes is not None:
             inputs_embeds = self.place_codes(inputs_embeds, visual_codes, visual_codes[..., 0] >= 0)
+        if use_cache is None and self.training and past_key_values is None:
+            use_cache = False  # a cache would hide packed samples from the attention masks
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -492,8 +453,7 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         targets = targets.to(hidden_states.device)
         is_visual = (targets == self.config.image_token_id) | (targets == self.config.video_token_id)
         is_text = (targets != -100) & ~is_visual
-        text_logits = self.lm_head(hidden_states[is_text])  # (number of text labels, vocab_size)
-        text_loss = nn.functional.cross_entropy(text_logits.float(), targets[is_text], reduction="sum")
+        text_loss = self._text_loss(hidden_states[is_text], targets[is_text])
         text_loss = text_loss / self._count(is_text, num_text_items)
         if visual_codes is None:
             torch_compilable_check(
@@ -512,27 +472,16 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         count = mask.sum() if num_items is None else torch.as_tensor(num_items, device=mask.device)
         return count.clamp(min=1)
 
+    def _text_loss(self, text_hidden, target_ids):
+        """Summed cross-entropy over `target_ids` `(number of text labels,)`."""
+        return nn.functional.cross_entropy(self.lm_head(text_hidden).float(), target_ids, reduction="sum")
+
     def _code_loss(self, visual_hidden, target_codes, output_code_logits):
-        """Summed cross-entropy over `target_codes` `(M, D)`; the logits of a long video never exist all at once."""
-        # one row more, which does not count: every rank and step must enter the depth transformer, or distributed
-        # training waits for ever
-        visual_hidden = nn.functional.pad(visual_hidden, (0, 0, 0, 1))
-        target_codes = nn.functional.pad(target_codes, (0, 0, 0, 1), value=-100)
-
-        def part_loss(hidden, codes):
-            embeddings = self.model.vision_tower.quantizer.code_embeddings(codes.clamp(min=0))  # (m, D, C)
-            logits = self.depth_transformer(hidden, embeddings)  # (m, D, K)
-            codes = codes.to(logits.device)
-            return nn.functional.cross_entropy(logits.flatten(0, 1).float(), codes.flatten(), reduction="sum"), logits
-
-        rows = max(1, self.max_code_logits // (self.config.depth_config.codebook_size * target_codes.shape[-1]))
-        if output_code_logits or torch.compiler.is_compiling() or len(target_codes) <= rows:
-            loss, logits = part_loss(visual_hidden, target_codes)
-            return loss, logits[:-1] if output_code_logits else None
-        loss = 0
-        for hidden, codes in zip(visual_hidden.split(rows), target_codes.split(rows), strict=True):
-            loss = loss + checkpoint(lambda *args: part_loss(*args)[0], hidden, codes, use_reentrant=False)
-        return loss, None
+        """Summed cross-entropy over `target_codes` `(M, D)`, and the logits if they are asked for."""
+        quantizer, max_logits = self.model.vision_tower.quantizer, self.max_code_logits
+        return code_loss(
+            self.depth_transformer, quantizer, visual_hidden, target_codes, max_logits, output_code_logits
+        )
 
 
 __all__ = ["VILAU_SKIP_MODULES", "VilaUForConditionalGeneration", "VilaUModel", "VilaUPreTrainedModel"]

@@ -73,8 +73,29 @@ class CodeSampling:
                 f"`generator` has {len(self.generators)} entries for {rows} rows: give one, or one for each row."
             )
 
-    def pick(self, logits: torch.Tensor, depth: int, codes: list[torch.Tensor]) -> torch.Tensor:
-        """Codes `(rows,)` of `depth` for guided float32 `logits` `(rows, K)`, after `codes` of the depths before."""
+    def signature(self) -> tuple:
+        """The settings as a key."""
+        return (self.do_sample, *(tuple(each) for each in (self.temperature, self.top_k, self.top_p, self.min_p)))
+
+    def draw_noise(self, rows: int, codebook_size: int, device: torch.device) -> list[torch.Tensor]:
+        """What chance brings to one visual position: exponential noise `(rows, n)` for each depth's n candidates."""
+        if not self.do_sample:
+            return []
+        return [self.noise(rows, num_candidates(top_k, codebook_size), device) for top_k in self.top_k]
+
+    def noise(self, rows: int, size: int, device: torch.device) -> torch.Tensor:
+        """Exponential noise `(rows, size)`, float32, drawn where the generators live and moved to `device`."""
+        if isinstance(self.generators, list):
+            drawn = [torch.empty(size, device=each.device).exponential_(generator=each) for each in self.generators]
+            return torch.stack([row.to(device) for row in drawn])
+        home = device if self.generators is None else self.generators.device
+        return torch.empty(rows, size, device=home).exponential_(generator=self.generators).to(device)
+
+    def pick(self, logits: torch.Tensor, depth: int, codes: list[torch.Tensor], noise: list[torch.Tensor]):
+        """
+        Codes `(rows,)` of `depth` for guided float32 `logits` `(rows, K)`, after `codes` of the depths before, with
+        `noise` as `draw_noise` gave it.
+        """
         if self.processors is not None:
             so_far = torch.stack(codes, -1) if codes else logits.new_empty(len(logits), 0, dtype=torch.long)
             logits = self.processors(so_far, logits)
@@ -83,20 +104,20 @@ class CodeSampling:
         probabilities, indices = kept_probabilities(
             logits, self.temperature[depth], self.top_k[depth], self.top_p[depth], self.min_p[depth]
         )
-        return indices.gather(-1, self.race(probabilities)[:, None])[:, 0]
+        return indices.gather(-1, race(probabilities, noise[depth])[:, None])[:, 0]
 
-    def race(self, probabilities: torch.Tensor) -> torch.LongTensor:
-        """
-        Draws from `probabilities` `(rows, n)`, normalised or not: over exponential noise the largest `p / noise` is at
-        i with probability `p_i`.
-        """
-        noise = torch.empty_like(probabilities)
-        if isinstance(self.generators, list):
-            for row, generator in zip(noise, self.generators, strict=True):
-                row.exponential_(generator=generator)
-        else:
-            noise.exponential_(generator=self.generators)
-        return (probabilities / noise).argmax(-1)
+
+def race(probabilities: torch.Tensor, noise: torch.Tensor) -> torch.LongTensor:
+    """
+    Draws from `probabilities` `(rows, n)`, normalised or not: over exponential `noise` the largest `p / noise` is at i
+    with probability `p_i`.
+    """
+    return (probabilities / noise).argmax(-1)
+
+
+def num_candidates(top_k: int, codebook_size: int) -> int:
+    """Codes that are looked at for `top_k`: with room for those tied with the k-th; all of them if it keeps all."""
+    return min(top_k + _TIES, codebook_size) if 0 < top_k < codebook_size else codebook_size
 
 
 def kept_probabilities(
@@ -116,11 +137,9 @@ def kept_probabilities(
     Returns:
         Probabilities `(rows, k)`, in falling order and not normalised, and the codes `(rows, k)` they belong to.
     """
-    size = logits.shape[-1]
-    truncates = 0 < top_k < size
-    kept = min(top_k + _TIES, size) if truncates else size
-    values, indices = (logits.float() / temperature).topk(kept)
-    if truncates:
+    logits = logits.float() if temperature == 1 else logits.float() / temperature
+    values, indices = logits.topk(num_candidates(top_k, logits.shape[-1]))
+    if 0 < top_k < logits.shape[-1]:
         values = values.masked_fill(values < values[:, top_k - 1 : top_k], -torch.inf)
     probabilities = values.softmax(-1)
     if top_p < 1:
@@ -144,4 +163,4 @@ def seeded_generators(seed: int | Sequence[int], rows: int, device: torch.device
     return [torch.Generator(device).manual_seed(each) for each in seeds]
 
 
-__all__ = ["VISUAL_GENERATION_DEFAULTS", "CodeSampling", "kept_probabilities", "seeded_generators"]
+__all__ = ["VISUAL_GENERATION_DEFAULTS", "CodeSampling", "kept_probabilities", "race", "seeded_generators"]

@@ -82,6 +82,7 @@ class Streams:
         self.end = self.length
         self.has_gaps = not bool(mask.all())
         self.is_static = cache.is_compileable
+        self.dtype = None  # of the hidden states, once there are some
 
     def read_prompts(self) -> torch.Tensor:
         """Hidden states `(R, H)` at the last position of the prompts."""
@@ -94,6 +95,7 @@ class Streams:
             past_key_values=self.cache,
             use_cache=True,
         )
+        self.dtype = output.last_hidden_state.dtype
         return output.last_hidden_state[:, -1]
 
     def step(self, embeds: torch.Tensor, sees: torch.BoolTensor | None = None) -> torch.Tensor:
@@ -105,6 +107,18 @@ class Streams:
             sees (`torch.BoolTensor` of shape `(R,)`, *optional*): whether a row sees the position from now on; by
                 default all do.
         """
+        position_ids, mask = self.prepare_step(sees)
+        output = self.model.language_model(
+            inputs_embeds=embeds.to(self.dtype)[:, None].repeat(len(self.seen) // self.rows, 1, 1),
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        return output.last_hidden_state[:, -1]
+
+    def prepare_step(self, sees: torch.BoolTensor | None = None) -> tuple[torch.LongTensor, torch.Tensor | None]:
+        """Makes room for one position more: its ids of position `(R, 1)` and the mask of what it sees, if any."""
         if sees is None:
             self.seen[:, self.end] = True
             positions = self.counts
@@ -115,15 +129,7 @@ class Streams:
             self.counts = self.counts + sees
             self.has_gaps = True
         self.end += 1
-        num_streams = len(self.seen) // self.rows
-        output = self.model.language_model(
-            inputs_embeds=embeds[:, None].repeat(num_streams, 1, 1),
-            attention_mask=self._step_mask(embeds.dtype),
-            position_ids=positions[:, None],
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        return output.last_hidden_state[:, -1]
+        return positions[:, None], self._step_mask()
 
     def set_back(self, rows: torch.BoolTensor):
         """Makes the comparing streams of `rows` `(rows,)` forget what came after their prompts."""
@@ -133,7 +139,7 @@ class Streams:
         self.counts = self.prompt_counts.where(chosen, self.counts)
         self.has_gaps = True
 
-    def _step_mask(self, dtype: torch.dtype) -> torch.Tensor | None:
+    def _step_mask(self) -> torch.Tensor | None:
         """The mask of one query, ready for use: the library's own preparation would wait for the device."""
         end = self.capacity if self.is_static else self.end
         if not (self.has_gaps or self.is_static):
@@ -144,7 +150,7 @@ class Streams:
         seen = self.seen[:, None, None, :end]  # (R, 1, 1, T)
         if kind == "sdpa":
             return seen
-        return torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+        return torch.zeros_like(seen, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min)
 
 
 __all__ = ["StreamPrompt", "Streams"]

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
 
-from .depth_decoding_vilau import DecodedPosition, DepthDecoder
-from .visual_streams_vilau import Streams
+from .depth_decoding_vilau import DecodedPosition
+from .visual_positions_vilau import PositionWriter
+from .visual_sampling_vilau import race
 
 
 @dataclass
@@ -45,18 +46,17 @@ def is_custom(criteria: StoppingCriteriaList) -> bool:
 
 
 @torch.no_grad()
-def write_span(
-    model, streams: Streams, decoder: DepthDecoder, num_positions: int, placeholder: int, criteria, streamer
-) -> DecodedPosition:
+def write_span(writer: PositionWriter, num_positions: int, placeholder: int, criteria, streamer) -> DecodedPosition:
     """
     The next `num_positions` visual tokens of all rows, each field stacked over the positions in dimension 1. Nothing
     in the loop waits for the device, unless custom stopping criteria do; codes are -1 from where these stopped it.
     """
-    hidden, decoded = streams.read_prompts(), []
+    streams, decoded = writer.streams, []
+    hidden = streams.read_prompts()
     ids = streams.ids[: streams.rows]
-    watched = is_custom(criteria)
+    watched, codes = is_custom(criteria), None
     for position in range(num_positions):
-        decoded.append(decoder.decode(hidden, position))
+        decoded.append(writer.first(hidden, position) if codes is None else writer.next(codes, position))
         codes = decoded[-1].codes
         if streamer is not None:
             changed = streamer.put_visual(codes)
@@ -66,8 +66,6 @@ def write_span(
             ids = torch.cat([ids, ids.new_full((len(ids), 1), placeholder)], 1)
             if bool(criteria(ids, None).all()):
                 break
-        if position + 1 < num_positions:
-            hidden = streams.step(model.model.embed_codes(codes).to(hidden.dtype))
     if streamer is not None:
         streamer.end()
     missing = num_positions - len(decoded)
@@ -95,36 +93,35 @@ class InterleavedWriter:
     looked at and nothing waits for the device.
 
     Args:
-        model ([`VilaUForConditionalGeneration`]).
-        streams ([`Streams`]).
-        decoder ([`DepthDecoder`]).
-        settings: with `num_frames`, `max_visual_spans` and `allowed_modalities`.
+        writer ([`PositionWriter`]).
+        settings: with `num_frames`, `max_visual_spans`, `allowed_modalities` and `output_log_probs`.
         logits_processor, stopping_criteria, generation_config: as transformers' `generate` made them.
         streamer (*optional*): its `put(ids)` gets text, its `put_visual(codes)` visual tokens.
     """
 
-    def __init__(
-        self, model, streams, decoder, settings, logits_processor, stopping_criteria, generation_config, streamer
-    ):
-        self.model, self.streams, self.decoder, self.settings = model, streams, decoder, settings
+    def __init__(self, writer, settings, logits_processor, stopping_criteria, generation_config, streamer):
+        self.writer, self.settings = writer, settings
+        self.model, self.streams, self.decoder = writer.model, writer.streams, writer.decoder
         self.logits_processor, self.stopping_criteria = logits_processor, stopping_criteria
         self.do_sample, self.max_length = generation_config.do_sample, generation_config.max_length
-        self.pad = model.config.text_config.pad_token_id or 0
+        self.pad = self.model.config.text_config.pad_token_id or 0
         self.streamer = streamer
-        config, tokens = model.config, model.config.vision_config.num_visual_tokens
+        config, tokens = self.model.config, self.model.config.vision_config.num_visual_tokens
         self.kinds = {
             config.image_start_token_id: ("image", tokens),
             config.video_start_token_id: ("video", tokens * settings.num_frames),
         }
         self.placeholders = {"image": config.image_token_id, "video": config.video_token_id}
         self.ends = {"image": config.image_end_token_id, "video": config.video_end_token_id}
-        self.rows = [_Row() for _ in range(streams.rows)]
-        self.ids = streams.ids[: streams.rows]
-        self.codes = streams.codes[: streams.rows]
+        self.rows = [_Row() for _ in range(self.streams.rows)]
+        self.ids = self.streams.ids[: self.streams.rows]
+        self.codes = self.streams.codes[: self.streams.rows]
+        # log-probabilities of codes, guided and not, `(rows, T, D)` each
+        self.log_probs = [self._unscored(self.ids.shape[1]) for _ in range(2 * settings.output_log_probs)]
 
     @torch.no_grad()
-    def write(self) -> tuple[torch.LongTensor, torch.LongTensor, list[list[VisualSpan]]]:
-        """Ids `(rows, T)`, codes `(rows, T, D)`, -1 where no visual token stands, and the spans of each row."""
+    def write(self) -> list[list[VisualSpan]]:
+        """The spans of each row; what was written are `ids` `(rows, T)`, `codes` and `log_probs` `(rows, T, D)`."""
         hidden = self.streams.read_prompts()
         for row, last in zip(self.rows, self.ids[:, -1].tolist(), strict=True):
             self._open(row, last, self.ids.shape[1])
@@ -139,7 +136,7 @@ class InterleavedWriter:
             self._stop()
         if self.streamer is not None:
             self.streamer.end()
-        return self.ids, self.codes, [self._finished(index) for index in range(len(self.rows))]
+        return [self._finished(index) for index in range(len(self.rows))]
 
     def _open(self, row: _Row, token: int, begin: int):
         if token in self.kinds and not row.done:
@@ -158,21 +155,20 @@ class InterleavedWriter:
 
     def _write_visual(self, hidden: torch.Tensor, count: int) -> torch.Tensor:
         """`count` visual tokens for every row that is not done; for the others what is written does not matter."""
-        places, written = self._positions(), []
+        places, decoded = self._positions(), []
         is_visual = torch.tensor([not row.done for row in self.rows], device=self.ids.device)
         for step in range(count):
-            codes = self.decoder.decode(hidden, places + step).codes
-            written.append(codes)
+            place = places + step
+            decoded.append(self.writer.next(decoded[-1].codes, place) if decoded else self.writer.first(hidden, place))
             if self.streamer is not None:
-                self.streamer.put_visual(codes.where(is_visual[:, None], -1))
-            hidden = self.streams.step(self.model.model.embed_codes(codes).to(hidden.dtype))
+                self.streamer.put_visual(decoded[-1].codes.where(is_visual[:, None], -1))
+        hidden = self.writer.leave(decoded[-1].codes)
         fillers = [self.pad if row.done else self.placeholders[row.spans[-1].kind] for row in self.rows]
         ids = torch.tensor(fillers, device=self.ids.device)[:, None].expand(-1, count)
-        codes = torch.stack(written, 1).where(is_visual[:, None, None], -1)
         for row in self.rows:
             if not row.done:
                 self._advance(row, count)
-        self._append(ids, codes)
+        self._append(ids, decoded, is_visual)
         return hidden
 
     def _write_mixed(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -191,13 +187,13 @@ class InterleavedWriter:
         forced = torch.tensor(forced, device=device)
         tokens = tokens.where(forced < 0, forced)
         embeds = self.model.get_input_embeddings()(tokens.masked_fill(in_span, 0))  # (rows, H)
-        codes = self.codes.new_full((len(self.rows), 1, self.codes.shape[-1]), -1)
+        decoded = None
         if any(row.owed and not row.done for row in self.rows):
-            decoded = self.decoder.decode(hidden, self._positions()).codes
-            codes = decoded[:, None].where(in_span[:, None, None], codes)
-            embeds = self.model.model.embed_codes(decoded).to(embeds.dtype).where(in_span[:, None], embeds)
+            decoded = self.writer.first(hidden, self._positions())
+            codes = decoded.codes
+            embeds = self.model.model.embed_codes(codes).to(embeds.dtype).where(in_span[:, None], embeds)
             if self.streamer is not None:
-                self.streamer.put_visual(codes[:, 0])
+                self.streamer.put_visual(codes.where(in_span[:, None], -1))
         started = []
         for row, token in zip(self.rows, tokens.tolist(), strict=True):
             was_in_span = row.owed > 0
@@ -207,7 +203,7 @@ class InterleavedWriter:
             else:
                 self._open(row, token, self.ids.shape[1] + 1)
             started.append(row.owed > 0 and not was_in_span)
-        self._append(tokens[:, None], codes)
+        self._append(tokens[:, None], [] if decoded is None else [decoded], in_span)
         if self.streamer is not None:
             self.streamer.put(tokens.cpu())
         if len(self.streams.seen) == len(self.rows):
@@ -225,7 +221,7 @@ class InterleavedWriter:
         logits = logits.masked_fill(self._forbidden(logits.shape[-1]), -torch.inf)
         if not self.do_sample:
             return logits.argmax(-1)
-        return self.decoder.sampling.race(logits.softmax(-1))
+        return race(logits.softmax(-1), self.decoder.sampling.noise(*logits.shape, logits.device))
 
     def _forbidden(self, vocab_size: int) -> torch.BoolTensor:
         """Ids that a row must not write now, `(rows, vocab_size)`: placeholders, end markers, spans not wanted."""
@@ -239,9 +235,22 @@ class InterleavedWriter:
                 forbidden[index, list(self.kinds)] = True
         return forbidden.to(self.ids.device)
 
-    def _append(self, ids: torch.LongTensor, codes: torch.LongTensor):
+    def _append(self, ids: torch.LongTensor, decoded: list[DecodedPosition], is_visual: torch.BoolTensor):
+        """Adds `ids` `(rows, n)` and what was `decoded` at these n positions, if anything, in rows `is_visual`."""
+        count, is_visual = ids.shape[1], is_visual[:, None, None]
         self.ids = torch.cat([self.ids, ids], 1)
+        codes = self.codes.new_full((len(self.rows), count, self.codes.shape[-1]), -1)
+        if decoded:
+            codes = torch.stack([each.codes for each in decoded], 1).where(is_visual, codes)
         self.codes = torch.cat([self.codes, codes], 1)
+        for index, name in enumerate(("log_probs", "conditional_log_probs")[: len(self.log_probs)]):
+            values = self._unscored(count)
+            if decoded:
+                values = torch.stack([getattr(each, name) for each in decoded], 1).where(is_visual, values)
+            self.log_probs[index] = torch.cat([self.log_probs[index], values], 1)
+
+    def _unscored(self, count: int) -> torch.Tensor:
+        return torch.zeros(len(self.rows), count, self.codes.shape[-1], device=self.ids.device)
 
     def _stop(self):
         stopped = self.stopping_criteria(self.ids, None).tolist()

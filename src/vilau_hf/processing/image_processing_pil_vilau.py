@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import PILImageResampling, SizeDict, is_valid_image, load_image
 from transformers.processing_utils import ImagesKwargs, Unpack
@@ -45,7 +46,7 @@ def fetch_pictures(pictures: Any) -> Any:
         return [fetch_pictures(picture) for picture in pictures]
     if isinstance(pictures, (str, os.PathLike)):
         try:
-            return load_image(os.fspath(pictures))
+            return _open_picture(os.fspath(pictures))
         except Exception as error:  # every codec has errors of its own
             name = os.fspath(pictures)[:200]
             reason = str(error)[:300] or type(error).__name__
@@ -53,6 +54,15 @@ def fetch_pictures(pictures: Any) -> Any:
     if is_valid_image(pictures):
         return pictures
     raise TypeError(f"An image must be a PIL image, an array, a tensor or a file name, got {type(pictures).__name__}.")
+
+
+def _open_picture(source: str) -> Image.Image:
+    """What the library's `load_image` gives; a file is not copied twice on the way."""
+    if not os.path.isfile(source):
+        return load_image(source)
+    image = Image.open(source)
+    ImageOps.exif_transpose(image, in_place=True)  # reads the pixels, too
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def prepare_picture(
@@ -112,7 +122,45 @@ def pixels_to_images(pixels: torch.Tensor, output_type: str = "pil") -> list[Ima
     return [Image.fromarray(array) for array in (pixels * 255).round().to(torch.uint8).numpy()]
 
 
-class VilaUImageProcessorPil(PilBackend):
+class ExactRescaling:
+    """For processors on torchvision: 8-bit pixels become the floats of the PIL backend, equal to the last bit."""
+
+    def rescale_and_normalize(self, images, do_rescale, rescale_factor, do_normalize, image_mean, image_std):
+        if do_rescale and rescale_factor == 1 / 255 and images.dtype == torch.uint8:
+            # CUDA would multiply by the reciprocal of a Python number
+            images = images.float().div_(torch.full((), 255.0, device=images.device))
+            return self.normalize(images, image_mean, image_std, inplace=True) if do_normalize else images
+        return super().rescale_and_normalize(images, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+
+
+class ShortPreprocessing:
+    """
+    For image processors: 8-bit images on the CPU that `process_image` has brought to their size take a shorter way
+    than the library's general one, to the same floats.
+    """
+
+    def _preprocess(self, images: list[np.ndarray | torch.Tensor], return_tensors=None, **kwargs) -> BatchFeature:
+        size, mean, std = kwargs["size"], kwargs["image_mean"], kwargs["image_std"]
+        wanted, unwanted = ("do_resize", "do_rescale", "do_normalize"), ("do_center_crop", "do_pad")
+        is_usual = all(kwargs[name] for name in wanted) and not any(kwargs[name] for name in unwanted)
+        is_usual = is_usual and np.ndim(mean) == np.ndim(std) == 1  # by channel
+        are_tensors = bool(images) and isinstance(images[0], torch.Tensor)
+        if not is_usual or kwargs["rescale_factor"] != 1 / 255 or (are_tensors and not images[0].is_cpu):
+            return super()._preprocess(images, return_tensors=return_tensors, **kwargs)
+        arrays = [np.ascontiguousarray(image) for image in images]  # channels first in memory, too: faster
+        shape = (len(mean), size.height, size.width)
+        if not arrays or any(array.dtype != np.uint8 or array.shape != shape for array in arrays):
+            return super()._preprocess(images, return_tensors=return_tensors, **kwargs)
+        pixels = np.stack(arrays).astype(np.float32)  # (N, C, H, W)
+        pixels /= np.float32(255)  # of 8 bits the same floats as a product with the factor in float64
+        pixels -= np.array(mean, np.float32)[:, None, None]
+        pixels /= np.array(std, np.float32)[:, None, None]
+        if return_tensors is None:
+            pixels = [torch.from_numpy(each) if are_tensors else each for each in pixels]
+        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
+
+
+class VilaUImageProcessorPil(ShortPreprocessing, PilBackend):
     r"""
     Image processor of VILA-U on PIL and numpy: resize to `size`, rescale to [0, 1], normalise to [-1, 1].
 

@@ -7,7 +7,13 @@ from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import PILImageResampling
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-from .image_processing_pil_vilau import fetch_pictures, pixels_to_images, prepare_picture
+from .image_processing_pil_vilau import (
+    ExactRescaling,
+    ShortPreprocessing,
+    fetch_pictures,
+    pixels_to_images,
+    prepare_picture,
+)
 
 
 class VilaUImageProcessorKwargs(ImagesKwargs, total=False):
@@ -28,7 +34,7 @@ class VilaUImageProcessorKwargs(ImagesKwargs, total=False):
     pad_to_square: bool | None
 
 
-class VilaUImageProcessor(TorchvisionBackend):
+class VilaUImageProcessor(ShortPreprocessing, ExactRescaling, TorchvisionBackend):
     r"""
     Image processor of VILA-U on torchvision: resize to `size`, rescale to [0, 1], normalise to [-1, 1]. A PIL image or
     a file is resized by PIL, exactly as in the original; an array or a tensor is resized by torchvision.

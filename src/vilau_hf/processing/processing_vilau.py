@@ -180,6 +180,7 @@ class VilaUProcessor(ProcessorMixin):
         images: list[list] | None = None,
         videos: list[list] | None = None,
         max_length: int | None = None,
+        codes: list[list] | None = None,
     ) -> BatchFeature:
         """
         Encodes conversations with their labels, padded on the right.
@@ -189,11 +190,14 @@ class VilaUProcessor(ProcessorMixin):
             images (`list[list]`, *optional*): the images of each sample, in the order of its placeholders.
             videos (`list[list]`, *optional*): the videos of each sample; all of them with the same number of frames.
             max_length (`int`, *optional*): text beyond this many tokens is cut off.
+            codes (`list[list]`, *optional*): in place of `images` and `videos`, for each sample the codes of all of
+                them in the order of their placeholders, integers `(F, L, D)` or `(F, L * D)`; F is the number of
+                frames, 1 for an image.
 
         Returns:
             `BatchFeature` with `input_ids`, `attention_mask`, `labels`, all `(B, T)`; `pixel_values` `(N, 3, S, S)`
-            and `pixel_values_videos` `(V, F, 3, S, S)` if there are any. `labels` are the ids where the assistant
-            speaks (the placeholder's at visual tokens) and -100 elsewhere.
+            and `pixel_values_videos` `(V, F, 3, S, S)`, or `codes` `(N, L, D)`, if there are any. `labels` are the ids
+            where the assistant speaks (the placeholder's at visual tokens) and -100 elsewhere.
 
         Raises:
             ValueError: if placeholders and media differ in number, or `max_length` would cut an image or a video.
@@ -202,8 +206,41 @@ class VilaUProcessor(ProcessorMixin):
             raise ValueError("`conversations` is empty, give at least one sample.")
         if self.tokenizer.pad_token_id is None:
             raise ValueError("`tokenizer` has no `pad_token`, which a batch of samples needs.")
-        pixels = {}
         media = {"image": images or [[]] * len(conversations), "video": videos or [[]] * len(conversations)}
+        ids, rows, supervised = self._tokenize_with_targets(conversations)
+        if codes is None:
+            visual = self._pixels_of_samples(media)
+            for kind in media:
+                self._check_placeholders(kind, rows[ids == getattr(self, f"{kind}_token_id")], media[kind])
+            frames = visual["pixel_values_videos"].shape[1] if "pixel_values_videos" in visual else 1
+            num_frames = np.where(ids == self.video_token_id, frames, 1)
+        elif any(media["image"]) or any(media["video"]):
+            raise ValueError("`codes` replace `images` and `videos`: give one or the other.")
+        else:
+            num_frames = self._frames_of_placeholders(ids, rows, [[len(item) for item in row] for row in codes])
+            visual = self._codes_of_samples(codes)
+        ids, rows, supervised = self._expand_placeholders(ids, rows, supervised, num_frames)
+        batch = self._pad_samples(ids, rows, supervised, len(conversations), max_length)
+        return BatchFeature({**batch, **visual})
+
+    def count_training_tokens(self, conversations: list[list[dict]], num_frames: list[list[int]]) -> list[int]:
+        """
+        Number of tokens of each sample as `encode_training_samples` gives them, without its media.
+
+        Args:
+            conversations (`list[list[dict]]`): messages of each sample.
+            num_frames (`list[list[int]]`): for each sample the frames of its images (1) and videos, in the order of
+                their placeholders.
+
+        Raises:
+            ValueError: if a sample has another number of placeholders.
+        """
+        ids, rows, _ = self._tokenize_with_targets(conversations)
+        tokens = self._span_lengths(ids, self._frames_of_placeholders(ids, rows, num_frames))
+        return np.bincount(rows, weights=tokens, minlength=len(conversations)).astype(int).tolist()
+
+    def _pixels_of_samples(self, media: dict[str, list[list]]) -> dict[str, torch.Tensor]:
+        pixels = {}
         if any(media["image"]):
             flat = [image for row in media["image"] for image in row]
             pixels.update(self.image_processor(flat, return_tensors="pt"))
@@ -213,14 +250,37 @@ class VilaUProcessor(ProcessorMixin):
             if len(frames) > 1:
                 raise ValueError(f"`videos` of one batch must have the same number of frames, got {frames}.")
             pixels["pixel_values_videos"] = torch.stack([torch.as_tensor(video) for video in processed])
+        return pixels
 
-        ids, rows, supervised = self._tokenize_with_targets(conversations)
-        for kind in ("image", "video"):
-            self._check_placeholders(kind, rows[ids == getattr(self, f"{kind}_token_id")], media[kind])
-        num_frames = pixels["pixel_values_videos"].shape[1] if "pixel_values_videos" in pixels else 0
-        ids, rows, supervised = self._expand_placeholders(ids, rows, supervised, num_frames)
-        batch = self._pad_samples(ids, rows, supervised, len(conversations), max_length)
-        return BatchFeature({**batch, **pixels})
+    def _codes_of_samples(self, codes: list[list]) -> dict[str, torch.Tensor]:
+        """Codes `(N, L, D)` of all images and frames, absent if there are none."""
+        arrays = [np.asarray(item) for row in codes for item in row]
+        for array in arrays:
+            size = array.size // max(1, len(array))
+            if array.dtype.kind not in "iu" or not size or size % self.num_visual_tokens:
+                raise ValueError(
+                    f"`codes` of an image or a video must be integers of shape (F, {self.num_visual_tokens}, D), got "
+                    f"{array.dtype} of shape {array.shape}."
+                )
+        arrays = [array.reshape(len(array), self.num_visual_tokens, -1) for array in arrays]
+        return {"codes": torch.from_numpy(np.concatenate(arrays).astype(np.int64))} if arrays else {}
+
+    def _frames_of_placeholders(self, ids: np.ndarray, rows: np.ndarray, num_frames: list[list[int]]) -> np.ndarray:
+        """Frames that each token stands for, of placeholders as given by sample."""
+        places = np.isin(ids, [self.image_token_id, self.video_token_id])
+        found = np.bincount(rows[places], minlength=len(num_frames))
+        for row, (count, given) in enumerate(zip(found, num_frames, strict=True)):
+            if count != len(given):
+                raise ValueError(
+                    f"The number of placeholders should be the same as the number of images and videos. Found {count} "
+                    f"placeholders and {len(given)} images and videos in sample {row}."
+                )
+        frames = np.ones_like(ids)
+        frames[places] = [count for row in num_frames for count in row]
+        if (frames[ids == self.image_token_id] != 1).any():
+            row = rows[(ids == self.image_token_id) & (frames != 1)][0]
+            raise ValueError(f"an image has one frame, but sample {row} gives {num_frames[row]} frames to its images.")
+        return frames
 
     def _tokenize_with_targets(self, conversations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ids of all samples in a row, the sample each belongs to, and whether it is the assistant's (all 1-D)."""
@@ -260,11 +320,14 @@ class VilaUProcessor(ProcessorMixin):
                     f"{found} {token} tokens and {len(items)} {kind}s in sample {row}."
                 )
 
-    def _expand_placeholders(self, ids, rows, supervised, num_frames: int):
+    def _span_lengths(self, ids: np.ndarray, num_frames: np.ndarray) -> np.ndarray:
+        """Tokens that each token becomes: a placeholder L for each frame, and two markers."""
+        places = np.isin(ids, [self.image_token_id, self.video_token_id])
+        return np.where(places, self.num_visual_tokens * num_frames + 2, 1)
+
+    def _expand_placeholders(self, ids, rows, supervised, num_frames: np.ndarray):
         """Each placeholder becomes its span; special tokens split the text, so this equals expanding the text."""
-        counts = np.ones_like(ids)
-        counts[ids == self.image_token_id] = self.num_visual_tokens + 2
-        counts[ids == self.video_token_id] = self.num_visual_tokens * num_frames + 2
+        counts = self._span_lengths(ids, num_frames)
         ends = np.cumsum(counts)
         expanded = np.repeat(ids, counts)
         for kind in ("image", "video"):

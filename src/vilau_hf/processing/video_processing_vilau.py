@@ -14,7 +14,7 @@ from transformers.utils import is_torchcodec_usable, requires_backends
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos
 
-from .image_processing_pil_vilau import fetch_pictures, prepare_picture
+from .image_processing_pil_vilau import ExactRescaling, fetch_pictures, prepare_picture
 
 
 def _plain_videos(videos: Any) -> Any:
@@ -28,7 +28,7 @@ def _plain_videos(videos: Any) -> Any:
     return videos
 
 
-class VilaUVideoProcessor(BaseVideoProcessor):
+class VilaUVideoProcessor(ExactRescaling, BaseVideoProcessor):
     r"""
     Video processor of VILA-U: every frame is treated as an image. `do_sample_frames=None` (default) samples
     `num_frames` frames uniformly from a video file and takes frames that are given (PIL images, arrays, tensors, image

@@ -10,6 +10,11 @@ from ..modeling import VilaUConfig
 FOLDER = Path(__file__).parent
 
 
+def recipe_names() -> list[str]:
+    """Names of all recipes."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
 def load_recipe(name: str) -> VilaUConfig:
     """
     The configuration of a recipe.
@@ -20,7 +25,6 @@ def load_recipe(name: str) -> VilaUConfig:
     Raises:
         ValueError: if there is no such recipe.
     """
-    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    if name not in names:
-        raise ValueError(f"`name` must be one of {', '.join(names)}, got {name!r}.")
+    if name not in recipe_names():
+        raise ValueError(f"`name` must be one of {', '.join(recipe_names())}, got {name!r}.")
     return VilaUConfig(**yaml.safe_load((FOLDER / f"{name}.yaml").read_text()))

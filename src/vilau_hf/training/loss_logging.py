@@ -5,8 +5,10 @@ from collections import defaultdict
 import torch
 from transformers import Trainer
 
+from .checkpointing import AtomicCheckpointTrainer
 
-class LossPartsTrainer(Trainer):
+
+class LossPartsTrainer(AtomicCheckpointTrainer):
     """
     A [`Trainer`] that logs the losses named in `loss_parts`, each a field of the model's output. The values stay on
     the device between two logs.
@@ -18,6 +20,13 @@ class LossPartsTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if (
+            self.args.label_smoothing_factor != 0
+        ):  # the base class smooths `labels` against `logits`, which we have not
+            raise ValueError(
+                f"`label_smoothing_factor` must be 0, got {self.args.label_smoothing_factor}: the model computes its "
+                "losses without smoothing."
+            )
         self._part_sums = {"": defaultdict(list), "eval_": defaultdict(list)}
         self._part_shares = {"": defaultdict(float), "eval_": defaultdict(float)}
         self._num_steps = {"": 0, "eval_": 0}

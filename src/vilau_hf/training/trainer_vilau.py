@@ -8,6 +8,7 @@ from transformers import Trainer, TrainingArguments
 
 from .loss_logging import LossPartsTrainer, parameter_groups
 from .sampler import LengthGroupedBatchSampler
+from .stream_trainer import StreamTrainer
 
 
 # part of the model -> prefixes of its parameter names
@@ -17,6 +18,20 @@ PARTS = {
     "language_model": ("model.language_model.", "lm_head."),
     "depth_transformer": ("depth_transformer.",),
 }
+
+
+def part_of(name: str) -> str | None:
+    """The part of the model that a parameter belongs to, by its name in the model or in one that peft has wrapped."""
+    name = name.removeprefix("base_model.model.")
+    return next((part for part, prefixes in PARTS.items() if name.startswith(prefixes)), None)
+
+
+def freeze_parts(model, args: "VilaUTrainingArguments"):
+    """Freezes the parts that `args` does not tune."""
+    frozen = {part for part in PARTS if not getattr(args, f"tune_{part}")}
+    for name, parameter in model.named_parameters():
+        if part_of(name) in frozen:
+            parameter.requires_grad_(False)
 
 
 @dataclass
@@ -40,7 +55,7 @@ class VilaUTrainingArguments(TrainingArguments):
             )
 
 
-class VilaUTrainer(LossPartsTrainer):
+class VilaUTrainer(StreamTrainer, LossPartsTrainer):
     """
     Trains a [`VilaUForConditionalGeneration`] on batches of [`VilaUDataCollator`]. The two losses are each the exact
     mean over the global batch (VILA-U, eq. 5 and 7): over all text labels, and over all supervised visual tokens and
@@ -54,11 +69,7 @@ class VilaUTrainer(LossPartsTrainer):
     def __init__(self, model=None, args=None, **kwargs):
         if not isinstance(args, VilaUTrainingArguments):
             raise TypeError(f"`args` must be VilaUTrainingArguments, got {type(args).__name__}.")
-        for part, prefixes in PARTS.items():
-            if not getattr(args, f"tune_{part}"):
-                for name, parameter in model.named_parameters():
-                    if name.startswith(prefixes):
-                        parameter.requires_grad_(False)
+        freeze_parts(model, args)
         super().__init__(model=model, args=args, **kwargs)
 
     def _get_train_sampler(self, train_dataset=None):
@@ -74,6 +85,11 @@ class VilaUTrainer(LossPartsTrainer):
         lengths = dataset.with_format(None)[name]  # without the transform that draws or loads the media
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthGroupedBatchSampler(list(lengths), self.args.train_batch_size, seed)
+
+    def _run_epoch(self, *, epoch, **kwargs):
+        if hasattr(self.data_collator, "set_epoch"):
+            self.data_collator.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Text labels and visual tokens to predict in the whole optimizer step: `(2,)`."""
@@ -102,7 +118,7 @@ class VilaUTrainer(LossPartsTrainer):
             }
 
             def rate_of(name):
-                return next((rates[part] for part in rates if name.startswith(PARTS[part])), None)
+                return rates.get(part_of(name))
 
             optimizer_class, kwargs = Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = optimizer_class(parameter_groups(self, rate_of), **kwargs)

@@ -1,0 +1,33 @@
+"""Memory that torch's allocator really gives out on the CPU, as its profiler records it."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from torch.profiler import ProfilerActivity, profile
+
+
+def allocated_bytes(run: Callable[[], object]) -> list[int]:
+    """Bytes that are allocated after each allocation and release while `run()` works, beyond those of before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = sorted((event["ts"], event["args"]["Ev Idx"], event["args"]) for event in events if is_memory(event))
+    totals, total = [0], 0
+    for _, _, change in changes:
+        total += change["Bytes"]
+        totals.append(total)
+    return totals
+
+
+def is_memory(event: dict) -> bool:
+    return event.get("name") == "[memory]" and event["args"]["Device Type"] == 0
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Most bytes that `run()` has allocated at any time beyond those of before."""
+    return max(allocated_bytes(run))

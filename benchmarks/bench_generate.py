@@ -1,0 +1,233 @@
+"""Drawing images end to end against the original algorithm (C3), and what our loop costs beside the model (C10).
+
+    python benchmarks/bench_generate.py
+
+takes about four minutes on one CPU core: CPU time of one thread, variants in turn, medians. Images are smaller than
+the published models' (fewer positions), everything else that a position costs is there.
+"""
+
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from baseline import draw
+from bench_depth import CountOperations, times
+
+from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
+from vilau_hf.modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
+from vilau_hf.modeling.span_cache_vilau import VilaUSpanCache
+from vilau_hf.modeling.visual_sampling_vilau import CodeSampling
+
+
+# code depth, rows of both streams of guidance, side of the grid of visual tokens, goal
+SHAPES = ((4, 2, 6, 1.5), (16, 2, 4, 1.8), (4, 16, 4, 1.45), (16, 16, 3, 1.9))
+PROMPT, UNCONDITIONAL, SCALE, REPEATS, OVERHEAD_GOAL = 4, 2, 3.0, 3, 0.15
+START = 32000
+
+
+def build(body: tuple[int, int], depth: tuple[int, int], code_depth: int, codes: int, code_dim: int, grid: int):
+    """A model with random weights; `body` and `depth` are widths and numbers of layers."""
+    torch.manual_seed(0)
+    vision = {
+        "encoder_config": {
+            "hidden_size": code_dim,
+            "intermediate_size": code_dim,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 16 * grid,
+            "patch_size": 16,
+        },
+        "codebook_size": codes,
+        "code_depth": code_depth,
+        "block_out_channels": [32, 32, 32, 32, 32],
+    }
+    depth_transformer = {
+        "hidden_size": depth[0],
+        "num_hidden_layers": depth[1],
+        "num_attention_heads": depth[0] // 64,
+        "intermediate_size": 4 * depth[0],
+        "backbone_hidden_size": body[0],
+        "code_dim": code_dim,
+        "codebook_size": codes,
+        "code_depth": code_depth,
+    }
+    language_model = {
+        "model_type": "llama",
+        "vocab_size": 32004,
+        "hidden_size": body[0],
+        "intermediate_size": 8 * body[0] // 3,
+        "num_hidden_layers": body[1],
+        "num_attention_heads": body[0] // 64,
+        "max_position_embeddings": 4096,
+        "pad_token_id": 0,
+    }
+    config = VilaUConfig(vision_config=vision, depth_config=depth_transformer, text_config=language_model)
+    return VilaUForConditionalGeneration(config).eval()
+
+
+class Notes:
+    """A streamer that notes what `look` sees after each position."""
+
+    def __init__(self, look):
+        self.look, self.seen = look, []
+
+    def put(self, ids):
+        pass
+
+    def put_visual(self, codes):
+        self.seen.append(self.look())
+
+    def end(self):
+        pass
+
+
+def measure_images(code_depth: int, rows: int, grid: int, goal: float) -> dict:
+    model, images, positions = build((768, 12), (256, 6), code_depth, 16384, 256, grid), rows // 2, grid**2
+    ids = torch.randint(3, START, (images, PROMPT))
+    ids[:, -1] = START
+    unconditional = torch.cat([torch.zeros(1, PROMPT - UNCONDITIONAL).long(), ids[:1, -UNCONDITIONAL:]], 1)
+    both = torch.cat([ids, unconditional.expand(images, -1)])
+    mask = (both != 0).long()
+
+    def ours(**kwargs):
+        return model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            negative_prompt_ids=ids[:1, -UNCONDITIONAL:],
+            generation_mode="image",
+            guidance_scale=SCALE,
+            **kwargs,
+        )
+
+    def original(**kwargs):
+        return draw(model, both, mask, positions, SCALE, **kwargs)
+
+    greedy = ours(do_sample=False).flatten(1, 2)
+    if not torch.equal(greedy, original(pick=lambda logits: logits.argmax(-1))):
+        raise ValueError("the two algorithms disagree")
+    found = times({"ours": ours, "original": original}, REPEATS)
+    codes = images * positions * code_depth
+    with CountOperations() as counter:
+        notes = Notes(lambda: (counter.count, counter.reads))
+        ours(streamer=notes)
+    with CountOperations() as of_two:
+        draw(model, both, mask, 2, SCALE)
+    with CountOperations() as of_one:
+        draw(model, both, mask, 1, SCALE)
+    return {
+        "depth": code_depth,
+        "rows": rows,
+        "positions": positions,
+        "codes_per_s": round(1e3 * codes / found["ours"], 1),
+        "original_codes_per_s": round(1e3 * codes / found["original"], 1),
+        "times_original": round(found["original"] / found["ours"], 2),
+        "goal": goal,
+        "operations": notes.seen[2][0] - notes.seen[1][0],
+        "host_reads": notes.seen[-1][1] - notes.seen[0][1],
+        "original_operations": of_two.count - of_one.count,
+        "original_host_reads": of_two.reads - of_one.reads,
+    }
+
+
+@torch.no_grad()
+def plain_loop(model, ids: torch.Tensor, do_sample: bool = True):
+    """Gives the codes `(rows, D)` of position after position by nothing but calls of the model's parts."""
+    config, positions = model.config.text_config, model.config.vision_config.num_visual_tokens
+    sampling = CodeSampling(do_sample, 1.0, 900, 0.96, 0.0, code_depth=model.config.vision_config.code_depth)
+    guidance = Guidance(SCALE)
+    guidance.prepare(prompts=1, rows=1, num_positions=positions, device=ids.device)
+    decoder = DepthDecoder(model, sampling, guidance, CodeInputs(model))
+    cache = VilaUSpanCache(config.num_hidden_layers, ids.shape[1] + positions)
+    embeds, places = model.get_input_embeddings()(ids), torch.arange(ids.shape[1] + positions)[None]
+    begin = 0
+    for position in range(positions):
+        end = begin + embeds.shape[1]
+        hidden = model.model.language_model(
+            inputs_embeds=embeds.repeat(2, 1, 1),
+            position_ids=places[:, begin:end],
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        codes = decoder.decode(hidden, position).codes
+        yield codes
+        embeds, begin = model.model.embed_codes(codes)[:, None], end
+
+
+class TakingTurns(Notes):
+    """After each position of `generate` the plain loop writes one; notes the milliseconds of both."""
+
+    def __init__(self, loop):
+        super().__init__(time.thread_time)
+        self.loop, self.begin, self.times = loop, time.thread_time(), []
+
+    def put_visual(self, codes):
+        middle = time.thread_time()
+        next(self.loop)
+        end = time.thread_time()
+        self.times.append((1e3 * (middle - self.begin), 1e3 * (end - middle)))
+        self.begin = time.thread_time()
+
+
+def measure_overhead() -> dict:
+    """Milliseconds of a position in `generate` and in a plain loop over the same parts."""
+    model, ids = build((64, 1), (64, 1), 4, 64, 64, 8), torch.tensor([[5, 6, START]])
+
+    def generate(**kwargs):
+        codes = model.generate(ids, negative_prompt_ids=ids, generation_mode="image", guidance_scale=SCALE, **kwargs)
+        return codes.flatten(1, 2)
+
+    if not torch.equal(generate(do_sample=False), torch.stack([*plain_loop(model, ids, False)], 1)):
+        raise ValueError("the two loops disagree")
+    positions, calls = [], []
+    for _ in range(15):
+        turns = TakingTurns(plain_loop(model, ids))
+        generate(streamer=turns)
+        calls.append(turns.times[0])
+        positions += turns.times[1:]
+    return {
+        "generate_ms_per_position": round(statistics.median(ours for ours, _ in positions), 3),
+        "plain_loop_ms_per_position": round(statistics.median(plain for _, plain in positions), 3),
+        "overhead_ms_per_position": round(statistics.median(ours - plain for ours, plain in positions), 3),
+        "goal": OVERHEAD_GOAL,
+        "overhead_ms_per_call": round(statistics.median(ours - plain for ours, plain in calls), 2),
+    }
+
+
+def main():
+    torch.set_num_threads(1)
+    overhead = measure_overhead()
+    print(
+        f"overhead of generate: {overhead['overhead_ms_per_position']:.3f} ms a position (goal {OVERHEAD_GOAL}), "
+        f"{overhead['overhead_ms_per_call']:.1f} ms a call",
+        flush=True,
+    )
+    print("depth  rows  codes/s  original  ratio  goal  operations of a position, original  host reads", flush=True)
+    results = []
+    for shape in SHAPES:
+        results.append(measure_images(*shape))
+        row = results[-1]
+        print(
+            f"{row['depth']:5} {row['rows']:5} {row['codes_per_s']:8.1f} {row['original_codes_per_s']:9.1f} "
+            f"{row['times_original']:6.2f} {row['goal']:5} {row['operations']:24} {row['original_operations']:9} "
+            f"{row['host_reads']:11}",
+            flush=True,
+        )
+    line = {
+        "benchmark": "generate",
+        "body": "768x12",
+        "depth_transformer": "256x6",
+        "codebook_size": 16384,
+        "results": results,
+        "overhead": overhead,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+    }
+    (Path(__file__).parent / "results" / "generate.json").write_text(json.dumps(line) + "\n")
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

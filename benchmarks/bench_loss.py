@@ -1,0 +1,118 @@
+"""Training loss over codes: peak memory and time of `code_loss` against logits that all exist at once (C8).
+
+    python benchmarks/bench_loss.py
+
+takes about five minutes on one CPU core: CPU time of one thread, variants in turn, medians; memory as torch's
+allocator gives it out, gradients included, weights and inputs not. "head" is the last linear layer with its
+cross-entropy; "depth transformer" has two layers before it, which the parts compute twice.
+"""
+
+import json
+import platform
+from pathlib import Path
+
+import torch
+from allocations import peak_bytes
+from bench_depth import times
+
+from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUForConditionalGeneration
+from vilau_hf.modeling.code_loss_vilau import code_loss, linear_cross_entropy
+
+
+WIDTH, CODES, DEPTH, VISUAL_TOKENS = 1024, 16384, 4, 1024
+MAX_LOGITS = VilaUForConditionalGeneration.max_code_logits
+
+
+class Codebook(torch.nn.Embedding):
+    """What the loss needs of a quantizer."""
+
+    def code_embeddings(self, codes):
+        return self(codes)
+
+
+def measure(part: str, variants: dict, parameters: list) -> dict:
+    """Peak memory and time of a loss with its gradients."""
+    gradients, memory = {}, {}
+
+    def forget():
+        for parameter in parameters:
+            parameter.grad = None
+
+    def step(loss_of):
+        forget()
+        loss_of().backward()
+
+    for name, loss_of in variants.items():
+        step(loss_of)
+        gradients[name] = [parameter.grad.clone() for parameter in parameters]
+        forget()
+        memory[name] = peak_bytes(lambda loss_of=loss_of: step(loss_of))
+    for ours, expected in zip(gradients["ours"], gradients["materialised"], strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
+    found = times({name: lambda loss_of=loss_of: step(loss_of) for name, loss_of in variants.items()}, repeats=3)
+    return {
+        "part": part,
+        **{f"{name}_ms": round(value) for name, value in found.items()},
+        **{f"{name}_mib": round(value / 2**20) for name, value in memory.items()},
+        "times_less_memory": round(memory["materialised"] / memory["ours"], 2),
+        "time_ratio": round(found["ours"] / found["materialised"], 2),
+    }
+
+
+def head() -> dict:
+    states = torch.randn(DEPTH * VISUAL_TOKENS, WIDTH, requires_grad=True)
+    linear, codes = torch.nn.Linear(WIDTH, CODES), torch.randint(CODES, (DEPTH * VISUAL_TOKENS,))
+
+    def ours():
+        return linear_cross_entropy(states.split(MAX_LOGITS // CODES), linear.weight, linear.bias, codes)
+
+    def materialised():
+        return torch.nn.functional.cross_entropy(linear(states).float(), codes, reduction="sum")
+
+    return measure("head", {"ours": ours, "materialised": materialised}, [states, linear.weight, linear.bias])
+
+
+def depth_transformer() -> dict:
+    config = VilaUDepthConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=WIDTH // 64,
+        intermediate_size=4 * WIDTH,
+        backbone_hidden_size=WIDTH,
+        code_dim=256,
+        codebook_size=CODES,
+        code_depth=DEPTH,
+    )
+    transformer, codebook = VilaUDepthTransformer(config).train(), Codebook(CODES, 256).requires_grad_(False)
+    hidden = torch.randn(VISUAL_TOKENS, WIDTH, requires_grad=True)
+    codes = torch.randint(CODES, (VISUAL_TOKENS, DEPTH))
+    variants = {
+        "ours": lambda: code_loss(transformer, codebook, hidden, codes, MAX_LOGITS)[0],
+        "materialised": lambda: code_loss(transformer, codebook, hidden, codes, 2**62)[0],
+    }
+    return measure("depth transformer", variants, [hidden, *transformer.parameters()])
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    results = [head(), depth_transformer()]
+    for result in results:
+        print(result, flush=True)
+    line = {
+        "benchmark": "loss",
+        "codes": DEPTH * VISUAL_TOKENS,
+        "width": WIDTH,
+        "codebook_size": CODES,
+        "dtype": "float32",
+        "max_code_logits": MAX_LOGITS,
+        "results": results,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+    }
+    (Path(__file__).parent / "results" / "loss.json").write_text(json.dumps(line) + "\n")
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Image processors against the library's CLIP processor, JPEG decoding included (C11).
+
+    python benchmarks/bench_processor.py
+
+takes about half a minute on one CPU core: CPU time of one thread, variants in turn, medians. A call gets one file.
+"""
+
+import json
+import platform
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import PIL
+import torch
+import transformers
+from bench_depth import times
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from vilau_hf import VilaUImageProcessor, VilaUImageProcessorPil
+
+
+SIZES, SIDE, GOAL, REPEATS = ((640, 480), (1024, 768), (2048, 1536)), 256, 1.3, 31
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """Noise of all scales, whose JPEG file is about as large as a photograph's."""
+    rng, total, scale = np.random.default_rng(0), np.zeros((height, width, 3)), 4
+    while scale <= width:
+        noise = rng.normal(size=(scale * height // width, scale, 3)).astype(np.float32)
+        for channel in range(3):
+            plane = Image.fromarray(noise[..., channel]).resize((width, height), Image.Resampling.BICUBIC)
+            total[..., channel] += np.asarray(plane) * scale**-0.4
+        scale *= 2
+    low, high = np.percentile(total, (1, 99))
+    return Image.fromarray(np.clip(255 * (total - low) / (high - low), 0, 255).astype(np.uint8))
+
+
+def measure(file: Path, width: int, height: int) -> dict:
+    photo(width, height).save(file, quality=90)
+    settings = {"size": {"height": SIDE, "width": SIDE}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    processors = {
+        "library": CLIPImageProcessorPil(do_center_crop=False, **settings),
+        "pil": VilaUImageProcessorPil(**settings),
+        "torchvision": VilaUImageProcessor(**settings),
+    }
+
+    def run(processor):
+        return lambda: processor(str(file), return_tensors="pt")["pixel_values"]
+
+    expected = run(processors["library"])()
+    for name, processor in processors.items():
+        if not torch.equal(run(processor)(), expected):
+            raise ValueError(f"the pixels of the processor on {name} differ from the library's")
+
+    def bound():  # nobody can do without
+        Image.open(file).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+
+    runs = {name: run(processor) for name, processor in processors.items()}
+    found = times({**runs, "decode_and_resize": bound}, REPEATS)
+    return {
+        "size": f"{width}x{height}",
+        "file_kb": round(file.stat().st_size / 1e3),
+        **{f"{name}_images_per_s": round(1e3 / value, 1) for name, value in found.items()},
+        "pil_times_library": round(found["library"] / found["pil"], 2),
+        "torchvision_times_library": round(found["library"] / found["torchvision"], 2),
+        "equal_pixels": True,
+        "goal": GOAL,
+    }
+
+
+def main():
+    torch.set_num_threads(1)
+    results = []
+    print(
+        f"{'image':>10} {'library':>8} {'pil':>8} {'torchvision':>12} {'bound':>8}   images/s; goal {GOAL} x library"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        for width, height in SIZES:
+            results.append(measure(Path(folder) / "photo.jpg", width, height))
+            row = results[-1]
+            columns = ("library", "pil", "torchvision", "decode_and_resize")
+            numbers = [f"{row[f'{name}_images_per_s']:8.1f}" for name in columns]
+            ratios = f"{row['pil_times_library']:.2f} x, {row['torchvision_times_library']:.2f} x"
+            print(f"{row['size']:>10} {numbers[0]} {numbers[1]}     {numbers[2]} {numbers[3]}   {ratios}", flush=True)
+    line = {
+        "benchmark": "processor",
+        "side": SIDE,
+        "jpeg_quality": 90,
+        "results": results,
+        "pillow": PIL.__version__,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+    }
+    (Path(__file__).parent / "results" / "processor.json").write_text(json.dumps(line) + "\n")
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()

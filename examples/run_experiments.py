@@ -1,0 +1,326 @@
+"""The experiments of docs/experiments.md: small models of drawn shapes, trained and scored on one CPU core.
+
+    python examples/run_experiments.py contrastive    # stage 1 with and without the contrastive loss
+    python examples/run_experiments.py code-depth     # codes per visual token
+    python examples/run_experiments.py guidance       # classifier-free guidance of the shipped checkpoint
+
+Each prints its table and writes it to `--out`. Models that two tables share are trained once: what lies finished in
+`--out` is used again. `--steps 0.01` runs a hundredth of the training steps, to see that it works.
+"""
+
+import argparse
+import json
+import logging
+import math
+import time
+from pathlib import Path
+
+import torch
+from transformers import SiglipConfig, SiglipModel, set_seed
+
+from vilau_hf import (
+    TINY_CHECKPOINT,
+    VilaUConfig,
+    VilaUForConditionalGeneration,
+    VilaUPipeline,
+    VilaUProcessor,
+    VilaUVisionConfig,
+    VilaUVisionTowerForPreTraining,
+)
+from vilau_hf.evaluation import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
+from vilau_hf.metrics import exact_match
+from vilau_hf.training import (
+    VilaUDataCollator,
+    VilaUTrainer,
+    VilaUTrainingArguments,
+    VisionTowerDataCollator,
+    VisionTowerTrainer,
+    VisionTowerTrainingArguments,
+    drawn_shapes,
+)
+from vilau_hf.training.drawn_shapes import drawings
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("table", choices=["contrastive", "code-depth", "guidance"])
+parser.add_argument("--out", type=Path, default=Path("experiments"), help="folder (default: %(default)s)")
+parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
+parser.add_argument("--siglip-steps", type=int, default=500, help="contrastive steps of 64 before the quantizer")
+parser.add_argument("--tower-steps", type=int, default=400, help="steps of 32 with quantizer and pixel decoder")
+parser.add_argument("--language-steps", type=int, default=900, help="steps of 16 of stage 2")
+parser.add_argument("--samples", type=int, default=360, help="pictures, and pictures to rebuild, of every score")
+parser.add_argument("--questions", type=int, default=1000, help="questions of every score")
+parser.add_argument("--seed", type=int, default=0)
+args = parser.parse_args()
+
+logging.getLogger("transformers").setLevel(logging.WARNING)
+args.out.mkdir(parents=True, exist_ok=True)
+processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)  # the sizes of the shipped checkpoint, none of its weights
+tower_config = VilaUVisionConfig.from_pretrained(f"{TINY_CHECKPOINT}/tower", dtype=torch.float32)
+image_size, caption_length = tower_config.image_size, tower_config.text_config.max_position_embeddings
+QUESTIONS = {
+    text: name
+    for name, text in zip(("color", "shape", "size", "place", "background"), drawings("test")[0].answers, strict=True)
+}
+QUESTIONS[drawings("test")[0].description_request] = "caption"
+captions = (drawings("test") * math.ceil(args.samples / len(drawings("test"))))[: args.samples]
+
+
+def count(steps):
+    return max(2, math.ceil(steps * args.steps))
+
+
+def trainer_arguments(cls, name, steps, batch_size, **kwargs):
+    return cls(
+        output_dir=str(args.out / "runs" / name),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        learning_rate=1e-3,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": 0.05},
+        warmup_steps=max(1, steps // 20),
+        adam_beta2=0.95,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        logging_steps=max(1, steps // 20),
+        save_strategy="no",
+        report_to="none",
+        remove_unused_columns=False,
+        dataloader_num_workers=1,
+        disable_tqdm=True,
+        use_cpu=True,
+        bf16=True,
+        seed=args.seed,
+        **kwargs,
+    )
+
+
+def train_stage_1(name, model, steps, batch_size):
+    pictures = drawn_shapes(
+        "train",
+        num_samples=steps * batch_size,
+        image_size=image_size,
+        tasks={"text_to_image": 1},
+        seed=args.seed,
+        short_captions=0.5,
+    )
+    trainer = VisionTowerTrainer(
+        model=model,
+        args=trainer_arguments(VisionTowerTrainingArguments, name, steps, batch_size, logit_learning_rate=1e-2),
+        train_dataset=pictures,
+        data_collator=VisionTowerDataCollator(processor.image_processor, processor.tokenizer, caption_length),
+    )
+    trainer.train()
+    return trainer.state.log_history[:-1]
+
+
+def new_siglip():
+    set_seed(args.seed)
+    siglip = SiglipModel(
+        SiglipConfig(
+            vision_config=tower_config.encoder_config.to_dict(), text_config=tower_config.text_config.to_dict()
+        )
+    )
+    with torch.no_grad():  # as in train_tiny.py
+        siglip.text_model.embeddings.token_embedding.weight.normal_()[processor.tokenizer.pad_token_id] = 0
+        siglip.text_model.embeddings.position_embedding.weight.normal_(std=0.02)
+        siglip.logit_scale.fill_(math.log(10))
+        siglip.logit_bias.fill_(-4)
+    return siglip
+
+
+def trained_siglip():
+    """A SigLIP that has learned what captions say, trained by the first arm that needs it."""
+    folder = args.out / f"siglip-{count(args.siglip_steps)}-seed{args.seed}"
+    if not folder.is_dir():
+        siglip, started = new_siglip(), time.time()
+        losses = train_stage_1("siglip", siglip, count(args.siglip_steps), 64)
+        siglip.save_pretrained(folder.with_suffix(".part"))
+        log = {"minutes": (time.time() - started) / 60, "losses": losses}
+        write(folder.with_suffix(".part") / "training_log.json", log)
+        folder.with_suffix(".part").rename(folder)
+    return SiglipModel.from_pretrained(folder)
+
+
+def train_tower(name, siglip, steps, contrastive_loss_weight, code_depth):
+    set_seed(args.seed)
+    fields = ("codebook_size", "latent_channels", "block_out_channels", "layers_per_block", "norm_num_groups")
+    fields += ("mse_loss_weight", "l1_loss_weight", "commitment_loss_weight")
+    tower = VilaUVisionTowerForPreTraining.from_siglip(
+        siglip,
+        **{field: getattr(tower_config, field) for field in fields},
+        code_depth=code_depth,
+        contrastive_loss_weight=contrastive_loss_weight,
+    )
+    history = train_stage_1(f"{name}-tower", tower, steps, 32)
+    return tower.eval(), history
+
+
+def train_language(name, tower):
+    """Stage 2 on pictures alone, no videos: language model, projector and depth transformer from scratch."""
+    config = VilaUConfig.from_pretrained(TINY_CHECKPOINT, dtype=torch.float32).to_dict()
+    config["vision_config"] = {**tower.config.to_dict(), "text_config": None}
+    config["depth_config"]["code_depth"] = tower.config.code_depth
+    set_seed(args.seed)
+    model = VilaUForConditionalGeneration(VilaUConfig(**config))
+    model.model.vision_tower.load_state_dict(tower.vision_tower.state_dict())
+    with torch.no_grad():  # code embeddings reach the new layers at unit scale, as in train_tiny.py
+        codebook = model.model.vision_tower.quantizer.codebook.weight
+        for layer in (model.model.multi_modal_projector.linear_1, model.depth_transformer.in_proj_code):
+            layer.weight.normal_(std=codebook.shape[1] ** -0.5).div_(codebook.std())
+    steps = count(args.language_steps)
+    samples = drawn_shapes(
+        "train",
+        num_samples=steps * 16,
+        image_size=image_size,
+        tasks={"text_to_image": 5, "image_to_text": 3},
+        seed=args.seed + 1,
+    )
+    trainer = VilaUTrainer(
+        model=model,
+        args=trainer_arguments(VilaUTrainingArguments, f"{name}-language", steps, 16),
+        train_dataset=samples,
+        data_collator=VilaUDataCollator(processor, seed=args.seed),
+    )
+    trainer.train()
+    model.generation_config.update(
+        allow_custom_entries=True,
+        visual_guidance_scale=1.5,
+        visual_temperature=1.0,
+        visual_top_k=0,
+        visual_top_p=0.9,
+        unconditional_prompt_ids=processor.unconditional_prompt_ids(),
+    )
+    return model.eval(), trainer.state.log_history[:-1]
+
+
+def answer_scores(model):
+    """Share of right answers to each question about held-out pictures."""
+    records = list(drawn_shapes("test", args.questions, image_size, tasks={"image_to_text": 1}, seed=args.seed))
+    asked = [record["messages"][0]["content"][1]["text"] for record in records]
+    wanted = [record["messages"][1]["content"][0]["text"] for record in records]
+    given = answer(model, processor, records)
+    scores = {}
+    for question in sorted(set(asked)):
+        rows = [row for row, text in enumerate(asked) if text == question]
+        accuracy = exact_match([given[row] for row in rows], [wanted[row] for row in rows])
+        scores[question] = {"accuracy": accuracy, "samples": len(rows)}
+    return scores
+
+
+def picture_scores(model, **settings):
+    """Share of pictures of held-out captions in which the oracle reads each attribute."""
+    texts = [drawing.caption for drawing in captions]
+    return evaluate_pictures(draw_captions(model, processor, texts, "image", args.seed, **settings), captions)
+
+
+def write(path, result):
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n")
+    part.rename(path)
+
+
+def run_arm(name, contrastive, code_depth):
+    """Trains and scores one model, or reads the scores of the finished one."""
+    name = f"{name}-seed{args.seed}"
+    settings = {
+        "contrastive": contrastive,
+        "code_depth": code_depth,
+        "seed": args.seed,
+        # as many steps of stage 1 for all: without the contrastive loss all of them rebuild pictures
+        "siglip_steps": count(args.siglip_steps) if contrastive else 0,
+        "tower_steps": count(args.tower_steps) + (0 if contrastive else count(args.siglip_steps)),
+        "language_steps": count(args.language_steps),
+        "samples": args.samples,
+        "questions": args.questions,
+    }
+    path = args.out / f"{name}.json"
+    if path.is_file():
+        result = json.loads(path.read_text())
+        if result["settings"] != settings:
+            raise SystemExit(f"{path} was made with other settings: {result['settings']}; give another `--out`.")
+        return result
+    siglip = trained_siglip() if contrastive else new_siglip()
+    started, cpu_started = time.time(), time.process_time()
+    tower, tower_losses = train_tower(name, siglip, settings["tower_steps"], float(contrastive), code_depth)
+    scores = evaluate_reconstruction(tower.vision_tower, processor, args.samples, args.seed)
+    if contrastive:  # else texts and codes were never compared
+        scores.update(evaluate_tower(tower, processor, caption_length, args.samples, args.seed))
+    tower_seconds = time.time() - started
+    model, language_losses = train_language(name, tower)
+    training_seconds = time.time() - started
+    scores.update(picture_scores(model), answers=answer_scores(model))
+    VilaUPipeline(model, processor).save_pretrained(args.out / name, flat=True)
+    result = {
+        "settings": settings,
+        "scores": scores,
+        "minutes": {
+            "tower": tower_seconds / 60,
+            "language": (training_seconds - tower_seconds) / 60,
+            "all": (time.time() - started) / 60,
+        },
+        "cpu_minutes": (time.process_time() - cpu_started) / 60,
+        "losses": {"tower": tower_losses, "language": language_losses},
+    }
+    write(path, result)
+    return result
+
+
+def percent(share, samples):
+    """A share of independent samples with its standard error, in percent."""
+    return f"{100 * share:.1f} ± {100 * math.sqrt(share * (1 - share) / samples):.1f}"
+
+
+def answer_columns(scores):
+    questions = {name: scores["answers"][text] for text, name in QUESTIONS.items() if text in scores["answers"]}
+    of_attributes = [entry for name, entry in questions.items() if name != "caption"]
+    samples = sum(entry["samples"] for entry in of_attributes)
+    right = sum(entry["accuracy"] * entry["samples"] for entry in of_attributes)
+    columns = {"five questions": percent(right / samples, samples)} if samples else {}
+    return columns | {name: percent(entry["accuracy"], entry["samples"]) for name, entry in questions.items()}
+
+
+def picture_columns(scores):
+    names = ("color", "shape", "size", "place", "background", "color_and_shape", "all")
+    return {name.replace("_", " "): percent(scores[f"picture_{name}"], args.samples) for name in names}
+
+
+def tower_columns(scores):
+    zero_shot = scores.get("zero_shot_color_and_shape")
+    columns = {} if zero_shot is None else {"zero-shot color and shape": percent(zero_shot, args.samples)}
+    return columns | {
+        "PSNR": f"{scores['reconstruction_psnr']:.1f}",
+        "rebuilt color and shape": percent(scores["reconstruction_color_and_shape"], args.samples),
+        "codes in use": f"{100 * scores['codebook_usage']:.0f}",
+    }
+
+
+def print_table(title, rows):
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    print(f"\n| {title} | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
+    for label, row in rows.items():
+        print(f"| {label} | " + " | ".join(row.get(name, "") for name in names) + " |")
+
+
+if args.table == "contrastive":
+    results = {
+        "with": run_arm("contrastive-depth4", True, 4),
+        "without": run_arm("reconstruction-depth4", False, 4),
+    }
+    print_table("contrastive loss", {name: answer_columns(arm["scores"]) for name, arm in results.items()})
+    print_table(
+        "contrastive loss",
+        {name: tower_columns(arm["scores"]) | picture_columns(arm["scores"]) for name, arm in results.items()},
+    )
+elif args.table == "code-depth":
+    results = {str(depth): run_arm(f"contrastive-depth{depth}", True, depth) for depth in (1, 2, 4)}
+    print_table(
+        "code depth D",
+        {name: tower_columns(arm["scores"]) | picture_columns(arm["scores"]) for name, arm in results.items()},
+    )
+    print_table("code depth D", {name: answer_columns(arm["scores"]) for name, arm in results.items()})
+else:
+    model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
+    results = {str(scale): {"scores": picture_scores(model, guidance_scale=scale)} for scale in (1.0, 2.0, 3.0, 5.0)}
+    print_table("guidance", {scale: picture_columns(entry["scores"]) for scale, entry in results.items()})
+write(args.out / f"{args.table}.json", results)

@@ -1,0 +1,81 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""What the complete model and its `generate` return."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import Cache
+from transformers.utils import ModelOutput
+
+from .visual_writing_vilau import VisualSpan
+
+
+@dataclass
+class VilaUModelOutputWithPast(ModelOutput):
+    r"""
+    last_hidden_state (`torch.Tensor` of shape `(B, T, H)`): output of the language model's last layer, after its norm.
+    past_key_values (`Cache`, *optional*): keys and values of the language model.
+    visual_codes (`torch.LongTensor` of shape `(B, T, D)`, *optional*, with visual input): codes at visual positions,
+        -1 elsewhere.
+    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    visual_codes: torch.LongTensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class VilaUCausalLMOutputWithPast(ModelOutput):
+    r"""
+    loss (`torch.Tensor` of shape `()`, *optional*, when `labels` is given): weighted sum of the two losses.
+    text_loss, visual_loss (`torch.Tensor` of shape `()`, *optional*): cross-entropy over text tokens, over codes.
+    logits (`torch.Tensor` of shape `(B, T, vocab_size)`, *optional*): text scores before softmax; left out when a
+        training step with `labels` needs them only where a label stands.
+    code_logits (`torch.Tensor` of shape `(M, D, K)`, *optional*, with `output_code_logits`): code scores of the M
+        supervised visual tokens, in order.
+    past_key_values (`Cache`, *optional*): keys and values of the language model.
+    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
+    """
+
+    loss: torch.Tensor | None = None
+    text_loss: torch.Tensor | None = None
+    visual_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    code_logits: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class VilaUGenerateOutput(ModelOutput):
+    r"""
+    sequences (`torch.LongTensor` of shape `(rows, T)`): prompts and what was generated, a placeholder for each visual
+        token.
+    codes (`torch.LongTensor` of shape `(rows, h, w, D)` or `(rows, F, h, w, D)`, *optional*): codes of the image or
+        video, -1 from where stopping criteria stopped it.
+    scores (`torch.Tensor` of shape `(rows, P, D, K)`, *optional*, with `output_scores`): guided code logits at each of
+        the P visual positions, before temperature and truncation.
+    code_log_probs, conditional_code_log_probs (`torch.Tensor` of shape `(rows, P, D)`, *optional*, with
+        `output_log_probs`): log-probabilities of the codes by the guided logits, and without guidance. In interleaved
+        mode `(rows, T, D)`, 0 where no visual token was written.
+    visual_codes (`torch.LongTensor` of shape `(rows, T, D)`, *optional*, in interleaved mode): codes of the sequences,
+        -1 where no visual token stands.
+    spans (`list[list[VisualSpan]]`, *optional*, in interleaved mode): images and videos that each row wrote.
+    prompt_length (`int`, *optional*, in interleaved mode): where in the sequences the generated part begins.
+    """
+
+    sequences: torch.LongTensor | None = None
+    codes: torch.LongTensor | None = None
+    scores: torch.Tensor | None = None
+    code_log_probs: torch.Tensor | None = None
+    conditional_code_log_probs: torch.Tensor | None = None
+    visual_codes: torch.LongTensor | None = None
+    spans: list[list[VisualSpan]] | None = None
+    prompt_length: int | None = None
+
+
+__all__ = ["VilaUCausalLMOutputWithPast", "VilaUGenerateOutput", "VilaUModelOutputWithPast"]

@@ -1,0 +1,92 @@
+"""Checkpoints that are there as a whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import sort_checkpoints
+
+
+# in the output directory; checkpoints are "checkpoint-" and a number, and what begins with "_" is not uploaded
+STAGING_FOLDER = "_unfinished_checkpoint"
+
+
+class AtomicCheckpointTrainer(Trainer):
+    """
+    A [`Trainer`] that writes a checkpoint into a folder beside the others and renames it when all ranks are done, so
+    that a run that is killed at any time leaves only complete ones under the name `checkpoint-<step>`. Old ones are
+    deleted after that. (The base class writes under the final name from the beginning, and
+    `resume_from_checkpoint=True` takes what it finds there.)
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._is_staging = False
+
+    def _get_output_dir(self, trial):
+        run_dir = super()._get_output_dir(trial)
+        return os.path.join(run_dir, STAGING_FOLDER) if self._is_staging else run_dir
+
+    def _save_checkpoint(self, model, trial):
+        run_dir, name = Path(self._get_output_dir(trial)), f"checkpoint-{self.state.global_step}"
+        staging = run_dir / STAGING_FOLDER
+        self._on_every_disk(staging, lambda: shutil.rmtree(staging))  # of a run that was killed
+        self._is_staging = True
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._is_staging = False
+        best = run_dir / f"checkpoint-{self.state.best_global_step}"
+        if self.state.best_global_step and (best.name == name or best.is_dir()):
+            self.state.best_model_checkpoint = str(best)
+        if self.args.should_save:
+            self.state.save_to_json(str(staging / name / TRAINER_STATE_NAME))  # the best has its final name now
+        self._on_every_disk(staging, lambda: self._publish(run_dir / name))
+        if self.args.push_to_hub:
+            super()._push_from_checkpoint(str(run_dir / name))
+
+    def _push_from_checkpoint(self, checkpoint_folder):
+        """Not while a checkpoint is being written: `_save_checkpoint` pushes it when it has its name."""
+
+    def _publish(self, folder: Path):
+        """Gives a complete checkpoint its name, and deletes those that are too many."""
+        staging = folder.parent / STAGING_FOLDER
+        if folder.exists():  # of an earlier run
+            folder.rename(staging / "replaced")
+        (staging / folder.name).rename(folder)
+        limit = self.args.save_total_limit
+        if limit is not None and limit > 0:
+            self._delete_checkpoints(folder.parent, kept={folder}, limit=limit)
+        shutil.rmtree(staging)
+
+    def _delete_checkpoints(self, run_dir: Path, kept: set[Path], limit: int):
+        """Deletes the oldest but `limit`, never those to be `kept` and the best: moves them away first, whole."""
+        staging = run_dir / STAGING_FOLDER
+        staging.mkdir(exist_ok=True)
+        if self.state.best_model_checkpoint is not None:
+            kept = kept | {Path(self.state.best_model_checkpoint)}
+        others = [Path(path) for path in sort_checkpoints(str(run_dir), use_mtime=True) if Path(path) not in kept]
+        for folder in others[: max(0, len(others) + len(kept) - limit)]:
+            folder.rename(staging / folder.name)
+
+    def _finalize_training(self, trial, *args, **kwargs):
+        # with a limit of 1 only the best is left at the end; the base class would delete the others in place
+        run_dir = Path(self._get_output_dir(trial))
+        if self.args.should_save and self.args.save_total_limit == 1 and self.state.best_model_checkpoint is not None:
+            self._delete_checkpoints(run_dir, kept=set(), limit=1)
+            shutil.rmtree(run_dir / STAGING_FOLDER)
+        return super()._finalize_training(trial, *args, **kwargs)
+
+    def _on_every_disk(self, folder: Path, action: Callable[[], None]):
+        """Does `action` where `folder` is, once for ranks that share a disk; all ranks wait before and after."""
+        for is_my_turn in (self.is_world_process_zero(), self.is_local_process_zero()):
+            self.accelerator.wait_for_everyone()
+            if is_my_turn and folder.exists():
+                action()
+        self.accelerator.wait_for_everyone()
+
+
+__all__ = ["AtomicCheckpointTrainer"]

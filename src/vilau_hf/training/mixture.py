@@ -1,0 +1,172 @@
+"""Several sources of records, mixed by weight."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from datasets import Dataset, IterableDataset, interleave_datasets, load_dataset
+
+from .converters import build_converter, stream_records
+from .packing import count_tokens
+
+
+STOPPING_STRATEGIES = ("all_exhausted", "all_exhausted_without_replacement", "first_exhausted")
+
+
+@dataclass
+class MixtureSource:
+    """
+    One source of a mixture.
+
+    Args:
+        source (`str` or `list[str]`): see [`convert_records`].
+        format (`str`): see [`convert_records`].
+        name (`str`): put before the ids of its records.
+        weight (`float`, *optional*, defaults to 1.0): share of its records in the mixture, relative to the others.
+        target (`str`, *optional*): its role, for formats of captions: `"media"` to learn the image or video of a
+            caption, `"text"` to learn the caption. In all others what the assistant says is learned.
+        options (`dict`, *optional*): other options of the format's converter.
+    """
+
+    source: str | list[str]
+    format: str
+    name: str
+    weight: float = 1.0
+    target: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not self.weight > 0:
+            raise ValueError(f"`weight` of the source {self.name!r} must be a positive number, got {self.weight!r}.")
+        options = self.options if self.target is None else {"target": self.target, **self.options}
+        self.converter = build_converter(self.format, **options)
+        self.files = self.converter.list_sources(self.source)  # once: all ranks, workers and passes see the same
+
+
+@dataclass
+class Mixture:
+    r"""
+    Sources of records that are interleaved, each record from a source drawn by weight. As YAML:
+
+    ```yaml
+    seed: 0
+    stopping_strategy: all_exhausted
+    datasets:
+      - {name: chat, format: llava, source: llava_v1_5_mix665k.json, options: {media_folder: images}, weight: 2}
+      - {name: coyo, format: parquet, source: "coyo/*.parquet", target: media}
+      - {name: coyo-captions, format: parquet, source: "coyo/*.parquet", target: text, weight: 0.5}
+      - {name: documents, format: mmc4, source: "mmc4/*.jsonl", options: {media_folder: mmc4/images}}
+    ```
+
+    Args:
+        sources (`list[MixtureSource]`): at least one, with different names.
+        seed (`int`, *optional*, defaults to 0): seed of the draws.
+        stopping_strategy (`str`, *optional*, defaults to `"all_exhausted"`): when a pass ends, as in
+            `datasets.interleave_datasets`. `"all_exhausted"`: a source that ran out starts again until each has run
+            out once, so that weights hold throughout; `"all_exhausted_without_replacement"`: every record once,
+            weights hold until the first source ran out; `"first_exhausted"`: until then.
+    """
+
+    sources: list[MixtureSource]
+    seed: int = 0
+    stopping_strategy: str = "all_exhausted"
+
+    def __post_init__(self):
+        names = [source.name for source in self.sources]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"`sources` must be at least one, with different names, got {names}.")
+        if self.stopping_strategy not in STOPPING_STRATEGIES:
+            raise ValueError(
+                f"`stopping_strategy` must be one of {', '.join(STOPPING_STRATEGIES)}, got {self.stopping_strategy!r}."
+            )
+
+    @classmethod
+    def from_yaml(cls, file: str | os.PathLike) -> "Mixture":
+        """
+        Reads a mixture from a YAML file; its relative paths begin at the working directory.
+
+        Raises:
+            ValueError: for keys that are unknown or missing, naming the file and the data set.
+        """
+        config = yaml.safe_load(Path(file).read_text())
+        if not isinstance(config, Mapping) or not isinstance(config.get("datasets"), list):
+            raise ValueError(f"`file` {str(file)!r} must hold a key `datasets` with a list.")
+        _check_keys(config, {"datasets"}, {"seed", "stopping_strategy"}, f"{str(file)!r}")
+        allowed = set(MixtureSource.__dataclass_fields__)
+        for place, entry in enumerate(config["datasets"]):
+            _check_keys(entry, {"source", "format", "name"}, allowed, f"`datasets[{place}]` of {str(file)!r}")
+        sources = [MixtureSource(**entry) for entry in config["datasets"]]
+        return cls(sources, **{name: value for name, value in config.items() if name != "datasets"})
+
+    @property
+    def probabilities(self) -> list[float]:
+        """Chance of each source to give the next record."""
+        total = sum(source.weight for source in self.sources)
+        return [source.weight / total for source in self.sources]
+
+    def stream(self, num_shards: int = 1) -> IterableDataset:
+        """
+        The mixture as a stream of records.
+
+        Args:
+            num_shards (`int`, *optional*, defaults to 1): every source is readable in a multiple of this many parts.
+        """
+        streams = [
+            stream_records(source.converter, source.files, num_shards=num_shards, name=source.name)
+            for source in self.sources
+        ]
+        if len(streams) == 1:
+            return streams[0]
+        return interleave_datasets(streams, self.probabilities, self.seed, stopping_strategy=self.stopping_strategy)
+
+    def dataset(self) -> Dataset:
+        """
+        The mixture with random access, for length-grouped batches (see [`add_lengths`]): of sources of the format
+        `"records"` alone, which [`write_records`] makes of the others.
+        """
+        for source in self.sources:
+            if source.format != "records":
+                raise ValueError(
+                    f"The source {source.name!r} must be of the format 'records' for random access, got "
+                    f"{source.format!r}: write its records to a folder first (`vilau records`)."
+                )
+        parts = [load_dataset("parquet", data_files=source.files, split="train") for source in self.sources]
+        if len(parts) == 1:
+            return parts[0]
+        return interleave_datasets(parts, self.probabilities, self.seed, stopping_strategy=self.stopping_strategy)
+
+
+def _check_keys(entry: Any, needed: set[str], optional: set[str], where: str):
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{where} must be a dictionary, got {entry!r}.")
+    missing, unknown = needed - set(entry), set(entry) - needed - optional
+    if missing or unknown:
+        raise ValueError(
+            f"{where} must have the keys {', '.join(sorted(needed))}, and may have "
+            f"{', '.join(sorted(optional - needed))}; missing: {sorted(missing)}, unknown: {sorted(unknown)}."
+        )
+
+
+def add_lengths(dataset: Dataset, processor, column: str = "length") -> Dataset:
+    """
+    Adds the number of tokens of each record, for `train_sampling_strategy="group_by_length"`. No media are opened: an
+    image has always the same number of visual tokens, a video is counted with the frames that are sampled of a file.
+
+    Args:
+        dataset (`datasets.Dataset`): records.
+        processor ([`VilaUProcessor`]).
+        column (`str`, *optional*, defaults to `"length"`): name of the new column, `length_column_name` of the
+            trainer.
+    """
+
+    def count(batch):
+        records = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        return {column: count_tokens(records, processor)}
+
+    return dataset.map(count, batched=True)
+
+
+__all__ = ["Mixture", "MixtureSource", "add_lengths"]

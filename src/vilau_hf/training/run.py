@@ -1,0 +1,207 @@
+"""One run of stage 2 or of supervised fine-tuning, as a recipe describes it."""
+
+from pathlib import Path
+
+import torch
+from datasets import load_dataset
+from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+from ..modeling import VILAU_SKIP_MODULES, VilaUConfig, VilaUForConditionalGeneration
+from ..processing import VilaUProcessor
+from ..recipes import load_recipe, recipe_names
+from .code_cache import load_encoded, load_vision_tower
+from .code_shards import INDEX
+from .data import VilaUDataCollator
+from .drawn_records import drawn_shapes
+from .media import MediaLoader
+from .mixture import Mixture, add_lengths
+from .packing import PackedDataset, RecordPacker
+from .recipe import DataArguments, LoraArguments, ModelArguments, Recipe
+from .stream import RecordStream
+from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
+
+
+TINY = Path(__file__).parents[1] / "checkpoints" / "tiny"
+NUM_DRAWN_SHAPES = 200_000
+
+
+def run_training(recipe: Recipe) -> VilaUTrainer:
+    """
+    Trains a model and saves it with its processor in `output_dir`; of a model with adapters these alone are saved.
+
+    Args:
+        recipe ([`Recipe`]): see [`read_recipe`].
+
+    Returns:
+        The trainer, after training.
+
+    Raises:
+        ValueError: for data or a model that do not fit the recipe.
+    """
+    args = recipe.training
+    set_seed(args.seed)
+    args.remove_unused_columns = False  # the collator reads the records
+    processor = load_processor(recipe.model)
+    model = load_model(recipe.model, recipe.lora, processor)
+    train_dataset = build_dataset(recipe.data, args, processor, model)
+    trainer = VilaUTrainer(
+        model=add_adapters(model, recipe.lora, args),
+        args=args,
+        train_dataset=train_dataset,
+        eval_dataset=build_eval_dataset(recipe.data, processor, model),
+        data_collator=build_collator(recipe.data, args, processor),
+    )
+    resume = args.resume_from_checkpoint
+    trainer.train(resume_from_checkpoint=True if resume == "true" else resume)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        processor.save_pretrained(args.output_dir)
+    return trainer
+
+
+def source_of(name: str | None) -> str | None:
+    """Folder or Hub id of a name in a recipe."""
+    return str(TINY) if name == "tiny" else name
+
+
+def load_processor(arguments: ModelArguments) -> VilaUProcessor:
+    """The processor of a recipe's model."""
+    name = arguments.processor_name_or_path or arguments.model_name_or_path or arguments.config_name_or_path
+    if name in recipe_names():
+        raise ValueError(f"`config_name_or_path` {name!r} has no processor: give `processor_name_or_path`.")
+    return VilaUProcessor.from_pretrained(source_of(name))
+
+
+def load_config(arguments: ModelArguments) -> VilaUConfig:
+    """The configuration of a recipe's model; no weights are read."""
+    name = arguments.model_name_or_path or arguments.config_name_or_path
+    return load_recipe(name) if name in recipe_names() else AutoConfig.from_pretrained(source_of(name))
+
+
+def load_model(arguments: ModelArguments, lora: LoraArguments, processor) -> VilaUForConditionalGeneration:
+    """The model of a recipe, without adapters."""
+    options = {"dtype": arguments.dtype, "attn_implementation": arguments.attn_implementation}
+    options = {name: value for name, value in options.items() if value is not None}
+    if arguments.model_name_or_path is None:
+        return _model_of_parts(arguments, processor, options)
+    if lora.load_in_4bit:
+        from transformers import BitsAndBytesConfig
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+            llm_int8_skip_modules=VILAU_SKIP_MODULES,
+        )
+    return VilaUForConditionalGeneration.from_pretrained(source_of(arguments.model_name_or_path), **options)
+
+
+def _model_of_parts(arguments: ModelArguments, processor, options: dict) -> VilaUForConditionalGeneration:
+    """A new model: trained tower, trained or random language model, random projector and depth transformer."""
+    config = load_config(arguments)
+    tower = load_vision_tower(source_of(arguments.vision_tower_name_or_path))
+    given, needed = (
+        {name: getattr(each, name) for name in ("code_depth", "codebook_size", "grid_size")}
+        for each in (tower.config, config.vision_config)
+    )
+    if given != needed:
+        raise ValueError(f"`vision_tower_name_or_path` has {given}, `config_name_or_path` needs {needed}.")
+    config.vision_config = tower.config
+    dtype = getattr(torch, options.pop("dtype"))
+    model = VilaUForConditionalGeneration._from_config(config, dtype=dtype, **options)
+    model.model.vision_tower.load_state_dict(tower.state_dict())
+    if arguments.language_model_name_or_path is not None:
+        language_model = AutoModelForCausalLM.from_pretrained(arguments.language_model_name_or_path, dtype=dtype)
+        language_model.resize_token_embeddings(config.text_config.vocab_size)
+        model.model.language_model.load_state_dict(language_model.model.state_dict())
+        model.lm_head.load_state_dict(language_model.lm_head.state_dict())
+    model.generation_config.update(
+        allow_custom_entries=True, unconditional_prompt_ids=processor.unconditional_prompt_ids()
+    )
+    return model
+
+
+def add_adapters(model, lora: LoraArguments, args: VilaUTrainingArguments):
+    """The model with adapters, if the recipe has any."""
+    if lora.lora_r is None:
+        return model
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if lora.load_in_4bit:
+        model = prepare_model_for_kbit_training(model, args.gradient_checkpointing)
+    elif args.gradient_checkpointing:
+        model.enable_input_require_grads()
+    config = LoraConfig(
+        r=lora.lora_r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=lora.lora_target_modules,
+        modules_to_save=lora.lora_trained_modules,
+    )
+    return get_peft_model(model, config)
+
+
+def build_dataset(data: DataArguments, args: VilaUTrainingArguments, processor, model):
+    """
+    The training data of a recipe.
+
+    Args:
+        data ([`DataArguments`])
+        args ([`VilaUTrainingArguments`])
+        processor ([`VilaUProcessor`])
+        model ([`VilaUForConditionalGeneration`] or [`VilaUVisionTower`]): whose tower stored codes must be of.
+    """
+    packer = None
+    if data.row_format == "packed":
+        packer = RecordPacker(processor, data.max_length, data.on_too_long)
+    if data.dataset.endswith((".yaml", ".yml")):
+        if args.max_steps <= 0:
+            raise ValueError(f"a mixture has no end: give `max_steps`, got {args.max_steps}.")
+        media = MediaLoader(processor, data.on_bad_media)
+        mixture = Mixture.from_yaml(data.dataset)
+        return RecordStream(mixture, media, packer, data.shuffle_block, args.seed)
+    dataset = _records(data.dataset, data.train_split, data.num_train_samples, data, processor, model, args)
+    return dataset if packer is None else PackedDataset(dataset.shuffle(seed=args.seed), packer)
+
+
+def build_eval_dataset(data: DataArguments, processor, model):
+    """The records that a recipe evaluates on, or `None`."""
+    if data.eval_dataset is None:
+        return None
+    if data.eval_dataset.endswith((".yaml", ".yml")):
+        raise ValueError(f"`eval_dataset` must not be a mixture, got {data.eval_dataset!r}: write its records first.")
+    return _records(data.eval_dataset, data.eval_split, data.num_eval_samples, data, processor, model)
+
+
+def _records(name: str, split: str, count: int | None, data: DataArguments, processor, model, args=None):
+    """Records with random access; media are opened as they are read."""
+    if name == "drawn_shapes":
+        side = processor.image_processor.size["height"]
+        frames = processor.video_processor.num_frames
+        seed = 0 if args is None else args.seed
+        return drawn_shapes(split, count or NUM_DRAWN_SHAPES, side, frames, seed=seed)
+    if (Path(name) / INDEX).is_file():
+        dataset = load_encoded(name, model, processor)
+        return dataset if count is None else dataset.select(range(min(count, len(dataset))))
+    dataset = load_dataset(name, split=split)
+    if count is not None:
+        dataset = dataset.select(range(min(count, len(dataset))))
+    if args is not None and args.train_sampling_strategy == "group_by_length":
+        dataset = add_lengths(dataset, processor, args.length_column_name)
+    return dataset.with_transform(MediaLoader(processor, data.on_bad_media))
+
+
+def build_collator(data: DataArguments, args: VilaUTrainingArguments, processor) -> VilaUDataCollator:
+    """The collator of a recipe. Packed rows are never cut, their records fit."""
+    return VilaUDataCollator(
+        processor,
+        data.unconditional_probability,
+        args.seed,
+        max_length=None if data.row_format == "packed" else data.max_length,
+        padding_free=data.row_format == "padding_free",
+        pad_to_multiple_of=data.pad_to_multiple_of,
+    )
+
+
+__all__ = ["run_training"]

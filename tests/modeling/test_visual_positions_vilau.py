@@ -1,0 +1,129 @@
+"""Positions that are written as one compiled graph."""
+
+import copy
+
+import pytest
+import torch
+from transformers import LogitsProcessorList
+
+from .test_generation_vilau import PROMPTS, left_padded
+from .test_interleaved_generation import talker  # noqa: F401 - a fixture
+
+
+class CountingBackend:
+    """Runs graphs as they are, and counts them and their calls."""
+
+    def __init__(self):
+        self.graphs = self.calls = 0
+
+    def __call__(self, graph, example_inputs):
+        self.graphs += 1
+
+        def run(*args):
+            self.calls += 1
+            return graph.forward(*args)
+
+        return run
+
+    def __deepcopy__(self, memo):
+        return self
+
+
+@pytest.fixture
+def backend(model):
+    torch._dynamo.reset()
+    counting = CountingBackend()
+    model.compile_generation(backend=counting)
+    yield counting
+    model.compile_generation(False)
+
+
+def draw(model, prompts=PROMPTS, **settings):
+    return model.generate(**left_padded(prompts), **{"generation_mode": "image", **settings})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"visual_do_sample": False},
+        {"seed": 5},
+        {"seed": [3, 4], "guidance_scale": [1.5, 4.0], "visual_temperature": [1.0, 0.8, 0.7]},
+        {"seed": 5, "guidance_scale": 1.0},
+        {"generation_mode": "video", "num_frames": 2, "generator": torch.Generator()},
+    ],
+)
+def test_compiled_codes_are_those_without_compilation(model, settings):
+    def seeded():
+        if "generator" in settings:
+            settings["generator"].manual_seed(0)
+        return draw(model, **settings)
+
+    expected = seeded()
+    torch._dynamo.reset()
+    model.compile_generation(backend="aot_eager")
+    found = seeded()
+    model.compile_generation(False)
+    assert torch.equal(found, expected)
+
+
+def test_each_position_is_one_call_of_one_graph(model, backend):
+    draw(model, seed=0)
+    assert (backend.graphs, backend.calls) == (1, 15)  # the first of 16 positions follows text
+    draw(model, PROMPTS[::-1], seed=1, guidance_scale=2.0)
+    draw(model, [PROMPTS[0][:2], PROMPTS[1]], guidance_scale=torch.linspace(1, 4, 16)[None])
+    assert (backend.graphs, backend.calls) == (1, 45)
+    draw(model, visual_do_sample=False)
+    draw(model, PROMPTS[:1])
+    assert backend.graphs == 3
+
+
+def test_compiled_positions_follow_changed_weights(model, backend):
+    before = draw(model, visual_do_sample=False)
+    weight = model.depth_transformer.in_proj_code.weight
+    original = weight.detach().clone()
+    with torch.no_grad():
+        weight.neg_()
+    changed = draw(model, visual_do_sample=False)
+    model.compile_generation(False)
+    assert torch.equal(changed, draw(model, visual_do_sample=False)) and not torch.equal(changed, before)
+    with torch.no_grad():
+        weight.copy_(original)
+
+
+def test_scores_and_log_probabilities_come_out_of_the_graph(model):
+    settings = {"seed": 2, "return_dict_in_generate": True, "output_scores": True, "output_log_probs": True}
+    expected = draw(model, **settings)
+    torch._dynamo.reset()
+    model.compile_generation(backend="aot_eager")
+    found = draw(model, **settings)
+    model.compile_generation(False)
+    for name in ("codes", "scores", "code_log_probs", "conditional_code_log_probs"):
+        torch.testing.assert_close(found[name], expected[name])
+
+
+def test_spans_between_text_are_compiled_too(talker, backend):  # noqa: F811
+    def tell():
+        settings = {"generation_mode": "interleaved", "max_new_tokens": 40, "num_frames": 1, "do_sample": False}
+        return talker.generate(torch.tensor([[1, 5]]), seed=3, **settings)
+
+    found = tell()
+    assert backend.calls > 0
+    talker.compile_generation(False)
+    expected = tell()
+    assert torch.equal(found.sequences, expected.sequences) and torch.equal(found.visual_codes, expected.visual_codes)
+
+
+def test_copies_of_a_compiled_model_compile_for_themselves(model, backend):
+    expected = draw(model, seed=0)
+    assert torch.equal(draw(copy.deepcopy(model), seed=0), expected)
+    assert backend.graphs == 2
+
+
+def test_what_cannot_be_compiled_is_refused(model, backend):
+    for name, value in (("code_logits_processor", LogitsProcessorList()), ("cache_implementation", "static")):
+        with pytest.raises(ValueError, match=f"`{name}` has no effect on compiled positions"):
+            draw(model, **{name: value})
+    model.hf_device_map = {"model": "cpu", "lm_head": "disk"}
+    with pytest.raises(ValueError, match="with parts on cpu, disk cannot be compiled"):
+        model.compile_generation()
+    del model.hf_device_map

@@ -1,0 +1,67 @@
+"""The restated original algorithm against our own, and the benchmark for a GPU at small sizes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def baseline(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import baseline
+
+    return baseline
+
+
+def test_the_original_algorithm_chooses_the_codes_of_generate(model, baseline):
+    prompts = torch.randint(3, 50, (2, 7))
+    negative = torch.randint(3, 50, (1, 4))
+    expected = model.generate(
+        prompts, negative_prompt_ids=negative, generation_mode="image", guidance_scale=3.0, do_sample=False
+    )
+    start = model.config.image_start_token_id
+    opened = [torch.nn.functional.pad(ids, (0, 1), value=start) for ids in (prompts, negative)]
+    negative = torch.nn.functional.pad(opened[1], (3, 0)).expand(2, -1)
+    both = torch.cat([opened[0], negative])
+    codes = baseline.draw(model, both, (both != 0).long(), 16, 3.0, pick=lambda logits: logits.argmax(-1))
+    assert torch.equal(codes, expected.flatten(1, 2))
+
+
+def test_the_original_sampler_draws_from_the_nucleus_of_the_most_probable(baseline):
+    probabilities = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    torch.manual_seed(0)
+    drawn = baseline.sample(probabilities.log().expand(4000, -1), top_k=3, top_p=0.7)
+    # top-k leaves 4/9, 3/9 and 2/9, of which the first two reach 0.7
+    shares = torch.bincount(drawn, minlength=4) / 4000
+    torch.testing.assert_close(shares, torch.tensor([4 / 7, 3 / 7, 0, 0]), atol=0.03, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_needs_a_gpu():
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    run = subprocess.run([sys.executable, BENCHMARKS / "gpu.py"], capture_output=True, text=True)
+    assert run.returncode == 1 and "needs a CUDA device" in run.stderr
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_measures_all_its_metrics_at_small_sizes(tmp_path):
+    out = tmp_path / "gpu.json"
+    run = subprocess.run(
+        [sys.executable, BENCHMARKS / "gpu.py", "--tiny", "--out", out], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = json.loads(out.read_text())
+    assert found["failed"] == found["left_out"] == []
+    measured = {(row["metric"], row["model"]) for row in found["rows"]}
+    assert measured >= {(metric, model) for metric in ("G1", "G2", "G3", "G4", "G6", "G7") for model in ("256", "384")}
+    assert ("G5", "256") in measured
+    assert all(row["value"] > 0 for row in found["rows"] if row["metric"] != "sync")
+    assert set(found["profiles"]["384"]) == {"not compiled", "compiled"}

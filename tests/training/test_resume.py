@@ -1,0 +1,164 @@
+"""Checkpoints that are whole or not there, and runs that go on after them as if nothing had happened."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers.trainer_utils import get_last_checkpoint
+
+from vilau_hf.training import VilaUTrainer
+
+from . import resume_run
+from .resume_run import build_trainer, files_of_checkpoints
+
+
+def quick_trainer(folder, **kwargs):
+    return build_trainer(
+        folder / "run", "list", VilaUTrainer, **{"max_steps": 4, "gradient_accumulation_steps": 1, **kwargs}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "world_size"), [("list", 1), ("stream", 2)])
+def test_twenty_kills_change_nothing(tmp_path, kind, world_size):
+    """
+    `kill -9` between and within steps and checkpoints, each followed by `resume_from_checkpoint=True`: the weights at
+    the end are those of an uninterrupted run, bit by bit, and what is named as a checkpoint was always complete.
+    """
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([*sys.path, str(root)])
+    command = [sys.executable, "-m", "tests.training.resume_run", str(tmp_path), kind, str(world_size), "0"]
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, cwd=root, env=environment, timeout=1200)
+    result = json.loads((tmp_path / "result.json").read_text())
+    expected = next(iter(result["whole"].values()))
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"} < set(expected)
+    assert len(result["kills"]) == resume_run.NUM_KILLS
+    assert sum(kill["in_writing"] for kill in result["kills"]) >= 3  # of about 10 that aim at that
+    for kill in result["kills"]:
+        assert all(files == expected for files in kill["checkpoints"].values())
+    whole, killed = (torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, killed[name]), name
+
+
+@pytest.mark.parametrize("method", ["save_model", "_save_optimizer_and_scheduler", "_save_rng_state"])
+def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, monkeypatch, method):
+    """Writing is cut off before each of its parts, with the checkpoint before kept although only one may stay."""
+    trainer = quick_trainer(tmp_path, save_total_limit=1)
+    original = getattr(trainer, method)
+
+    def interrupted(*args, **kwargs):
+        if trainer.state.global_step == 4:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(trainer, method, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    out = tmp_path / "run/out"
+    assert get_last_checkpoint(out) == str(out / "checkpoint-2")
+    whole = quick_trainer(tmp_path / "whole")
+    whole.train()
+    resumed = quick_trainer(tmp_path, save_total_limit=1)
+    resumed.train(resume_from_checkpoint=True)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    assert [path.name for path in out.iterdir()] == ["checkpoint-4"]
+    assert (
+        files_of_checkpoints(tmp_path / "run")["checkpoint-4"]
+        == files_of_checkpoints(tmp_path / "whole/run")["checkpoint-4"]
+    )
+
+
+def test_only_an_unfinished_checkpoint_is_none(tmp_path):
+    (tmp_path / "run/out/_unfinished_checkpoint/checkpoint-2").mkdir(parents=True)
+    with pytest.raises(ValueError, match="No valid checkpoint found"):
+        quick_trainer(tmp_path).train(resume_from_checkpoint=True)
+
+
+def test_the_best_and_the_last_are_kept_under_their_names(tmp_path):
+    """Measured losses are given, the best comes first: it stays beside the last, and alone with a limit of 1."""
+    losses = [3.0, 1.0, 2.0, 2.5]
+    settings = {"save_steps": 1, "eval_steps": 1, "eval_strategy": "steps", "metric_for_best_model": "eval_loss"}
+    for limit, left in ((2, ["checkpoint-2", "checkpoint-4"]), (1, ["checkpoint-2"])):
+        trainer = quick_trainer(tmp_path / str(limit), save_total_limit=limit, load_best_model_at_end=True, **settings)
+        trainer.evaluate = lambda trainer=trainer, **kwargs: {"eval_loss": losses[trainer.state.global_step - 1]}
+        trainer.train()
+        out = tmp_path / str(limit) / "run/out"
+        assert sorted(path.name for path in out.iterdir()) == left
+        assert trainer.state.best_model_checkpoint == str(out / "checkpoint-2")
+        state = json.loads((out / left[-1] / "trainer_state.json").read_text())
+        assert state["best_model_checkpoint"] == str(out / "checkpoint-2")
+
+
+def test_a_checkpoint_of_an_earlier_run_is_replaced(tmp_path):
+    quick_trainer(tmp_path, max_steps=2).train()
+    (tmp_path / "run/out/checkpoint-2/stale").touch()
+    expected = quick_trainer(tmp_path, max_steps=2)
+    expected.train()
+    assert [path.name for path in (tmp_path / "run/out").iterdir()] == ["checkpoint-2"]
+    assert "stale" not in files_of_checkpoints(tmp_path / "run")["checkpoint-2"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_resumed_in_a_later_pass_drops_the_same_prompts(tmp_path, num_workers):
+    """Workers outlive a pass; the passes after the first one drop other prompts, and a resumed run the same ones."""
+    settings = {"max_steps": 9, "save_steps": 7, "per_device_train_batch_size": 4}
+    settings |= {"dataloader_num_workers": num_workers, "dataloader_persistent_workers": num_workers > 0}
+    settings["train_sampling_strategy"] = "sequential"
+
+    def lengths(resume=None):
+        trainer, seen = quick_trainer(tmp_path, **settings), []
+        compute_loss = trainer.compute_loss
+
+        def record(model, inputs, **kwargs):
+            seen.append(inputs["attention_mask"].sum(1).tolist())
+            return compute_loss(model, inputs, **kwargs)
+
+        trainer.compute_loss = record
+        trainer.train(resume_from_checkpoint=resume)
+        return seen
+
+    whole = lengths()
+    assert whole[:4] != whole[5:9]
+    checkpoint = str(tmp_path / "run/out/checkpoint-7")
+    assert lengths(checkpoint) == whole[7:]
+
+
+@pytest.mark.parametrize("alpha", [None, 5.0])
+def test_neftune_reaches_the_text_alone_and_training_alone(tmp_path, alpha):
+    """The noise of stock Trainer is uniform within alpha / sqrt(T * H) (Jain et al., 2023), seen in the embeddings."""
+    trainer, seen = quick_trainer(tmp_path, neftune_noise_alpha=alpha, max_steps=1, learning_rate=0.0), []
+    model, config = trainer.model.model, trainer.model.config
+
+    def embed(input_ids, visual_codes=None, original=model.embed):
+        embeds = original(input_ids, visual_codes)
+        seen.append((model.training, input_ids, visual_codes, embeds.detach()))
+        return embeds
+
+    model.embed = embed
+    trainer.train()
+    trainer.evaluate()
+    assert {training for training, *_ in seen} == {True, False}
+    for training, ids, codes, embeds in seen:
+        is_visual = ids == config.image_token_id
+        table = model.get_input_embeddings().weight[ids].detach()
+        distance = (embeds - table).abs()[~is_visual].max()
+        if training and alpha is not None:
+            bound = alpha / (ids.shape[1] * embeds.shape[2]) ** 0.5
+            assert 0.9 * bound < distance <= bound
+        else:
+            assert distance == 0
+        if codes is not None and is_visual.any():
+            assert torch.equal(embeds[is_visual], model.embed_codes(codes[is_visual]).detach())
+
+
+def test_label_smoothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`label_smoothing_factor` must be 0, got 0\.1"):
+        quick_trainer(tmp_path, label_smoothing_factor=0.1)
