@@ -1,116 +1,69 @@
 """Computed memory against what torch's allocator gives out."""
 
-import contextlib
-import gc
+import json
 
+import bench_memory
 import pytest
 import torch
 
-from benchmarks.allocations import peak_bytes
-from vilau_hf import TINY_CHECKPOINT, VilaUConfig, VilaUForConditionalGeneration
+from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration
 from vilau_hf.cli import main
+from vilau_hf.live_memory import LiveMemory, model_on_meta
 from vilau_hf.memory import estimate_generation_memory, estimate_training_memory, load_config
-
-from .conftest import DEPTH, TEXT, TOKEN_IDS, VISION
-
-
-ENCODER = {"hidden_size": 64, "intermediate_size": 128, "image_size": 64, "patch_size": 8}  # 64 visual tokens
 
 
 @pytest.fixture
 def config():
-    """Large enough for tensors to weigh more than what surrounds them."""
-    vision = {**VISION, "encoder_config": {**VISION["encoder_config"], **ENCODER}}
-    vision.update(codebook_size=1024, code_depth=4, block_out_channels=[16, 16, 32, 32])
-    depth = {**DEPTH, "hidden_size": 128, "intermediate_size": 512, "backbone_hidden_size": 192, "code_dim": 64}
-    depth.update(codebook_size=1024, code_depth=4, num_attention_heads=4)
-    text = {**TEXT, "vocab_size": 500, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4}
-    text["max_position_embeddings"] = 1024
-    return VilaUConfig(vision_config=vision, depth_config=depth, text_config=text, **TOKEN_IDS)
+    return bench_memory.small_config()
 
 
-def videos(rows, frames):
-    """Videos as answers: all but the first position are predicted, three of them text."""
-    ids = torch.tensor([[1, 56] + [59] * 64 * frames + [57, 2]] * rows)
-    return {"input_ids": ids, "labels": ids, "codes": torch.randint(1024, (rows * frames, 64, 4))}
-
-
-def largest_phase(estimate):
-    return max(line.size for line in estimate.phases)
-
-
-def test_weights_gradients_and_optimizer_states_are_exact(config):
-    model = VilaUForConditionalGeneration(config).train()
-    optimizer = torch.optim.AdamW(parameter for parameter in model.parameters() if parameter.requires_grad)
-    model(**videos(1, 1)).loss.backward()
-    optimizer.step()
-    estimate = estimate_training_memory(config, length=68, text_targets=4, bf16=False)
-    weights = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
-    gradients = sum(parameter.grad.nbytes for parameter in model.parameters() if parameter.grad is not None)
-    states = sum(value.nbytes for state in optimizer.state.values() for value in state.values())
-    assert (estimate.size("weights"), estimate.size("gradients")) == (weights, gradients)
-    assert estimate.size("AdamW") == states
-    assert sum(line.size for line in estimate.held) == weights + gradients + states
+def test_weights_gradients_and_optimizer_states_are_exact():
+    computed, measured = bench_memory.states()
+    assert computed == measured
 
 
 @pytest.mark.parametrize(
     ("checkpointing", "bf16", "parts"),
-    [(False, False, 1), (True, False, 1), (True, False, 16), pytest.param(False, True, 16, marks=pytest.mark.slow)],
-)
-def test_activations_are_what_the_allocator_gives_out(config, monkeypatch, checkpointing, bf16, parts):
-    monkeypatch.setattr(VilaUForConditionalGeneration, "max_code_logits", 2**21 // parts)
-    model = VilaUForConditionalGeneration(config).train()
-    if checkpointing:
-        model.activation_checkpointing_enable()
-    batch = videos(2, 4)
-
-    def step():
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
-            loss = model(**batch).loss
-        loss.backward()
-
-    step()  # gradients are there from now on
-    gc.collect()
-    measured = peak_bytes(step)
-    rows, length = batch["input_ids"].shape
-    estimate = estimate_training_memory(
-        config, rows=rows, length=length, text_targets=8, gradient_checkpointing=checkpointing, bf16=bf16
-    )
-    assert largest_phase(estimate) == pytest.approx(measured, rel=0.1)
-
-
-@pytest.mark.parametrize(
-    ("mode", "guidance", "dtype"),
     [
-        ("image", True, torch.float32),
-        pytest.param("video", False, torch.bfloat16, marks=pytest.mark.slow),
-        pytest.param("video", True, torch.float32, marks=pytest.mark.slow),
+        (False, False, 1),
+        (True, False, 1),
+        pytest.param(True, False, 16, marks=pytest.mark.slow),
+        pytest.param(False, True, 16, marks=pytest.mark.slow),
     ],
 )
-def test_generation_needs_what_the_allocator_gives_out(config, mode, guidance, dtype):
-    config.vision_config.encoder_config.image_size = 32  # 16 visual tokens
-    model = VilaUForConditionalGeneration(config).eval().to(dtype)
-    drawn = []
-    settings = {"generation_mode": mode, "guidance_scale": 3.0 if guidance else 1.0}
-    if mode == "video":
-        settings["num_frames"] = 2
-    prompts = torch.randint(3, 50, (8, 60))
+def test_activations_are_what_the_allocator_gives_out(checkpointing, bf16, parts):
+    computed, measured = bench_memory.activations(checkpointing, bf16, parts)
+    assert computed == pytest.approx(measured, rel=0.1)
 
-    def draw():
-        drawn.append(model.generate(input_ids=prompts, **settings))
 
-    def decode():
-        (model.decode_image_tokens if mode == "image" else model.decode_video_tokens)(drawn[0])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "guidance", "dtype"),
+    [("image", True, torch.float32), ("video", False, torch.bfloat16), ("video", True, torch.float32)],
+)
+def test_generation_needs_what_the_allocator_gives_out(mode, guidance, dtype):
+    for phase, (computed, measured) in bench_memory.generation(mode, guidance, dtype).items():
+        assert computed == pytest.approx(measured, rel=0.1), phase
 
-    draw()
-    gc.collect()
-    estimate = estimate_generation_memory(config, 8, mode, 2, guidance, prompt_length=61, dtype=dtype)
-    prompt, last, pixels = (line.size for line in estimate.phases)
-    assert max(prompt, last) == pytest.approx(peak_bytes(draw), rel=0.1)
-    assert pixels == pytest.approx(peak_bytes(decode), rel=0.1)
-    rows, positions = 8 * (1 + guidance), 61 + 16 * (2 if mode == "video" else 1)
-    assert estimate.size("keys and values of the language model") == 2 * 4 * rows * positions * 192 * dtype.itemsize
+
+def test_generation_counts_weights_and_cache(config):
+    model = VilaUForConditionalGeneration(config).to(torch.bfloat16)
+    estimate = estimate_generation_memory(config, 3, "video", 2, prompt_length=10)
     assert estimate.size("weights") == sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    # keys and values, layers, rows of two streams, positions, width, bytes
+    assert estimate.size("keys and values of the language model") == 2 * 4 * 6 * (10 + 2 * 64) * 192 * 2
+    assert estimate.size("keys and values of the depth transformer") == 2 * 2 * 6 * 4 * 128 * 2
+    assert estimate.size("code table") == 1024 * 128 * 2
+    assert estimate.peak == sum(line.size for line in estimate.held) + max(line.size for line in estimate.phases)
+
+
+def test_nothing_lives_after_a_run(config):
+    run = LiveMemory(model_on_meta(config, torch.float32).eval())
+    with run, torch.no_grad():
+        output = run.module(torch.zeros(2, 7, dtype=torch.long))
+        assert run.live >= output.logits.nbytes
+        del output
+    assert run.live == 0 < run.take_peak()
 
 
 def test_what_each_strategy_shards(config):
@@ -150,13 +103,28 @@ def test_frozen_parts_have_no_gradients(config):
     assert estimate.size("gradients") == sum(parameter.nbytes for parameter in trained)
 
 
+def test_text_alone_needs_no_tower_and_leaves_the_configuration_alone(config):
+    before = config.to_dict()
+    estimate = estimate_training_memory(config, length=64, text_targets=64, bf16=False)
+    assert estimate.size("vision tower") == 0 < estimate.size("losses")
+    assert config.to_dict() == before and config.text_config._attn_implementation != "sdpa_without_mask"
+
+
+def test_a_mask_over_pairs_is_for_packed_rows(config):
+    sizes = [
+        estimate_training_memory(config, length=512, bf16=False, packed=packed).size("language model, forward")
+        for packed in (False, True)
+    ]
+    assert sizes[1] - sizes[0] >= 512 * 512
+
+
 def test_int8_layers_take_half_of_bfloat16(config):
     pytest.importorskip("torchao")
     sizes = [
         estimate_generation_memory(config, prompt_length=8, int8=int8).size("weights: language model")
         for int8 in (False, True)
     ]
-    layers = 4 * (4 * 192 * 192 + 3 * 192 * 512)  # parameters of the linear layers
+    layers = 4 * (4 * 192 * 192 + 3 * 192 * 512)  # weights of the linear layers
     assert sizes[0] - sizes[1] == pytest.approx(layers, rel=0.03)  # less the scales
 
 
@@ -202,3 +170,23 @@ def test_command_names_what_it_cannot_find(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["estimate", str(tmp_path / "nowhere")])
     assert stop.value.code == 1 and "nowhere" in capsys.readouterr().err
+
+
+def test_page_holds_what_was_measured():
+    results = json.loads(bench_memory.RESULTS.read_text())["results"]
+    page = bench_memory.PAGE.read_text()
+    assert bench_memory.section("measured").search(page)[2].strip() == bench_memory.measured_table(results)
+    assert all(abs(each["computed"] / each["measured"] - 1) < 0.1 for each in results)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["generation", "training"])
+def test_page_holds_what_the_functions_give(name):
+    table = getattr(bench_memory, f"{name}_table")()
+    assert bench_memory.section(name).search(bench_memory.PAGE.read_text())[2].strip() == table
+
+
+def test_pages_block_runs(capsys):
+    block = bench_memory.PAGE.read_text().split("```python\n")[1].split("```")[0]
+    exec(block, {})
+    assert "generation of 16 x an image" in capsys.readouterr().out

@@ -123,7 +123,7 @@ def estimate_training_memory(
         text_targets (`int`, *optional*, defaults to 0): positions with a text label; all others are visual tokens to
             be predicted.
         packed (`bool`, *optional*, defaults to `False`): rows hold several samples, for which sdpa attention needs a
-            mask over all pairs of positions.
+            mask over all pairs of positions; flash attention does without.
         gradient_checkpointing (`bool`, *optional*, defaults to `True`): the backward pass computes layers again.
         bf16 (`bool`, *optional*, defaults to `True`): mixed precision; otherwise everything is float32.
         frozen_parts (`tuple[str]`, *optional*): of "projector", "language_model" and "depth_transformer".
@@ -242,13 +242,18 @@ def _training_phases(model, rows: int, length: int, text_targets: int, uses_auto
     def autocast():
         return torch.autocast("cpu", torch.bfloat16) if uses_autocast else contextlib.nullcontext()
 
-    visual, depth = rows * length - text_targets, model.config.vision_config.code_depth
+    vision, visual = model.config.vision_config, rows * length - text_targets
     with run:
+        images = -(-visual // vision.num_visual_tokens)
+        if images:
+            with torch.no_grad():
+                model.model.vision_tower.encode(torch.zeros(images, 3, vision.image_size, vision.image_size))
+        tower = run.take_peak()
         with autocast():
             is_visual = torch.zeros(rows, length, 1, dtype=torch.bool)
             embeds = model.get_input_embeddings()(torch.zeros(rows, length, dtype=torch.long))
             if visual:
-                codes = model.model.embed_codes(torch.zeros(visual, depth, dtype=torch.long))
+                codes = model.model.embed_codes(torch.zeros(visual, vision.code_depth, dtype=torch.long))
                 embeds = embeds.masked_scatter(is_visual, codes.to(embeds.dtype))
                 del codes
             hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
@@ -261,6 +266,7 @@ def _training_phases(model, rows: int, length: int, text_targets: int, uses_auto
         in_forward, in_backward = _loss_peaks(run, model, dtype, text_targets, visual, autocast)
     loss = max(kept_with_casts + in_forward, kept + in_backward)
     return [
+        MemoryLine(f"vision tower: codes of {images} images", tower),
         MemoryLine("language model, forward pass: activations", forward),
         MemoryLine(f"losses: activations, on {kept_with_casts / 2**30:.3f} GiB that the language model keeps", loss),
         MemoryLine("language model, backward pass: activations", backward),

@@ -1,0 +1,197 @@
+import copy
+import datetime
+
+import pytest
+import torch
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional as F
+
+from vilau_hf import VilaUForConditionalGeneration
+from vilau_hf.live_memory import LiveMemory, model_on_meta
+from vilau_hf.modeling.code_loss_vilau import code_loss, linear_cross_entropy
+from vilau_hf.recipes import load_recipe
+
+
+def inputs_of(dtype=torch.float32):
+    """Three parts of unequal length, a head and targets, two of which do not count."""
+    parts = [torch.randn(length, 6, dtype=dtype, requires_grad=True) for length in (4, 1, 3)]
+    head = torch.nn.Linear(6, 11, dtype=dtype)
+    targets = torch.tensor([3, -100, 0, 10, 5, 5, -100, 1])
+    return parts, head, targets
+
+
+def gradients_of(loss, parts, head):
+    loss.backward()
+    found = [tensor.grad for tensor in (*parts, head.weight, head.bias)]
+    for tensor in (*parts, head.weight, head.bias):
+        tensor.grad = None
+    return found
+
+
+def test_loss_and_gradients_are_those_of_the_whole():
+    parts, head, targets = inputs_of()
+    expected = F.cross_entropy(head(torch.cat(parts)), targets, reduction="sum")
+    loss = linear_cross_entropy(parts, head.weight, head.bias, targets)
+    torch.testing.assert_close(loss, expected)
+    # what comes after scales the gradients, as a mean and accumulation do
+    for ours, theirs in zip(gradients_of(loss / 7, parts, head), gradients_of(expected / 7, parts, head), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_second_backward_pass_gives_the_same():
+    parts, head, targets = inputs_of()
+    loss = linear_cross_entropy(parts, head.weight, head.bias, targets)
+    first = torch.autograd.grad(loss * 2, [*parts, head.weight], retain_graph=True)
+    second = torch.autograd.grad(loss * 2, [*parts, head.weight])
+    for one, other in zip(first, second, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("trained", ["weight", "bias", "neither"])
+def test_only_what_is_trained_gets_gradients(trained):
+    parts, head, targets = inputs_of()
+    F.cross_entropy(head(torch.cat(parts)), targets, reduction="sum").backward()
+    expected = {name: parameter.grad for name, parameter in head.named_parameters()}
+    for name, parameter in head.named_parameters():
+        parameter.grad = None
+        parameter.requires_grad_(name == trained)
+    linear_cross_entropy(parts, head.weight, head.bias, targets).backward()
+    for name, parameter in head.named_parameters():
+        if name == trained:
+            torch.testing.assert_close(parameter.grad, expected[name])
+        else:
+            assert parameter.grad is None
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_is_as_near_to_float32_as_the_whole_is(autocast):
+    torch.manual_seed(1)
+    states, head = torch.randn(64, 32), torch.nn.Linear(32, 200)
+    targets = torch.randint(200, (64,))
+
+    def run(function, dtype, uses_autocast):
+        own, inputs = copy.deepcopy(head).to(dtype), states.to(dtype, copy=True).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=uses_autocast):
+            loss = function(inputs, own)
+        loss.backward()
+        return [tensor.detach().float() for tensor in (loss, inputs.grad, own.weight.grad, own.bias.grad)]
+
+    def whole(inputs, own):
+        return F.cross_entropy(own(inputs).float(), targets, reduction="sum")
+
+    def in_parts(inputs, own):
+        return linear_cross_entropy(inputs.split(16), own.weight, own.bias, targets)
+
+    dtype = torch.float32 if autocast else torch.bfloat16
+    exact = run(whole, torch.float32, False)
+    for ours, theirs, truth in zip(run(in_parts, dtype, autocast), run(whole, dtype, autocast), exact, strict=True):
+        # products of parts are rounded to bfloat16 before they are summed in float32: one rounding more
+        assert (ours - truth).norm() <= 1.5 * (theirs - truth).norm() + 1e-6
+
+
+def loss_and_gradients(model, max_logits):
+    torch.manual_seed(0)
+    hidden = torch.randn(20, 48, requires_grad=True)
+    codes, quantizer = torch.randint(24, (20, 3)), model.model.vision_tower.quantizer
+    loss, _ = code_loss(model.depth_transformer, quantizer, hidden, codes, max_logits)
+    model.zero_grad()
+    loss.backward()
+    found = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+    return loss.detach(), {"hidden": hidden.grad, **found}
+
+
+@pytest.mark.parametrize("rows", [1, 7, 20])
+def test_parts_give_the_loss_and_gradients_of_the_whole(model, rows):
+    loss, gradients = loss_and_gradients(model, 2**30)
+    in_parts, gradients_in_parts = loss_and_gradients(model, rows * 24 * 3)
+    torch.testing.assert_close(in_parts, loss)
+    assert gradients.keys() == gradients_in_parts.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_in_parts[name], gradient, msg=name)
+
+
+def test_adapters_around_the_head_are_trained(model):
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=2, target_modules=r".*code_head", init_lora_weights=False)
+    model = peft.get_peft_model(model, lora).get_base_model()
+    loss, gradients = loss_and_gradients(model, 2**30)
+    in_parts, gradients_in_parts = loss_and_gradients(model, 7 * 24 * 3)
+    torch.testing.assert_close(in_parts, loss)
+    assert any("lora_B" in name for name in gradients)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_in_parts[name], gradient, msg=name)
+
+
+@torch.no_grad()
+def test_without_gradients_parts_give_the_loss_of_the_whole(model):
+    hidden, codes = torch.randn(20, 48), torch.randint(24, (20, 3))
+    quantizer = model.model.vision_tower.quantizer
+    whole, in_parts = (
+        code_loss(model.depth_transformer, quantizer, hidden, codes, limit)[0] for limit in (2**30, 7 * 24 * 3)
+    )
+    torch.testing.assert_close(in_parts, whole)
+
+
+@pytest.mark.slow
+def test_logits_of_a_long_pack_never_take_half_a_gibibyte():
+    config = load_recipe("vilau-7b-384")
+    config.text_config.num_hidden_layers = config.depth_config.num_hidden_layers = 1  # not what is looked at
+
+    class Logits(LiveMemory):
+        def _add(self, tensor):
+            if tensor.shape[-1:] == (config.depth_config.codebook_size,):
+                super()._add(tensor)
+
+    run = Logits(model_on_meta(config, torch.bfloat16).train())
+    with run:
+        hidden = torch.empty(8192, 4096, dtype=torch.bfloat16, requires_grad=True)
+        codes = torch.zeros(8192, 16, dtype=torch.long)
+        run.module._code_loss(hidden, codes, False)[0].backward()
+    assert 8192 * 16 * 16384 * 4 == 8 * 2**30
+    assert 0 < run.peak < 2**29
+
+
+def batch_of_images(count):
+    ids = torch.tensor([[1, 5] + ([54] + [58] * 16 + [55]) * count + [2]])
+    codes = torch.randint(24, (count, 16, 3), generator=torch.Generator().manual_seed(count))
+    return {"input_ids": ids, "labels": ids, "codes": codes, "num_text_items": 20, "num_visual_items": 64}
+
+
+def gradients_on_rank(rank, config, counts, folder):
+    """Runs in a process of its own: the gradients of a model in shards, saved by the first rank."""
+    torch.set_num_threads(1)
+    store = f"file://{folder}/store"
+    torch.distributed.init_process_group(
+        "gloo", store, rank=rank, world_size=len(counts), timeout=datetime.timedelta(seconds=60)
+    )
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (len(counts),))
+    model = VilaUForConditionalGeneration(config).train()
+    model.load_state_dict(torch.load(folder / "model.pt"))
+    model.max_code_logits = 5 * 24 * 3
+    for module in list(model.modules()):
+        if type(module).__name__ in ("LlamaDecoderLayer", "VilaUDepthLayer"):
+            fully_shard(module, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    model(**batch_of_images(counts[rank])).loss.backward()
+    gradients = {n: p.grad.full_tensor() for n, p in model.named_parameters() if p.grad is not None}
+    if rank == 0:
+        torch.save(gradients, folder / "gradients.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_ranks_with_unequal_numbers_of_visual_tokens_wait_for_each_other(model, tmp_path):
+    counts = (0, 3)  # none, and ten parts
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    torch.multiprocessing.spawn(gradients_on_rank, (model.config, counts, tmp_path), nprocs=len(counts))
+    gradients = torch.load(tmp_path / "gradients.pt")
+    model.train()
+    for count in counts:
+        batch = batch_of_images(count) if count else {"input_ids": torch.tensor([[1, 5, 2]])}
+        if not count:
+            batch.update(labels=batch["input_ids"], num_text_items=20, num_visual_items=64)
+        (model(**batch).loss / len(counts)).backward()  # ranks' gradients are averaged
+    expected = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    assert gradients.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, msg=name)
