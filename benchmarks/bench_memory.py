@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from allocations import peak_bytes
-from peft import LoraConfig
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
 from vilau_hf.memory import MemoryEstimate, estimate_generation_memory, estimate_training_memory, load_config
@@ -183,6 +182,8 @@ def generation_table() -> str:
 
 
 def training_rows() -> list[tuple[str, str, dict]]:
+    from peft import LoraConfig
+
     def adapters(targets, saved):
         return {"lora_config": LoraConfig(r=16, target_modules=targets, modules_to_save=saved)}
 

@@ -103,6 +103,21 @@ def test_frozen_parts_have_no_gradients(config):
     assert estimate.size("gradients") == sum(parameter.nbytes for parameter in trained)
 
 
+def test_text_alone_needs_no_tower_and_leaves_the_configuration_alone(config):
+    before = config.to_dict()
+    estimate = estimate_training_memory(config, length=64, text_targets=64, bf16=False)
+    assert estimate.size("vision tower") == 0 < estimate.size("losses")
+    assert config.to_dict() == before and config.text_config._attn_implementation != "sdpa_without_mask"
+
+
+def test_a_mask_over_pairs_is_for_packed_rows(config):
+    sizes = [
+        estimate_training_memory(config, length=512, bf16=False, packed=packed).size("language model, forward")
+        for packed in (False, True)
+    ]
+    assert sizes[1] - sizes[0] >= 512 * 512
+
+
 def test_int8_layers_take_half_of_bfloat16(config):
     pytest.importorskip("torchao")
     sizes = [

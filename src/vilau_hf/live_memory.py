@@ -1,5 +1,6 @@
 """Models whose tensors have sizes and no data, and a count of the memory that their computations would need."""
 
+import copy
 import weakref
 from collections.abc import Iterable
 
@@ -26,8 +27,8 @@ def size_of(tensors: Iterable[torch.Tensor]) -> int:
 
 def model_on_meta(config: VilaUConfig, dtype: torch.dtype) -> VilaUForConditionalGeneration:
     """The model of `config` in `dtype` on the meta device; image encoder and quantizer stay in float32."""
-    with torch.device("meta"):
-        return VilaUForConditionalGeneration(config).to(dtype)
+    with torch.device("meta"):  # a model may change its configuration
+        return VilaUForConditionalGeneration(copy.deepcopy(config)).to(dtype)
 
 
 class LiveMemory(TorchDispatchMode):

@@ -123,7 +123,7 @@ def estimate_training_memory(
         text_targets (`int`, *optional*, defaults to 0): positions with a text label; all others are visual tokens to
             be predicted.
         packed (`bool`, *optional*, defaults to `False`): rows hold several samples, for which sdpa attention needs a
-            mask over all pairs of positions.
+            mask over all pairs of positions; flash attention does without.
         gradient_checkpointing (`bool`, *optional*, defaults to `True`): the backward pass computes layers again.
         bf16 (`bool`, *optional*, defaults to `True`): mixed precision; otherwise everything is float32.
         frozen_parts (`tuple[str]`, *optional*): of "projector", "language_model" and "depth_transformer".
@@ -242,17 +242,18 @@ def _training_phases(model, rows: int, length: int, text_targets: int, uses_auto
     def autocast():
         return torch.autocast("cpu", torch.bfloat16) if uses_autocast else contextlib.nullcontext()
 
-    visual, depth = rows * length - text_targets, model.config.vision_config.code_depth
+    vision, visual = model.config.vision_config, rows * length - text_targets
     with run:
-        images = -(-visual // model.config.vision_config.num_visual_tokens)
-        with torch.no_grad():
-            model.model.vision_tower.encode(torch.zeros(images, 3, *[model.config.vision_config.image_size] * 2))
+        images = -(-visual // vision.num_visual_tokens)
+        if images:
+            with torch.no_grad():
+                model.model.vision_tower.encode(torch.zeros(images, 3, vision.image_size, vision.image_size))
         tower = run.take_peak()
         with autocast():
             is_visual = torch.zeros(rows, length, 1, dtype=torch.bool)
             embeds = model.get_input_embeddings()(torch.zeros(rows, length, dtype=torch.long))
             if visual:
-                codes = model.model.embed_codes(torch.zeros(visual, depth, dtype=torch.long))
+                codes = model.model.embed_codes(torch.zeros(visual, vision.code_depth, dtype=torch.long))
                 embeds = embeds.masked_scatter(is_visual, codes.to(embeds.dtype))
                 del codes
             hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state
