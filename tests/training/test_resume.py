@@ -131,6 +131,17 @@ def test_a_run_resumed_in_a_later_pass_drops_the_same_prompts(tmp_path, num_work
     assert lengths(checkpoint) == whole[7:]
 
 
+def test_a_resumed_stream_meets_the_same_dropout_and_noise(tmp_path):
+    resume_run.write_data(tmp_path / "data")
+    weights = []
+    for resume in (None, str(tmp_path / "run/out/checkpoint-2")):
+        trainer = build_trainer(tmp_path / "run", "stream", VilaUTrainer, max_steps=4)
+        trainer.train(resume_from_checkpoint=resume)
+        weights.append(trainer.model.state_dict())
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+
+
 @pytest.mark.parametrize("alpha", [None, 5.0])
 def test_neftune_reaches_the_text_alone_and_training_alone(tmp_path, alpha):
     """The noise of stock Trainer is uniform within alpha / sqrt(T * H) (Jain et al., 2023), seen in the embeddings."""

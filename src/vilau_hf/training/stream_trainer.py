@@ -37,6 +37,7 @@ class StreamTrainer(AtomicCheckpointTrainer):
             pin_memory=args.dataloader_pin_memory and torch.accelerator.is_available(),
             prefetch_factor=args.dataloader_prefetch_factor,
             multiprocessing_context=args.dataloader_multiprocessing_context,
+            generator=torch.Generator().manual_seed(args.seed),  # a resumed loader takes nothing of the restored state
         )
         return self._stream_loader
 
