@@ -127,8 +127,8 @@ def test_parts_that_are_not_tuned_stay_with_adapters_too(tmp_path):
 def test_a_row_format_changes_rows_and_not_tokens(tmp_path):
     reports = {}
     for name in ("padded", "packed", "padding_free"):
-        options = {**SHORT, "row_format": name, "max_length": 2000, "num_train_samples": 8, "output_dir": tmp_path}
-        options["per_device_train_batch_size"] = 8
+        options = {**SHORT, "row_format": name, "max_length": 2000, "unconditional_probability": 0.0}
+        options |= {"num_train_samples": 8, "per_device_train_batch_size": 8, "output_dir": tmp_path}
         reports[name] = check_recipe(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
     assert len({report.num_tokens for report in reports.values()}) == 1
     assert len({report.num_visual_targets for report in reports.values()}) == 1
