@@ -120,7 +120,6 @@ trainer = VilaUTrainer(
         logging_steps=max(1, args.steps // 10),
         save_strategy="no",
         report_to="none",
-        remove_unused_columns=False,
         use_cpu=not torch.cuda.is_available(),
         bf16=True,
         seed=args.seed,

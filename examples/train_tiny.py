@@ -82,7 +82,6 @@ def trainer_arguments(cls, name, steps, batch_size, rate, **kwargs):
         logging_steps=max(1, count(steps) // 60),
         save_strategy="no",
         report_to="none",
-        remove_unused_columns=False,
         dataloader_num_workers=1,
         disable_tqdm=True,
         use_cpu=True,

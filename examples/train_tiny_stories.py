@@ -65,7 +65,6 @@ trainer = VilaUTrainer(
         save_steps=max(1, steps // 6),
         save_total_limit=1,
         report_to="none",
-        remove_unused_columns=False,
         dataloader_num_workers=1,
         train_sampling_strategy="group_by_length",
         disable_tqdm=True,

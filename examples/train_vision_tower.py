@@ -156,7 +156,6 @@ else:
         eval_data = eval_data.with_transform(to_records)
 
 # Training
-args.remove_unused_columns = False
 trainer = VisionTowerTrainer(
     model=tower,
     args=args,

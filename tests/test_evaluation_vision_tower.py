@@ -48,7 +48,6 @@ def make_trainer(parts, folder, **kwargs):
         output_dir=str(folder),
         per_device_train_batch_size=4,
         per_device_eval_batch_size=25,
-        remove_unused_columns=False,
         use_cpu=True,
         disable_tqdm=True,
         tune_codebook=False,

@@ -20,11 +20,11 @@ from . import (
 from .demo import run_demo
 from .hub import push_repository, write_repository
 from .memory import STRATEGIES, estimate_generation_memory, estimate_training_memory, load_config
+from .modeling.parts_vilau import PARTS
 from .serving import serve_model
 from .training import MediaLoader, check_recipe, drawn_shapes, encode_dataset, read_recipe, run_training
 from .training.code_cache import launched_processes, load_vision_tower
 from .training.converters import FORMATS, ConversionReport, convert_records, write_records
-from .training.trainer_vilau import PARTS
 
 
 def demo(args: argparse.Namespace):

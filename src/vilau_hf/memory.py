@@ -12,10 +12,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
 from .modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
+from .modeling.parts_vilau import PARTS
 from .modeling.span_cache_vilau import VilaUSpanCache
 from .modeling.visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling
 from .recipes import load_recipe, recipe_names
-from .training.trainer_vilau import PARTS
 
 
 STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
@@ -101,6 +101,7 @@ def estimate_training_memory(
     rows: int = 1,
     length: int = 8192,
     text_targets: int = 0,
+    visual_targets: int | None = None,
     packed: bool = False,
     gradient_checkpointing: bool = True,
     bf16: bool = True,
@@ -120,8 +121,8 @@ def estimate_training_memory(
         gpus (`int`, *optional*, defaults to 1): devices.
         strategy (`str`, *optional*, defaults to `"ddp"`): `"ddp"`, `"fsdp"`, `"zero2"` or `"zero3"`.
         rows, length (`int`, *optional*, default to 1, 8192): shape of a device's micro-batch.
-        text_targets (`int`, *optional*, defaults to 0): positions with a text label; all others are visual tokens to
-            be predicted.
+        text_targets (`int`, *optional*, defaults to 0): positions with a text label.
+        visual_targets (`int`, *optional*): visual tokens to be predicted (default: all other positions).
         packed (`bool`, *optional*, defaults to `False`): rows hold several samples, for which sdpa attention needs a
             mask over all pairs of positions; flash attention does without.
         gradient_checkpointing (`bool`, *optional*, defaults to `True`): the backward pass computes layers again.
@@ -132,7 +133,9 @@ def estimate_training_memory(
     Raises:
         ValueError: for an unknown strategy or part, or counts out of range.
     """
-    _check_training(gpus, strategy, rows, length, text_targets, frozen_parts)
+    if visual_targets is None:
+        visual_targets = rows * length - text_targets
+    _check_training(gpus, strategy, rows, length, text_targets, visual_targets, frozen_parts)
     sharded_in_bf16 = bf16 and strategy in ("zero2", "zero3")
     loaded = torch.bfloat16 if sharded_in_bf16 or (bf16 and lora_config is not None) else torch.float32
     model = model_on_meta(config, loaded).train()
@@ -156,24 +159,26 @@ def estimate_training_memory(
     if not packed:
         ALL_ATTENTION_FUNCTIONS["sdpa_without_mask"] = sdpa_attention_forward  # the library makes none for it
         model.config.text_config._attn_implementation = "sdpa_without_mask"
-    phases = _training_phases(model, rows, length, text_targets, uses_autocast)
+    phases = _training_phases(model, rows, length, text_targets, visual_targets, uses_autocast)
     if sharded_in_bf16:
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         phases.append(MemoryLine("optimizer step: gradients in float32", math.ceil(4 * trained / gpus)))
-    title = f"training on {gpus} x {strategy}, {rows} x {length} positions, {text_targets} of them text labels"
+    title = (
+        f"training on {gpus} x {strategy}, {rows} x {length} positions, "
+        f"{text_targets} text labels, {visual_targets} visual targets"
+    )
     return MemoryEstimate(title, held, phases)
 
 
-def _check_training(gpus, strategy, rows, length, text_targets, frozen_parts):
+def _check_training(gpus, strategy, rows, length, text_targets, visual_targets, frozen_parts):
     if strategy not in STRATEGIES:
         raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
     for name, value in (("gpus", gpus), ("rows", rows), ("length", length)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
-    if not 0 <= text_targets <= rows * length:
-        raise ValueError(
-            f"`text_targets` must be in [0, `rows` * `length`] = [0, {rows * length}], got {text_targets}."
-        )
+    for name, value in (("text_targets", text_targets), ("visual_targets", visual_targets)):
+        if not 0 <= value <= rows * length:
+            raise ValueError(f"`{name}` must be in [0, `rows` * `length`] = [0, {rows * length}], got {value}.")
     unknown = set(frozen_parts) - set(PARTS)
     if unknown:
         raise ValueError(f"`frozen_parts` must be among {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
@@ -232,7 +237,9 @@ def _training_states(model, gpus: int, strategy: str, bf16: bool) -> list[Memory
     return lines
 
 
-def _training_phases(model, rows: int, length: int, text_targets: int, uses_autocast: bool) -> list[MemoryLine]:
+def _training_phases(
+    model, rows: int, length: int, text_targets: int, visual_targets: int, uses_autocast: bool
+) -> list[MemoryLine]:
     run = LiveMemory(model)
     with run.without_data:
         for parameter in model.parameters():
@@ -263,7 +270,7 @@ def _training_phases(model, rows: int, length: int, text_targets: int, uses_auto
             hidden.sum().backward()
         backward = run.take_peak()
         del hidden, embeds, is_visual
-        in_forward, in_backward = _loss_peaks(run, model, dtype, text_targets, visual, autocast)
+        in_forward, in_backward = _loss_peaks(run, model, dtype, text_targets, visual_targets, autocast)
     loss = max(kept_with_casts + in_forward, kept + in_backward)
     return [
         MemoryLine(f"vision tower: codes of {images} images", tower),

@@ -107,7 +107,6 @@ def build_trainer(folder, kind, trainer_class=ReportingTrainer, **kwargs):
             "learning_rate": 1e-2,
             "logging_steps": 5,
             "neftune_noise_alpha": 1.0,
-            "remove_unused_columns": False,
             "report_to": "none",
             "use_cpu": True,
             "disable_tqdm": True,

@@ -372,7 +372,7 @@ def test_length_grouped_training_resumes_within_its_second_epoch(tmp_path):
     def train(resume=None):
         arguments = VilaUTrainingArguments(
             str(tmp_path), num_train_epochs=3, per_device_train_batch_size=2, save_steps=4, report_to="none",
-            train_sampling_strategy="group_by_length", remove_unused_columns=False, use_cpu=True, disable_tqdm=True,
+            train_sampling_strategy="group_by_length", use_cpu=True, disable_tqdm=True,
         )  # fmt: skip
         trainer = GroupedRecorder(Numbers(), arguments, train_dataset=dataset, data_collator=numbers_of)
         trainer.train(resume_from_checkpoint=resume)

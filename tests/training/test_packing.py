@@ -358,7 +358,6 @@ def test_training_on_packs_equals_training_on_their_records(processor, tmp_path)
             logging_steps=1,
             save_strategy="no",
             report_to="none",
-            remove_unused_columns=False,
             use_cpu=True,
             disable_tqdm=True,
         )

@@ -1,6 +1,7 @@
 """Every recipe runs at tiny size; what is wrong with one is said."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -149,6 +150,20 @@ def test_a_dry_run_counts_what_is_in_the_data(tmp_path, records):
     assert sum(total for _, total in report.parameters.values()) == sum(each.numel() for each in model.parameters())
     assert report.shapes[0]["pixel_values"] == (2, 3, 32, 32)
     assert not (tmp_path / "out").exists()
+    rows, length = max((shapes["input_ids"] for shapes in report.shapes), key=math.prod)
+    assert f"{rows} x {length} positions" in report.memory.title and "0 visual targets" in report.memory.title
+    assert report.memory.size("gradients") == 4 * sum(trained for trained, _ in report.parameters.values())
+
+
+def test_a_dry_run_estimates_the_memory_of_a_cluster(tmp_path):
+    options = {**SHORT, "output_dir": tmp_path, "gpus": 4, "bf16": True}
+    alone, shared = (
+        check_recipe(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options, strategy=strategy)).memory
+        for strategy in ("ddp", "fsdp")
+    )
+    assert shared.size("gradients") == math.ceil(alone.size("gradients") / 4)
+    with pytest.raises(ValueError, match="`strategy` must be one of ddp, fsdp, zero2, zero3, got 'zero1'"):
+        check_recipe(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options, strategy="zero1"))
 
 
 def test_train_prints_a_dry_run(capsys, tmp_path):
@@ -224,7 +239,7 @@ def test_accelerate_reads_its_configurations(path):
 
 
 def torchrun(processes, *arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29587"]
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
     command += ["-m", "vilau_hf.cli", "train", str(EXAMPLES / "recipes" / "tiny_sft.yaml"), *map(str, arguments)]
     result = subprocess.run(
         command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
@@ -251,10 +266,10 @@ def test_two_processes_end_where_one_does(tmp_path):
 
 @pytest.mark.slow
 def test_shards_of_fsdp2_train_as_the_whole_model(tmp_path):
-    """Without Trainer, which has no FSDP on CPUs: the layers that fsdp2.yaml names, in shards on two processes."""
+    """Without Trainer, which has no FSDP on CPUs: in the shards of accelerate's default layers."""
     script, results = Path(__file__).with_name("fsdp_losses.py"), []
     for processes in (1, 2):
-        launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29588"]
+        launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
         command = [
             *(launcher if processes == 2 else ()),
             str(script),

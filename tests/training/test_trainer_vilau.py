@@ -1,11 +1,12 @@
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
-from vilau_hf import VilaUForConditionalGeneration
-from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
-from vilau_hf.training.trainer_vilau import PARTS
+from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf.modeling.parts_vilau import PARTS
+from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments, drawn_shapes
 
 
 class Rows(Dataset):
@@ -61,7 +62,6 @@ def train(config, tmp_path, state=None, **kwargs):
             "logging_steps": 1,
             "save_strategy": "no",
             "report_to": "none",
-            "remove_unused_columns": False,
             "use_cpu": True,
             "disable_tqdm": True,
             **kwargs,
@@ -103,6 +103,40 @@ def test_frozen_parts_stay_and_the_others_move(config, tmp_path, part):
     for name, tensor in trainer.model.state_dict().items():
         frozen = name.startswith(PARTS[part]) or name.startswith(PARTS["vision_tower"])
         assert torch.equal(tensor, before[name]) == frozen, name
+
+
+def test_evaluation_drops_no_prompt(tmp_path):
+    processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+    trainer = VilaUTrainer(
+        model=VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT),
+        args=VilaUTrainingArguments(str(tmp_path), use_cpu=True, report_to="none", per_device_train_batch_size=8),
+        train_dataset=(data := drawn_shapes("train", 8, tasks={"text_to_image": 1})),
+        eval_dataset=data,
+        data_collator=VilaUDataCollator(processor, unconditional_probability=1.0),
+    )
+    loaders = trainer.get_train_dataloader(), trainer.get_eval_dataloader(), trainer.get_test_dataloader(data)
+    trained, *evaluated = [next(iter(loader))["attention_mask"].sum() for loader in loaders]
+    whole = VilaUDataCollator(processor, unconditional_probability=0.0)(list(data))["attention_mask"].sum()
+    assert trained < whole and evaluated == [whole, whole]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_liger_kernels_are_those_of_the_language_model(config, tmp_path, monkeypatch, lora):
+    """Applied without being run, for they need a GPU."""
+    from liger_kernel.transformers import LigerSwiGLUMLP
+    from transformers.models.llama import modeling_llama
+
+    for name in ("apply_rotary_pos_emb", "LlamaRMSNorm", "LlamaMLP"):  # those of the whole process
+        monkeypatch.setattr(modeling_llama, name, getattr(modeling_llama, name))
+    model = VilaUForConditionalGeneration(config)
+    layer, forward = model.model.language_model.layers[0], model.forward
+    if lora:
+        model = get_peft_model(model, LoraConfig(target_modules=r".*language_model.*\.q_proj"))
+    arguments = VilaUTrainingArguments(str(tmp_path), use_cpu=True, report_to="none", use_liger_kernel=True)
+    VilaUTrainer(model=model, args=arguments, train_dataset=Rows(1), data_collator=collate)
+    assert layer.mlp.forward.__func__ is LigerSwiGLUMLP.forward
+    assert "Liger" in type(layer.input_layernorm).__name__ or "liger" in layer.input_layernorm.forward.__module__
+    assert (model.base_model.model if lora else model).forward == forward
 
 
 def test_tuning_the_tower_in_this_stage_is_refused(tmp_path):

@@ -80,7 +80,6 @@ def train(rank, folder, model, side, **kwargs):
         logging_steps=1,
         save_strategy="no",
         report_to="none",
-        remove_unused_columns=False,
         use_cpu=True,
         disable_tqdm=True,
         # one process reads 8 in a row, two read 4 each: by turns

@@ -46,7 +46,8 @@ class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SiglipEncoderLayer", "VilaUResidualQuantizer", "VilaUDepthLayer", "LlamaDecoderLayer"]
+    # not the quantizer: it is read by methods beside its `forward`, for which FSDP2 would not gather it
+    _no_split_modules = ["SiglipEncoderLayer", "VilaUDepthLayer", "LlamaDecoderLayer"]
     _keep_in_fp32_modules_strict = FLOAT32_MODULES
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True

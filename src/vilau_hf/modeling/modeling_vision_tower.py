@@ -135,7 +135,7 @@ class VilaUVisionPreTrainedModel(LibraryInitialization, PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SiglipEncoderLayer", "VilaUResidualQuantizer", "ResnetBlock2D"]
+    _no_split_modules = ["SiglipEncoderLayer", "ResnetBlock2D"]
     _keep_in_fp32_modules_strict = FLOAT32_MODULES
     _supports_sdpa = True
     _supports_flash_attn = True

@@ -1,6 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Batches for training: records of messages and media become ids, labels and pixels."""
 
+import copy
 import json
 import random
 
@@ -87,6 +88,12 @@ class VilaUDataCollator:
         self.padding_free = padding_free
         self.pad_to_multiple_of = pad_to_multiple_of
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive a pass see it change
+
+    def for_evaluation(self) -> "VilaUDataCollator":
+        """A collator that drops no prompt; [`VilaUTrainer`] evaluates with it."""
+        collator = copy.copy(self)
+        collator.unconditional_probability = 0.0
+        return collator
 
     def set_epoch(self, epoch: int):
         """

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 
+from ..memory import MemoryEstimate, estimate_training_memory
 from ..modeling import VilaUConfig, VilaUForConditionalGeneration
+from ..modeling.parts_vilau import PARTS, part_of
 from .code_cache import load_vision_tower
 from .code_shards import INDEX
 from .recipe import Recipe
-from .run import add_adapters, build_collator, build_dataset, load_config, load_processor, source_of
+from .run import add_adapters, build_collator, build_dataset, load_config, load_processor, lora_config, source_of
 from .stream import ResumableStream
-from .trainer_vilau import freeze_parts, part_of
+from .trainer_vilau import freeze_parts
 
 
 @dataclass
@@ -32,6 +34,7 @@ class DryRunReport:
         num_visual_targets (`int`): positions whose codes are a target.
         records (`int`, *optional*): rows of the data, where it has an end.
         rows_per_step (`int`): rows of an optimizer step, of all processes.
+        memory ([`MemoryEstimate`], *optional*): of one device, for the largest batch. `None` for 4-bit weights.
     """
 
     parameters: dict[str, tuple[int, int]]
@@ -43,6 +46,7 @@ class DryRunReport:
     num_visual_targets: int
     records: int | None
     rows_per_step: int
+    memory: MemoryEstimate | None
 
     def __str__(self) -> str:
         lines = ["parameters, trained of all"]
@@ -57,6 +61,7 @@ class DryRunReport:
             f"{1 - self.num_tokens / self.num_positions:.1%} of the positions are padding",
             f"targets: {share * self.num_text_targets:.1f} % of the tokens are text targets, "
             f"{share * self.num_visual_targets:.1f} % visual targets",
+            "memory: not estimated for 4-bit weights" if self.memory is None else f"memory of a device: {self.memory}",
         ]
         return "\n".join(lines)
 
@@ -72,7 +77,7 @@ def check_recipe(recipe: Recipe, num_batches: int = 2) -> DryRunReport:
 
     Raises:
         ValueError: if the data do not fit, among others if a batch has no target or a row that is longer than the
-            positions of the language model.
+            positions of the language model; and for an unknown `strategy`.
     """
     args = recipe.training
     processor, config = load_processor(recipe.model), load_config(recipe.model)
@@ -94,6 +99,7 @@ def check_recipe(recipe: Recipe, num_batches: int = 2) -> DryRunReport:
         ],
         records=None if isinstance(dataset, ResumableStream) else len(dataset),
         rows_per_step=size * args.gradient_accumulation_steps * args.world_size,
+        memory=_estimate_memory(recipe, config, batches),
         **counts,
     )
 
@@ -107,7 +113,7 @@ def _batches(dataset, size: int) -> Iterator[list[dict]]:
 def _count(batch: dict, config: VilaUConfig, counts: dict[str, int]):
     """Adds what a batch holds."""
     ids, targets = batch["input_ids"], batch["labels"][:, 1:]
-    visual = (targets == config.image_token_id) | (targets == config.video_token_id)
+    text_targets, visual_targets = _count_targets(batch, config)
     if "attention_mask" in batch:
         tokens, longest = int(batch["attention_mask"].sum()), ids.shape[1]
     else:  # the rest of a row is a sample of padding alone
@@ -122,8 +128,38 @@ def _count(batch: dict, config: VilaUConfig, counts: dict[str, int]):
     counts["num_rows"] += ids.shape[0]
     counts["num_positions"] += ids.numel()
     counts["num_tokens"] += tokens
-    counts["num_text_targets"] += int((targets.ne(-100) & ~visual).sum())
-    counts["num_visual_targets"] += int(visual.sum())
+    counts["num_text_targets"] += text_targets
+    counts["num_visual_targets"] += visual_targets
+
+
+def _count_targets(batch: dict, config: VilaUConfig) -> tuple[int, int]:
+    """Text labels and visual tokens to be predicted in a batch."""
+    targets = batch["labels"][:, 1:]
+    visual = (targets == config.image_token_id) | (targets == config.video_token_id)
+    return int((targets.ne(-100) & ~visual).sum()), int(visual.sum())
+
+
+def _estimate_memory(recipe: Recipe, config: VilaUConfig, batches: list[dict]) -> MemoryEstimate | None:
+    if recipe.lora.load_in_4bit:
+        return None
+    args = recipe.training
+    largest = max(batches, key=lambda batch: batch["input_ids"].numel())
+    text_targets, visual_targets = _count_targets(largest, config)
+    has_mask = "flash" not in (recipe.model.attn_implementation or "")
+    return estimate_training_memory(
+        config,
+        gpus=recipe.run.gpus,
+        strategy=recipe.run.strategy,
+        rows=largest["input_ids"].shape[0],
+        length=largest["input_ids"].shape[1],
+        text_targets=text_targets,
+        visual_targets=visual_targets,
+        packed="cu_seq_lens_q" in largest and has_mask,
+        gradient_checkpointing=args.gradient_checkpointing,
+        bf16=args.bf16,
+        frozen_parts=tuple(part for part in PARTS if not getattr(args, f"tune_{part}")),
+        lora_config=lora_config(recipe.lora),
+    )
 
 
 def _count_parameters(config: VilaUConfig, recipe: Recipe) -> dict[str, tuple[int, int]]:

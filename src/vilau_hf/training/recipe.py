@@ -120,6 +120,8 @@ class RunArguments:
     """What is done."""
 
     dry_run: bool = field(default=False, metadata={"help": "check the recipe against its data, train nothing"})
+    gpus: int = field(default=1, metadata={"help": "devices for which a dry run estimates the memory of each"})
+    strategy: str = field(default="ddp", metadata={"help": "of those devices: ddp, fsdp, zero2 or zero3"})
 
 
 @dataclass

@@ -40,7 +40,6 @@ def run_training(recipe: Recipe) -> VilaUTrainer:
     """
     args = recipe.training
     set_seed(args.seed)
-    args.remove_unused_columns = False  # the collator reads the records
     processor = load_processor(recipe.model)
     model = load_model(recipe.model, recipe.lora, processor)
     train_dataset = build_dataset(recipe.data, args, processor, model)
@@ -126,20 +125,28 @@ def add_adapters(model, lora: LoraArguments, args: VilaUTrainingArguments):
     """The model with adapters, if the recipe has any."""
     if lora.lora_r is None:
         return model
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model, prepare_model_for_kbit_training
 
     if lora.load_in_4bit:
         model = prepare_model_for_kbit_training(model, args.gradient_checkpointing)
     elif args.gradient_checkpointing:
         model.enable_input_require_grads()
-    config = LoraConfig(
+    return get_peft_model(model, lora_config(lora))
+
+
+def lora_config(lora: LoraArguments):
+    """The `peft.LoraConfig` of a recipe, or `None`."""
+    if lora.lora_r is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=lora.lora_r,
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
         target_modules=lora.lora_target_modules,
         modules_to_save=lora.lora_trained_modules,
     )
-    return get_peft_model(model, config)
 
 
 def build_dataset(data: DataArguments, args: VilaUTrainingArguments, processor, model):

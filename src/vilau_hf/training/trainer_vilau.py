@@ -5,25 +5,13 @@ from dataclasses import dataclass, field
 import torch
 from datasets import Dataset
 from transformers import Trainer, TrainingArguments
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.trainer_utils import unwrap_peft_model
 
+from ..modeling.parts_vilau import PARTS, part_of
 from .loss_logging import LossPartsTrainer, parameter_groups
 from .sampler import LengthGroupedBatchSampler
 from .stream_trainer import StreamTrainer
-
-
-# part of the model -> prefixes of its parameter names
-PARTS = {
-    "vision_tower": ("model.vision_tower.",),
-    "projector": ("model.multi_modal_projector.",),
-    "language_model": ("model.language_model.", "lm_head."),
-    "depth_transformer": ("depth_transformer.",),
-}
-
-
-def part_of(name: str) -> str | None:
-    """The part of the model that a parameter belongs to, by its name in the model or in one that peft has wrapped."""
-    name = name.removeprefix("base_model.model.")
-    return next((part for part, prefixes in PARTS.items() if name.startswith(prefixes)), None)
 
 
 def freeze_parts(model, args: "VilaUTrainingArguments"):
@@ -38,6 +26,9 @@ def freeze_parts(model, args: "VilaUTrainingArguments"):
 class VilaUTrainingArguments(TrainingArguments):
     """Arguments of [`VilaUTrainer`], beside those of `TrainingArguments`."""
 
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "the collator reads columns that the model does not"}
+    )
     tune_language_model: bool = field(default=True, metadata={"help": "train the language model and its head"})
     tune_projector: bool = field(default=True, metadata={"help": "train the projector"})
     tune_depth_transformer: bool = field(default=True, metadata={"help": "train the depth transformer"})
@@ -59,7 +50,8 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
     """
     Trains a [`VilaUForConditionalGeneration`] on batches of [`VilaUDataCollator`]. The two losses are each the exact
     mean over the global batch (VILA-U, eq. 5 and 7): over all text labels, and over all supervised visual tokens and
-    depths, of every micro-batch and rank of an optimizer step.
+    depths, of every micro-batch and rank of an optimizer step. Evaluation drops no prompts. Kernels of
+    `use_liger_kernel=True` are those of the language model's layers; the losses stay the model's own.
     """
 
     loss_parts = ("text_loss", "visual_loss")
@@ -71,6 +63,9 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             raise TypeError(f"`args` must be VilaUTrainingArguments, got {type(args).__name__}.")
         freeze_parts(model, args)
         super().__init__(model=model, args=args, **kwargs)
+        if args.use_liger_kernel:  # Trainer finds none for the model as a whole
+            kernels = {**(args.liger_kernel_config or {}), "cross_entropy": False, "fused_linear_cross_entropy": False}
+            apply_liger_kernel(unwrap_peft_model(model).model.language_model, kernels)
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -85,6 +80,14 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
         lengths = dataset.with_format(None)[name]  # without the transform that draws or loads the media
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthGroupedBatchSampler(list(lengths), self.args.train_batch_size, seed)
+
+    def _get_dataloader(self, *args, is_training: bool = False, **kwargs):
+        collator = self.data_collator
+        if not is_training and hasattr(collator, "for_evaluation"):
+            self.data_collator = collator.for_evaluation()
+        loader = super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        self.data_collator = collator
+        return loader
 
     def _run_epoch(self, *, epoch, **kwargs):
         if hasattr(self.data_collator, "set_epoch"):

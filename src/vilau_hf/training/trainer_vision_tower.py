@@ -31,6 +31,9 @@ class VisionTowerTrainingArguments(TrainingArguments):
     are that the tower computes itself.
     """
 
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "the collator reads columns that the model does not"}
+    )
     tune_encoder: bool = field(default=True, metadata={"help": "train the image encoder"})
     tune_codebook: bool = field(default=True, metadata={"help": "let the codebook follow the features"})
     tune_text_model: bool = field(default=False, metadata={"help": "train the text encoder"})
