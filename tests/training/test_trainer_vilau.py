@@ -1,6 +1,7 @@
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch._dynamo import OptimizedModule
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
@@ -137,6 +138,19 @@ def test_liger_kernels_are_those_of_the_language_model(config, tmp_path, monkeyp
     assert layer.mlp.forward.__func__ is LigerSwiGLUMLP.forward
     assert "Liger" in type(layer.input_layernorm).__name__ or "liger" in layer.input_layernorm.forward.__module__
     assert (model.base_model.model if lora else model).forward == forward
+
+
+def test_compiled_layers_train_as_without_compilation(config, tmp_path, monkeypatch):
+    expected = train(config, tmp_path)
+    monkeypatch.setenv("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")  # which the arguments set: so it is undone
+    trainer = train(config, tmp_path, torch_compile_backend="aot_eager")
+    compiled = trainer.model_wrapped
+    for layers in (compiled.model.language_model.layers, compiled.depth_transformer.layers):
+        assert all(isinstance(layer, OptimizedModule) for layer in layers)
+    assert set(trainer.model.state_dict()) == set(expected.model.state_dict())
+    for (name, weight), other in zip(expected.model.named_parameters(), trainer.model.parameters(), strict=True):
+        torch.testing.assert_close(other, weight, msg=name)
 
 
 def test_tuning_the_tower_in_this_stage_is_refused(tmp_path):
