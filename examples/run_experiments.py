@@ -219,16 +219,19 @@ def write(path, result):
     part.rename(path)
 
 
-def run_arm(name, contrastive, code_depth):
-    """Trains and scores one model, or reads the scores of the finished one."""
+def run_arm(name, contrastive, code_depth, from_siglip=True):
+    """
+    Trains and scores one model, or reads the scores of the finished one. `contrastive`: the tower is trained with that
+    loss, too; `from_siglip`: it begins as a SigLIP trained with that loss, not with random weights.
+    """
     name = f"{name}-seed{args.seed}"
     settings = {
         "contrastive": contrastive,
         "code_depth": code_depth,
         "seed": args.seed,
-        # as many steps of stage 1 for all: without the contrastive loss all of them rebuild pictures
-        "siglip_steps": count(args.siglip_steps) if contrastive else 0,
-        "tower_steps": count(args.tower_steps) + (0 if contrastive else count(args.siglip_steps)),
+        # as many steps of stage 1 for all: without a SigLIP all of them rebuild pictures
+        "siglip_steps": count(args.siglip_steps) if from_siglip else 0,
+        "tower_steps": count(args.tower_steps) + (0 if from_siglip else count(args.siglip_steps)),
         "language_steps": count(args.language_steps),
         "samples": args.samples,
         "questions": args.questions,
@@ -239,11 +242,11 @@ def run_arm(name, contrastive, code_depth):
         if result["settings"] != settings:
             raise SystemExit(f"{path} was made with other settings: {result['settings']}; give another `--out`.")
         return result
-    siglip = trained_siglip() if contrastive else new_siglip()
+    siglip = trained_siglip() if from_siglip else new_siglip()
     started, cpu_started = time.time(), time.process_time()
     tower, tower_losses = train_tower(name, siglip, settings["tower_steps"], float(contrastive), code_depth)
     scores = evaluate_reconstruction(tower.vision_tower, processor, args.samples, args.seed)
-    if contrastive:  # else texts and codes were never compared
+    if from_siglip:  # else texts and codes were never compared
         scores.update(evaluate_tower(tower, processor, caption_length, args.samples, args.seed))
     tower_seconds = time.time() - started
     model, language_losses = train_language(name, tower)
@@ -304,7 +307,8 @@ def print_table(title, rows):
 if args.table == "contrastive":
     results = {
         "with": run_arm("contrastive-depth4", True, 4),
-        "without": run_arm("reconstruction-depth4", False, 4),
+        "in the first half": run_arm("siglip-then-reconstruction-depth4", False, 4),
+        "without": run_arm("reconstruction-depth4", False, 4, from_siglip=False),
     }
     print_table("contrastive loss", {name: answer_columns(arm["scores"]) for name, arm in results.items()})
     print_table(

@@ -63,7 +63,7 @@ def test_training_tables_share_a_model_and_refuse_one_of_other_settings(tmp_path
     rows = json.loads((results / "contrastive.json").read_text())
     assert rows["with"] == arms["4"]
     steps = [row["settings"]["siglip_steps"] + row["settings"]["tower_steps"] for row in rows.values()]
-    assert len(rows) == 2 and len(set(steps)) == 1  # as many steps of stage 1 with the loss and without
+    assert len(rows) == 3 and len(set(steps)) == 1  # as many steps of stage 1 with the loss and without
 
     done = run("contrastive", *short[:-2], "--language-steps", "5000", "--out", "results", cwd=tmp_path)
     assert done.returncode != 0 and "other settings" in done.stderr
