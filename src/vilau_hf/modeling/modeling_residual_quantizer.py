@@ -1,6 +1,8 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Residual quantizer of the vision tower (VILA-U, equations 2 to 4)."""
 
+import math
+
 import torch
 from torch import nn
 from transformers.utils import torch_compilable_check
@@ -130,20 +132,20 @@ class VilaUResidualQuantizer(Float32Module):
         rows = max(1, self.max_scores // max(self.codebook_size, count * residual.shape[-1]))
         nearest = []
         for part in residual.split(rows):
-            candidates = _scores(part.to(low_precision.dtype), low_precision, low_norms).topk(count, sorted=False)[1]
+            candidates = _largest(_scores(part.to(low_precision.dtype), low_precision, low_norms), count)
             candidates = candidates.sort(-1).values  # (m, count); of equal embeddings the first, as in `_nearest`
             vectors = embeddings.index_select(0, candidates.flatten()).view(*candidates.shape, -1)  # (m, count, C)
             scores = torch.linalg.vecdot(vectors, part[:, None]) - half_norms[candidates]
             nearest.append(candidates.gather(-1, scores.argmax(-1, keepdim=True))[:, 0])
         return torch.cat(nearest)
 
-    def _look_ups(self, residual: torch.Tensor, low_precision: torch.Tensor | None = None):
+    def _look_ups(self, residual: torch.Tensor, low_precision=None, half_norms=None):
         """
         Yields for each depth the codebook rows `(M,)` chosen and the float32 `residual` `(M, C)` it was given. The
-        codebook in `low_precision`, if given, proposes candidates.
+        codebook in `low_precision`, if given, proposes candidates; `half_norms` `(rows,)` are computed if not given.
         """
         codebook = self.codebook().float()  # (rows, C)
-        half_norms = _half_norms(codebook)
+        half_norms = _half_norms(codebook) if half_norms is None else half_norms
         for depth in range(self.code_depth):
             begin = self.first_row(depth)
             book = slice(begin, begin + self.codebook_size)
@@ -159,10 +161,9 @@ class VilaUResidualQuantizer(Float32Module):
         rows, residuals = zip(*self._look_ups(features), strict=True)
         return torch.stack(rows), torch.stack(residuals)
 
-    def _gram_rows(self, features: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+    def _gram_rows(self, features: torch.Tensor, gram: torch.Tensor, half_norms: torch.Tensor) -> torch.Tensor:
         """Codebook rows `(D, M)` for float32 `features` `(M, C)`, by the Gram matrix `(K, K)` of the one codebook."""
         codebook = self.codebook().float()
-        half_norms = _half_norms(codebook)
         rows = []
         # as many numbers as there are scores are gathered to be taken off them
         for part in features.split(max(1, self.max_scores // (2 * self.codebook_size))):
@@ -175,8 +176,11 @@ class VilaUResidualQuantizer(Float32Module):
         return torch.cat(rows, -1)
 
     @torch.compiler.disable(reason="it looks whether the codebook has changed")
-    def _prepare(self) -> torch.Tensor:
-        """What the search reads beside the codebook: Gram matrix or low precision, kept until the codebook changes."""
+    def _prepare(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        What the search reads beside the codebook, kept until the codebook changes: its Gram matrix or low precision,
+        and half of the squared norms.
+        """
         weight = self.codebook.weight
         if weight.is_meta or weight.is_inference():
             state = "is offloaded" if weight.is_meta else "was made under `torch.inference_mode()`"
@@ -191,7 +195,8 @@ class VilaUResidualQuantizer(Float32Module):
                 return prepared
         self._prepared = None  # gives its memory back first
         codebook = weight.float()
-        prepared = codebook @ codebook.T if self.search == "gram" else codebook.bfloat16()
+        matrix = codebook @ codebook.T if self.search == "gram" else codebook.bfloat16()
+        prepared = matrix, _half_norms(codebook)
         self._prepared = weight.detach(), weight._version, prepared
         return prepared
 
@@ -204,11 +209,11 @@ class VilaUResidualQuantizer(Float32Module):
         """Maps `features` of shape `(N, L, C)` to `codes` of shape `(N, L, D)`, int64 in `[0, codebook_size)`."""
         with torch.autocast(features.device.type, enabled=False):
             flat = features.reshape(-1, features.shape[-1]).float()
-            prepared = None if self.search == "exact" else self._prepare()
+            prepared = () if self.search == "exact" else self._prepare()
             if self.search == "gram":
-                rows = self._gram_rows(flat, prepared)
+                rows = self._gram_rows(flat, *prepared)
             else:
-                rows = torch.stack([rows for rows, _ in self._look_ups(flat, prepared)])
+                rows = torch.stack([rows for rows, _ in self._look_ups(flat, *prepared)])
         return self._rows_to_codes(rows, features.shape)
 
     def code_embeddings(self, codes: torch.LongTensor) -> torch.Tensor:
@@ -330,6 +335,18 @@ def _half_norms(embeddings: torch.Tensor) -> torch.Tensor:
 def _scores(vectors: torch.Tensor, embeddings: torch.Tensor, half_norms: torch.Tensor) -> torch.Tensor:
     """Scores `(M, K)`, the higher the nearer: `||r - e||^2 / 2 = ||r||^2 / 2 - (r.e - ||e||^2 / 2)`."""
     return (vectors @ embeddings.T).sub_(half_norms)
+
+
+def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """
+    Columns `(M, count)` of the largest `scores` `(M, K)`, in any order. The columns are read in groups, for those of the
+    largest scores are in the `count` groups of the largest maxima.
+    """
+    grouped = scores.unflatten(-1, (math.gcd(scores.shape[-1], 16), -1))  # (M, members, groups)
+    members, groups = grouped.shape[1:]
+    best = grouped.amax(1).topk(min(count, groups), sorted=False)[1]  # (M, some of the groups)
+    places = grouped.gather(2, best[:, None].expand(-1, members, -1)).flatten(1).topk(count, sorted=False)[1]
+    return best.gather(1, places % best.shape[1]) + places // best.shape[1] * groups
 
 
 def _is_distributed() -> bool:
