@@ -339,8 +339,8 @@ def _scores(vectors: torch.Tensor, embeddings: torch.Tensor, half_norms: torch.T
 
 def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
     """
-    Columns `(M, count)` of the largest `scores` `(M, K)`, in any order. The columns are read in groups, for those of the
-    largest scores are in the `count` groups of the largest maxima.
+    Columns `(M, count)` of the largest `scores` `(M, K)`, in any order. They are looked for in the `count` groups of
+    columns that have the largest maxima.
     """
     grouped = scores.unflatten(-1, (math.gcd(scores.shape[-1], 16), -1))  # (M, members, groups)
     members, groups = grouped.shape[1:]
