@@ -55,7 +55,7 @@ def test_codes_equal_a_naive_reference_and_padding_and_neighbours_do_not_matter(
         guidance_scale=scale,
         visual_do_sample=False,
     )
-    assert batch.shape == (2, 4, 4, 3) if mode == "image" else (2, 2, 4, 4, 3)
+    assert batch.shape == ((2, 4, 4, 3) if mode == "image" else (2, 2, 4, 4, 3))
     for row, prompt in enumerate(PROMPTS):
         expected = naive_codes(model, prompt + [start], [1, 5, start], 16 * frames, scale)
         assert torch.equal(batch[row].reshape(-1, 3), expected)
