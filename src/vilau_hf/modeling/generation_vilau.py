@@ -1,6 +1,8 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Generation of text, images and videos: text by transformers' own loops, visual spans by depth decoding."""
 
+import copy
+
 import torch
 from transformers import (
     DynamicCache,
@@ -10,20 +12,30 @@ from transformers import (
     SuppressTokensLogitsProcessor,
 )
 
-from .depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
+from .depth_decoding_vilau import CodeInputs, DepthDecoder
 from .outputs_vilau import VilaUGenerateOutput
 from .scoring_vilau import default_unconditional_ids
 from .span_cache_vilau import VilaUSpanCache
 from .visual_positions_vilau import PositionGraphs, PositionWriter
-from .visual_sampling_vilau import CodeSampling, seeded_generators
+from .visual_prompts_vilau import (
+    check_first_frames,
+    check_image_prompts,
+    check_pictures,
+    encode_first_frames,
+    move_codes,
+)
+from .visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS
 from .visual_settings_vilau import (
-    MODALITIES,
-    VisualSettings,
+    check_cache,
     check_common_arguments,
     check_compilable,
     check_mode,
     check_text_arguments,
     check_visual_arguments,
+    keep_to_sampling,
+    make_visual_settings,
+    passed_settings,
+    take_input_ids,
     take_visual_settings,
     wanted_tokens,
 )
@@ -75,7 +87,7 @@ class VilaUGenerationMixin:
         code_logits_processor: LogitsProcessorList | None = None,
         output_log_probs: bool = False,
         max_visual_spans: int | None = None,
-        allowed_modalities: tuple[str, ...] = MODALITIES,
+        allowed_modalities: tuple[str, ...] | None = None,
         **kwargs,
     ):
         r"""
@@ -132,100 +144,102 @@ class VilaUGenerationMixin:
         """
         mode = generation_mode or "text"
         check_mode(mode)
-        input_ids = inputs if inputs is not None else kwargs.pop("input_ids", None)
-        check_common_arguments(input_ids, negative_prompt_ids, kwargs.get("num_return_sequences"))
+        own = {
+            "guidance_scale": guidance_scale,
+            "image_guidance_scale": image_guidance_scale,
+            "num_frames": num_frames,
+            "first_frames": first_frames,
+            "generator": generator,
+            "seed": seed,
+            "negative_prompt_ids": negative_prompt_ids,
+            "negative_prompt_attention_mask": negative_prompt_attention_mask,
+            "image_prompt_ids": image_prompt_ids,
+            "image_prompt_attention_mask": image_prompt_attention_mask,
+            "code_logits_processor": code_logits_processor,
+            "output_log_probs": output_log_probs or None,
+            "max_visual_spans": max_visual_spans,
+            "allowed_modalities": allowed_modalities,
+            **{name: kwargs.pop(name) for name in VISUAL_GENERATION_DEFAULTS if name in kwargs},
+        }
+        own = {name: value for name, value in own.items() if value is not None}
+        input_ids = take_input_ids(inputs, kwargs)
+        check_common_arguments(input_ids, own, kwargs)
         if mode == "text":
-            check_text_arguments(
-                guidance_scale=guidance_scale,
-                image_guidance_scale=image_guidance_scale,
-                num_frames=num_frames,
-                first_frames=first_frames,
-                generator=generator,
-                seed=seed,
-                negative_prompt_ids=negative_prompt_ids,
-                image_prompt_ids=image_prompt_ids,
-                code_logits_processor=code_logits_processor,
-            )
+            check_text_arguments(own)
             return self._generate_text(input_ids, generation_config, kwargs)
-        check_visual_arguments(mode, input_ids, generator, seed, kwargs)
-        kwargs.pop("num_beams", None)
-        if self._position_graphs is not None:
-            check_compilable(code_logits_processor, kwargs.get("cache_implementation"))
-        saved = take_visual_settings(
-            (self.generation_config, generation_config), kwargs, guidance_scale, num_frames, mode
-        )
-        settings = VisualSettings(
-            mode=mode,
-            num_frames=1 if mode == "image" else saved["num_frames"],
-            sampling=CodeSampling(
-                do_sample=saved["visual_do_sample"],
-                temperature=saved["visual_temperature"],
-                top_k=saved["visual_top_k"],
-                top_p=saved["visual_top_p"],
-                min_p=saved["visual_min_p"],
-                code_depth=self.config.vision_config.code_depth,
-                processors=code_logits_processor,
-                generators=generator,
-            ),
-            guidance=Guidance(saved["visual_guidance_scale"], image_guidance_scale),
-            seed=seed,
-            output_log_probs=output_log_probs,
-            max_visual_spans=max_visual_spans,
-            allowed_modalities=tuple(allowed_modalities),
-            prompts=len(input_ids),
-        )
-        opened, mask = self._open_span(input_ids, kwargs.pop("attention_mask", None), mode)
-        if settings.guidance.num_streams > 1:
-            ids = self._unconditional_ids(negative_prompt_ids, saved, input_ids)
-            settings.negative = StreamPrompt(*self._open_span(ids, negative_prompt_attention_mask, mode, opened))
-        self._check_streams_fit(settings, opened)
-        visual_inputs = self._take_visual_inputs(kwargs)
-        visual_codes = self._codes_of_prompt(opened, visual_inputs)
-        if visual_codes is None and kwargs.get("visual_codes") is None:
-            placeholders = (opened == self.config.image_token_id) | (opened == self.config.video_token_id)
-            if bool(placeholders.any()):
-                raise ValueError(
-                    f"the prompt holds {int(placeholders.sum())} placeholders, but none of `pixel_values`, "
-                    "`pixel_values_videos` and `codes` is given."
-                )
-        if image_guidance_scale is not None:
-            settings.image_only = self._image_only_prompt(
-                image_prompt_ids, image_prompt_attention_mask, visual_inputs, opened, mode
-            )
-        if first_frames is not None:
-            settings.first_codes = self._first_codes(first_frames, settings)
-        if visual_codes is not None:
-            kwargs["visual_codes"] = visual_codes
-        return super().generate(
-            generation_config=generation_config,
-            input_ids=opened,
-            attention_mask=mask,
-            visual_settings=settings,
-            num_beams=1,
-            **self._lengths_and_cache(settings, opened, generation_config, kwargs),
-        )
+        check_visual_arguments(mode, input_ids, own, generation_config, kwargs)
+        return self._generate_visual(mode, input_ids, own, generation_config, kwargs)
 
     def _generate_text(self, input_ids, generation_config, kwargs):
         """Transformers' own loops, which must not write visual tokens."""
         given = next((x for x in (input_ids, kwargs.get("inputs_embeds")) if x is not None), None)
-        length = 0 if given is None else given.shape[1]
-        self._check_context(length, 1)
-        room = self.config.text_config.max_position_embeddings - length
-        wanted = wanted_tokens((kwargs, generation_config, self.generation_config), length)
-        if wanted is not None and wanted > room:
-            kwargs.pop("max_length", None)
-            kwargs["max_new_tokens"] = room
+        self._check_context(0 if given is None else given.shape[1], 1)
         device = self.device if given is None else given.device  # weights may be offloaded
         kwargs["logits_processor"] = self._without_visual_ids(kwargs.pop("logits_processor", None), device)
-        embeds = kwargs.get("inputs_embeds")
-        codes = self._codes_of_prompt(input_ids, self._take_visual_inputs(kwargs), embeds)
-        if codes is not None and embeds is not None:
-            kwargs["inputs_embeds"] = self.model.place_codes(embeds, codes, codes[..., 0] >= 0)
-        elif codes is not None:
-            kwargs["visual_codes"] = codes
         if input_ids is not None:
             kwargs["input_ids"] = input_ids
         return super().generate(generation_config=generation_config, **kwargs)
+
+    def _generate_visual(self, mode, input_ids, own, generation_config, kwargs):
+        """Visual spans, alone or between text. Only what the library's `generate` does at last reads pictures."""
+        if self._position_graphs is not None:
+            passed = passed_settings(generation_config, kwargs)
+            check_compilable(own.get("code_logits_processor"), passed.get("cache_implementation"))
+        values = take_visual_settings(mode, own, kwargs, generation_config, self.generation_config)
+        wanted = wanted_tokens((kwargs, generation_config), input_ids.shape[1])  # the checkpoint's own is for text
+        config, kwargs = self._merge_settings(mode, generation_config, kwargs)
+        check_cache(config.cache_implementation, self.device)
+        settings = make_visual_settings(self.config, mode, input_ids, own, values, config)
+        mask = kwargs.pop("attention_mask", None)
+        self._prepare_special_tokens(config, mask is not None, input_ids.device, len(input_ids))
+        check_pictures(self.model, input_ids, kwargs)
+        if settings.first_frames is not None:
+            check_first_frames(self.model, settings.first_frames, settings)
+        opened, mask = self._open_span(input_ids, self._prompt_mask(input_ids, mask, config), mode)
+        self._set_comparing_prompts(settings, opened, own, values, config)
+        self._check_streams_fit(settings, opened)
+        self._set_lengths(settings, opened, wanted, config)
+        if kwargs.get("visual_codes") is not None:
+            missing = opened.shape[1] - input_ids.shape[1]
+            kwargs["visual_codes"] = torch.nn.functional.pad(kwargs["visual_codes"], (0, 0, 0, missing), value=-1)
+        return super().generate(
+            generation_config=config, input_ids=opened, attention_mask=mask, visual_settings=settings, **kwargs
+        )
+
+    def _merge_settings(self, mode, generation_config, kwargs) -> tuple[GenerationConfig, dict]:
+        """One generation config of what the call, its own config and the checkpoint's say; and the other arguments."""
+        if mode != "interleaved":  # codes have `visual_do_sample`; of greedy text the library repeats no prompt
+            kwargs.pop("do_sample", None)
+            if generation_config is None:
+                kwargs["do_sample"] = True
+            else:
+                generation_config = copy.deepcopy(generation_config)
+                generation_config.do_sample = True
+        config, kwargs = self._prepare_generation_config(generation_config, **kwargs)
+        keep_to_sampling(config)
+        return config, kwargs
+
+    def _prompt_mask(self, input_ids, mask, generation_config):
+        """The mask that is given, or else what the library infers from padding."""
+        if mask is not None:
+            return mask
+        return self._prepare_attention_mask_for_generation(input_ids, generation_config, {})
+
+    def _set_comparing_prompts(self, settings, opened, own, values, generation_config):
+        """What guidance compares with: the unconditional prompts and those of images alone."""
+        if settings.guidance.num_streams > 1:
+            ids, mask = own.get("negative_prompt_ids"), own.get("negative_prompt_attention_mask")
+            if ids is not None:
+                ids = ids.to(opened.device)
+                mask = self._prompt_mask(ids, mask, generation_config)
+            ids = self._unconditional_ids(ids, values, opened)
+            settings.negative = StreamPrompt(*self._open_span(ids, mask, settings.mode, opened))
+        if settings.guidance.image_scale is not None:
+            ids = own.get("image_prompt_ids")
+            check_image_prompts(self.config, ids, opened)
+            ids = ids.to(opened.device)
+            mask = self._prompt_mask(ids, own.get("image_prompt_attention_mask"), generation_config)
+            settings.image_only = StreamPrompt(*self._open_span(ids, mask, settings.mode, opened))
 
     def _unconditional_ids(self, ids, saved, input_ids) -> torch.LongTensor:
         if ids is None:
@@ -271,8 +285,10 @@ class VilaUGenerationMixin:
 
     def _check_streams_fit(self, settings, input_ids):
         """The context must hold the longest prompt and, unless it is up to the model, the whole span."""
-        longest = max(input_ids.shape[1], 0 if settings.negative is None else settings.negative.ids.shape[1])
-        self._check_context(longest, 1 if settings.mode == "interleaved" else self._num_positions(settings))
+        prompts = (settings.negative, settings.image_only)
+        lengths = [prompt.ids.shape[1] for prompt in prompts if prompt is not None]
+        settings.longest = max(input_ids.shape[1], *lengths, 0)
+        self._check_context(settings.longest, 1 if settings.mode == "interleaved" else self._num_positions(settings))
 
     def _num_positions(self, settings) -> int:
         return self.config.vision_config.num_visual_tokens * settings.num_frames
@@ -294,71 +310,68 @@ class VilaUGenerationMixin:
         suppress = SuppressTokensLogitsProcessor(ids, device=device)
         return LogitsProcessorList([*(logits_processor or []), suppress])
 
-    @staticmethod
-    def _take_visual_inputs(kwargs: dict) -> dict:
-        given = {name: kwargs.pop(name, None) for name in ("pixel_values", "pixel_values_videos", "codes")}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def _codes_of_prompt(self, input_ids, visual_inputs: dict, inputs_embeds=None) -> torch.LongTensor | None:
-        """Codes `(B, T, D)` of the prompts' images and videos, which have a row for each prompt and repeat with it."""
-        if not visual_inputs:
-            return None
-        return self.model.get_visual_codes(input_ids, **visual_inputs, inputs_embeds=inputs_embeds)
-
-    def _image_only_prompt(self, ids, mask, visual_inputs, input_ids, mode) -> StreamPrompt:
-        if ids is None or ids.shape[0] != input_ids.shape[0]:
-            raise ValueError(
-                f"`image_guidance_scale` needs `image_prompt_ids` of shape ({input_ids.shape[0]}, T), the prompts "
-                f"without their text, got {None if ids is None else tuple(ids.shape)}."
-            )
-        opened, mask = self._open_span(ids, mask, mode, input_ids)
-        return StreamPrompt(opened, mask, self._codes_of_prompt(opened, visual_inputs))
-
-    def _first_codes(self, first_frames, settings) -> torch.LongTensor:
-        vision = self.config.vision_config
-        frames = first_frames.shape[1] if first_frames.ndim in (4, 5) else 0
-        if settings.mode != "video" or not 0 < frames < settings.num_frames:
-            raise ValueError(
-                "`first_frames` must be fewer than `num_frames` of a video, pixels of shape (rows, f, 3, S, S) or "
-                f"codes of shape (rows, f, L, D); got shape {tuple(first_frames.shape)} in mode "
-                f'"{settings.mode}" with {settings.num_frames} frames.'
-            )
-        if first_frames.shape[0] not in (1, settings.prompts):
-            raise ValueError(f"`first_frames` must be of 1 or {settings.prompts} rows, got {first_frames.shape[0]}.")
-        flat = first_frames.flatten(0, 1)
-        if first_frames.is_floating_point():
-            flat = self.model.vision_tower.encode(flat).codes
-        else:
-            self.model.check_codes(flat)
-        return flat.reshape(first_frames.shape[0], frames * vision.num_visual_tokens, vision.code_depth)
-
-    def _lengths_and_cache(self, settings, input_ids, generation_config, kwargs) -> dict:
-        """The arguments of the library's `generate` that say how much will be written, and where it is remembered."""
-        length = input_ids.shape[1]
+    def _set_lengths(self, settings, input_ids, wanted: int | None, generation_config):
+        """How much is written: the whole span, or text and spans up to the tokens `wanted` or the last position."""
+        config, room = generation_config, self.config.text_config.max_position_embeddings - input_ids.shape[1]
+        config.max_length = None
         if settings.mode == "interleaved":
-            room = self.config.text_config.max_position_embeddings - length
-            wanted = wanted_tokens((kwargs, generation_config), length)  # the checkpoint's own is meant for text
-            kwargs.pop("max_length", None)
-            kwargs["max_new_tokens"] = room if wanted is None else min(wanted, room)
+            config.max_new_tokens = room if wanted is None else min(wanted, room)
+            if config.min_new_tokens is not None:
+                config.min_length = None
         else:
-            for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens"):
-                kwargs.pop(name, None)
-            kwargs.update(max_new_tokens=self._num_positions(settings), do_sample=True)
-        prompts = (settings.negative, settings.image_only)
-        longest = max(length, *(prompt.ids.shape[1] for prompt in prompts if prompt is not None), 0)
-        capacity, config = longest + kwargs["max_new_tokens"], self.config.text_config
-        kind = kwargs.get("cache_implementation")
-        offloading = kind in ("offloaded", "offloaded_static")
-        if offloading and self.device.type == "cpu":
-            raise ValueError(f"`cache_implementation={kind!r}` needs a model on an accelerator, got one on the CPU.")
-        if kind is None:
-            whole = DynamicCache(config=config)
-            is_full = not any(whole.is_sliding)  # every layer attends to everything
-            kwargs["past_key_values"] = VilaUSpanCache(config.num_hidden_layers, capacity) if is_full else whole
-        elif kind in ("static", "offloaded_static"):  # the library's own would hold but the rows' own prompts
-            kwargs["past_key_values"] = StaticCache(config, max_cache_len=capacity, offloading=offloading)
-            del kwargs["cache_implementation"]
-        return kwargs
+            config.max_new_tokens, config.min_length, config.min_new_tokens = self._num_positions(settings), 0, None
+
+    def _prepare_generation_config(self, generation_config, **kwargs):
+        if kwargs.get("visual_settings") is not None:  # it was merged for the checks
+            return generation_config, kwargs
+        return super()._prepare_generation_config(generation_config, **kwargs)
+
+    def _prepare_model_inputs(self, inputs=None, bos_token_id=None, model_kwargs=None):
+        """Pictures become codes; all that can be wrong with a call was found before."""
+        names = ("pixel_values", "pixel_values_videos", "codes")
+        given = {name: model_kwargs.pop(name) for name in names if name in model_kwargs}
+        ids, embeds = model_kwargs.get("input_ids"), model_kwargs.get("inputs_embeds")
+        if any(value is not None for value in given.values()):
+            codes = self.model.get_visual_codes(ids, **given, inputs_embeds=embeds)
+            if embeds is None:
+                model_kwargs["visual_codes"] = codes  # a row for each prompt, which repeats with it
+            else:
+                model_kwargs["inputs_embeds"] = self.model.place_codes(embeds, codes, codes[..., 0] >= 0)
+        settings, codes = model_kwargs.get("visual_settings"), model_kwargs.get("visual_codes")
+        if settings is not None and settings.image_only is not None and codes is not None:
+            settings.image_only.visual_codes = move_codes(self.config, codes, settings.image_only.ids)
+        if settings is not None and settings.first_frames is not None:
+            settings.first_codes = encode_first_frames(self.model, settings.first_frames)
+        return super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
+
+    def _prepare_generated_length(self, generation_config, input_ids_length, inputs_tensor, **kwargs):
+        """Text ends where the language model's positions do."""
+        config = super()._prepare_generated_length(
+            generation_config=generation_config,
+            input_ids_length=input_ids_length,
+            inputs_tensor=inputs_tensor,
+            **kwargs,
+        )
+        room = self.config.text_config.max_position_embeddings - inputs_tensor.shape[1]
+        config.max_length = min(config.max_length, input_ids_length + room)
+        return config
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, batch_size, max_length):
+        settings, kind = model_kwargs.get("visual_settings"), generation_config.cache_implementation
+        if settings is None or kind not in (None, "static", "offloaded_static"):
+            return super()._prepare_cache_for_generation(
+                generation_config, model_kwargs, generation_mode, batch_size, max_length
+            )
+        # the library's own would hold but the rows' own prompts
+        config, capacity = self.config.text_config, settings.longest + generation_config.max_new_tokens
+        whole = DynamicCache(config=config)
+        if kind is not None:
+            cache = StaticCache(config, max_cache_len=capacity, offloading=kind == "offloaded_static")
+        elif any(whole.is_sliding):
+            cache = whole
+        else:  # every layer attends to everything
+            cache = VilaUSpanCache(config.num_hidden_layers, capacity)
+        model_kwargs["past_key_values"] = cache
 
     def _validate_model_kwargs(self, model_kwargs):
         super()._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k != "visual_settings"})
@@ -382,10 +395,6 @@ class VilaUGenerationMixin:
         if visual_settings is None:
             return super()._sample(input_ids, generation_config=generation_config, **kwargs)
         settings, rows = visual_settings, input_ids.shape[0]
-        if settings.seed is not None:
-            settings.sampling.generators = seeded_generators(settings.seed, rows, input_ids.device)
-        settings.sampling.check_rows(rows)
-        settings.guidance.prepare(settings.prompts, rows, self._num_positions(settings), input_ids.device)
         mask = kwargs.get("attention_mask")
         mask = torch.ones_like(input_ids) if mask is None else mask
         own = StreamPrompt(input_ids, mask, kwargs.get("visual_codes"))
@@ -393,7 +402,8 @@ class VilaUGenerationMixin:
         placeholder = self.config.image_token_id if settings.mode == "image" else self.config.video_token_id
         if settings.first_codes is not None:
             prompts = [prompt.append_visual(placeholder, settings.first_codes) for prompt in prompts]
-        num_new, graphs = generation_config.max_length - input_ids.shape[1], self._position_graphs
+        forced = 0 if settings.first_codes is None else settings.first_codes.shape[1]
+        num_new, graphs = generation_config.max_length - input_ids.shape[1] - forced, self._position_graphs
         cache = kwargs["past_key_values"]
         if graphs is not None:
             longest = max(prompt.ids.shape[1] for prompt in prompts)
@@ -422,7 +432,6 @@ class VilaUGenerationMixin:
                 spans=spans,
                 prompt_length=writer.streams.length,
             )
-        forced = 0 if settings.first_codes is None else settings.first_codes.shape[1]
         drawn = write_span(writer, self._num_positions(settings) - forced, placeholder, criteria, streamer)
         codes = drawn.codes
         if forced:

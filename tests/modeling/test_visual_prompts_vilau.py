@@ -1,0 +1,87 @@
+"""Pictures that stand in a prompt: given as pixels, as codes, or by position."""
+
+import pytest
+import torch
+
+from .test_generation_vilau import left_padded
+
+
+IMAGE = [54] + [58] * 16 + [55]
+PROMPTS = [[1, *IMAGE, 5, 6], [1, *IMAGE, 9, 4, 7]]
+GREEDY = {"visual_do_sample": False, "do_sample": False, "guidance_scale": 3.0}
+
+
+@pytest.fixture
+def pixels():
+    return torch.rand(2, 3, 16, 16) * 2 - 1
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        {"generation_mode": "image"},
+        {"generation_mode": "video", "num_frames": 2},
+        {"generation_mode": "interleaved", "max_new_tokens": 6},
+        {"generation_mode": "text", "visual_do_sample": None, "guidance_scale": None, "max_new_tokens": 6},
+    ],
+)
+def test_codes_by_position_replace_pixels(model, pixels, mode):
+    prompts, settings = left_padded(PROMPTS), {**GREEDY, **mode, "return_dict_in_generate": True}
+    by_position = model.model.get_visual_codes(prompts["input_ids"], pixels)
+    expected = model.generate(**prompts, pixel_values=pixels, **settings)
+    found = model.generate(**prompts, visual_codes=by_position, **settings)
+    assert torch.equal(found.sequences, expected.sequences)
+    if mode["generation_mode"] in ("image", "video"):
+        assert torch.equal(found.codes, expected.codes)
+
+
+def test_codes_by_position_stand_in_the_prompt_of_images_alone_too(model, pixels):
+    prompts, alone = left_padded(PROMPTS), left_padded([[1, *IMAGE], [1, 5, *IMAGE]])
+    settings = {
+        **prompts,
+        **GREEDY,
+        "generation_mode": "image",
+        "image_guidance_scale": 2.0,
+        "image_prompt_ids": alone["input_ids"],
+        "image_prompt_attention_mask": alone["attention_mask"],
+    }
+    by_position = model.model.get_visual_codes(prompts["input_ids"], pixels)
+    expected = model.generate(**settings, pixel_values=pixels)
+    assert torch.equal(model.generate(**settings, visual_codes=by_position), expected)
+
+
+def test_pictures_are_read_once_for_all_streams(model, pixels):
+    calls = []
+    model.model.vision_tower.image_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
+    image_only = left_padded([[1, *IMAGE]] * 2)["input_ids"]
+    settings = {"generation_mode": "image", "image_guidance_scale": 2.0, "image_prompt_ids": image_only}
+    model.generate(**left_padded(PROMPTS), pixel_values=pixels, **settings)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (torch.zeros(2, 5, 3, dtype=torch.long), r"`visual_codes` must be integers of shape \(2, 22, 3\), got"),
+        (torch.zeros(2, 22, 3), r"`visual_codes` must be integers of shape \(2, 22, 3\), got .*float32"),
+        (torch.full((2, 22, 3), -1), "`visual_codes` must be codes at the placeholders of the prompts"),
+        (
+            torch.full((2, 22, 3), 24).where(left_padded(PROMPTS)["input_ids"][..., None] == 58, -1),
+            r"`codes` must be in \[0, 24\), got values from 24 to 24",
+        ),
+        ([1], "`visual_codes` must be a tensor, got list"),
+    ],
+)
+def test_wrong_codes_by_position_are_refused(model, codes, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(**left_padded(PROMPTS), visual_codes=codes, generation_mode="image")
+
+
+def test_codes_by_position_and_pixels_are_one_too_many(model, pixels):
+    prompts = left_padded(PROMPTS)
+    codes = model.model.get_visual_codes(prompts["input_ids"], pixels)
+    for mode in ("text", "image"):
+        with pytest.raises(
+            ValueError, match="`visual_codes` replace `pixel_values`, `pixel_values_videos` and `codes`"
+        ):
+            model.generate(**prompts, visual_codes=codes, pixel_values=pixels, generation_mode=mode)
