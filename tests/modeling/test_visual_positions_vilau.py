@@ -90,6 +90,27 @@ def test_compiled_positions_follow_changed_weights(model, backend):
         weight.copy_(original)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        torch.bfloat16,
+        pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
+    ],
+)
+def test_a_compiled_model_may_move(model, backend, place):
+    def moved(where, **settings):
+        model.to(where)
+        prompts = {name: tensor.to(model.device) for name, tensor in left_padded(PROMPTS).items()}
+        return model.generate(**prompts, generation_mode="image", visual_do_sample=False, **settings).cpu()
+
+    model.to(torch.bfloat16)  # so that weights come back as they were
+    home = torch.float32 if isinstance(place, torch.dtype) else "cpu"
+    compiled = [moved(where) for where in (home, place, home)]
+    assert torch.equal(compiled[2], compiled[0]) and backend.graphs == 2
+    model.compile_generation(False)
+    assert torch.equal(compiled[1], moved(place, cache_implementation="static"))
+
+
 def test_scores_and_log_probabilities_come_out_of_the_graph(model):
     settings = {"seed": 2, "return_dict_in_generate": True, "output_scores": True, "output_log_probs": True}
     expected = draw(model, **settings)

@@ -407,7 +407,7 @@ class VilaUGenerationMixin:
         cache = kwargs["past_key_values"]
         if graphs is not None:
             longest = max(prompt.ids.shape[1] for prompt in prompts)
-            cache = graphs.cache(self.config.text_config, rows * len(prompts), longest + num_new)
+            cache = graphs.cache(self.model.language_model, rows * len(prompts), longest + num_new)
         decoder = DepthDecoder(
             self,
             settings.sampling,

@@ -16,8 +16,8 @@ _CAPACITY_STEP = 128
 
 class PositionGraphs:
     """
-    Compiled positions of a model: one graph for each combination of batch shape and settings, made when it is first
-    needed and kept, with a static cache.
+    Compiled positions of a model: one graph for each combination of batch shape, settings, dtype and device, made when
+    it is first needed and kept, with a static cache.
 
     Args:
         compile_kwargs (`dict`): for `torch.compile`.
@@ -25,36 +25,37 @@ class PositionGraphs:
 
     def __init__(self, compile_kwargs: dict):
         self.compile_kwargs = compile_kwargs
-        self._code_inputs = None
-        self._caches, self._graphs = {}, {}
+        self._code_inputs, self._caches, self._graphs = {}, {}, {}
 
     def __reduce__(self):
         return PositionGraphs, (self.compile_kwargs,)  # graphs belong to the process and the model that made them
 
-    def cache(self, config, rows: int, capacity: int) -> StaticCache:
-        """An empty static cache for `rows` rows of at least `capacity` positions, `config` being the text model's."""
+    def cache(self, model, rows: int, capacity: int) -> StaticCache:
+        """An empty static cache for `rows` rows of at least `capacity` positions of the text `model`."""
         capacity = -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP
-        if (rows, capacity) in self._caches:
-            self._caches[rows, capacity].reset()
+        key = (rows, capacity, model.dtype, model.device)
+        if key in self._caches:
+            self._caches[key].reset()
         else:
-            self._caches[rows, capacity] = StaticCache(config, max_cache_len=capacity)
-        return self._caches[rows, capacity]
+            self._caches[key] = StaticCache(model.config, max_cache_len=capacity)
+        return self._caches[key]
 
     def code_inputs(self, model) -> CodeInputs:
         """The depth transformer's inputs for the weights as they are now, at an address that stays."""
-        if self._code_inputs is None:
-            self._code_inputs = CodeInputs(model)
-            for tensor in (self._code_inputs.table, self._code_inputs.starts):
-                torch._dynamo.mark_static_address(tensor)
+        key = (model.depth_transformer.dtype, model.depth_transformer.device)
+        if key in self._code_inputs:
+            self._code_inputs[key].refresh(model)
         else:
-            self._code_inputs.refresh(model)
-        return self._code_inputs
+            self._code_inputs[key] = CodeInputs(model)
+            for tensor in (self._code_inputs[key].table, self._code_inputs[key].starts):
+                torch._dynamo.mark_static_address(tensor)
+        return self._code_inputs[key]
 
     def run(self, model, streams: Streams, decoder: DepthDecoder, codes: torch.LongTensor, place) -> tuple:
         """What [`DepthDecoder.compute`] gives after one step of the language model over `codes` `(rows, D)`."""
         position_ids, mask = streams.prepare_step()
         noise = decoder.draw_noise(len(codes), codes.device)
-        key = (len(streams.seen), streams.capacity, decoder.signature())
+        key = (len(streams.seen), streams.capacity, streams.dtype, codes.device, decoder.signature())
         if key not in self._graphs:
             # a code object of its own: compilations of one function are limited in number
             fresh = FunctionType(_advance.__code__.replace(), _advance.__globals__)
