@@ -68,6 +68,17 @@ def test_settings_in_a_config_act_as_those_given_by_keyword(model, warnings):
     assert not warnings.records
 
 
+def test_arguments_come_before_configs(model):
+    config = GenerationConfig(visual_do_sample=True, guidance_scale=5.0, visual_temperature=2.0)
+    settings = {"generation_mode": "image", "generation_config": config}
+    expected = model.generate(**left_padded(PROMPTS), **GREEDY, guidance_scale=2.0)
+    found = model.generate(**left_padded(PROMPTS), **settings, do_sample=False, visual_guidance_scale=2.0)
+    assert torch.equal(found, expected)
+    model.generation_config.visual_top_k = 1
+    top = model.generate(**left_padded(PROMPTS), generation_mode="image", guidance_scale=2.0)
+    assert torch.equal(top, expected)
+
+
 def test_a_config_alone_is_no_mixture_of_config_and_arguments(model, warnings):
     ids = torch.randint(3, 50, (1, 250))
     config = GenerationConfig(max_new_tokens=99, eos_token_id=None, do_sample=False)
@@ -90,10 +101,20 @@ def test_settings_for_text_that_a_checkpoint_saves_do_not_hinder_pictures(model,
         "min_new_tokens": 40,
         "max_length": 20,
         "use_cache": False,
+        "stop_strings": ["x"],
+        "token_healing": True,
     }
     for name, value in saved.items():
         setattr(model.generation_config, name, value)
     assert torch.equal(model.generate(**left_padded(PROMPTS), **GREEDY), expected)
+    assert not warnings.records
+
+
+def test_text_in_turn_with_pictures_has_its_least_length(model, warnings):
+    settings = {"generation_mode": "interleaved", "allowed_modalities": ("text",), "seed": 0}
+    model.generation_config.eos_token_id = list(range(3, 54))
+    config = GenerationConfig(max_new_tokens=9, min_new_tokens=7)
+    assert model.generate(**ids_only([1, 5]), generation_config=config, **settings).sequences.shape[1] >= 9
     assert not warnings.records
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import pipeline
+from transformers import GenerationConfig, pipeline
 
 from vilau_hf import TINY_CHECKPOINT, VilaUTextToImagePipeline
 from vilau_hf.metrics import read_drawing
@@ -110,6 +110,18 @@ def test_any_to_any_draws():
     )
     (reading,) = read_drawing(pixels_of(result["generated_image"])[None])
     assert (reading.color, reading.shape) == ("blue", "circle")
+
+
+def test_any_to_any_takes_one_config_for_text_and_pictures(picture):
+    task = pipeline("any-to-any", model=TINY_CHECKPOINT)
+    chat = [{"role": "user", "content": [{"type": "text", "text": CIRCLE}]}]
+    config = GenerationConfig(do_sample=False, max_new_tokens=8, top_k=20)
+    settings = {"generation_mode": "image", "generate_kwargs": {"generation_config": config}}
+    (result,) = task(text=chat, **settings)
+    (expected,) = task(text=chat, generation_mode="image", generate_kwargs={"do_sample": False})
+    assert np.array_equal(np.array(result["generated_image"]), np.array(expected["generated_image"]))
+    (answer,) = task(text=question(picture["images"][0]), generate_kwargs={"generation_config": config})
+    assert isinstance(answer["generated_text"], (str, list))
 
 
 def test_zero_shot_classification(picture):

@@ -35,6 +35,7 @@ from .visual_settings_vilau import (
     keep_to_sampling,
     make_visual_settings,
     passed_settings,
+    set_lengths,
     take_input_ids,
     take_visual_settings,
     wanted_tokens,
@@ -99,7 +100,8 @@ class VilaUGenerationMixin:
             generation_config (`GenerationConfig`, *optional*): settings in place of the model's own. Visual sampling
                 has names of its own: `visual_guidance_scale`, `visual_do_sample`, `visual_temperature`,
                 `visual_top_k`, `visual_top_p`, `visual_min_p`, `num_frames`; each may also be given as an argument,
-                temperature and truncation as lists with one entry for each depth.
+                temperature and truncation as lists with one entry for each depth. `guidance_scale` and, for an image
+                or a video, `do_sample` may stand for those of codes.
             generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"`, `"video"` or
                 `"interleaved"`, in which the model itself opens images and videos.
             guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*): strength of
@@ -123,12 +125,14 @@ class VilaUGenerationMixin:
             image_prompt_attention_mask (`torch.Tensor` of shape `(B, Ti)`, *optional*): its mask.
             code_logits_processor (`LogitsProcessorList`, *optional*): for codes; called with the codes so far
                 `(rows, d)` of a position and the guided logits `(rows, K)`.
-            output_log_probs (`bool`, *optional*, defaults to `False`): return log-probabilities of the codes.
+            output_log_probs (`bool`, *optional*, defaults to `False`): return log-probabilities of the codes; of an
+                image or a video with `return_dict_in_generate`.
             max_visual_spans (`int`, *optional*): images and videos a row may write in interleaved mode.
             allowed_modalities (`tuple[str]`, *optional*, defaults to all): what may be written in interleaved mode.
             streamer (*optional*): as for transformers' `generate`; its `put_visual(codes)` gets the codes `(rows, D)`
                 of each visual position.
-            kwargs: as for transformers' `generate`, `pixel_values`, `pixel_values_videos` and `codes` among them. An
+            kwargs: as for transformers' `generate`; pictures of the prompts as `pixel_values`, `pixel_values_videos`,
+                `codes` or, by position, `visual_codes`; without `attention_mask` padding counts as in transformers. An
                 image or a video has its fixed number of visual tokens: length arguments do not act on them, and
                 `stopping_criteria` that stop one leave it unfinished. Text ends at the latest where the language
                 model's positions do.
@@ -139,8 +143,8 @@ class VilaUGenerationMixin:
             [`VilaUGenerateOutput`].
 
         Raises:
-            ValueError: for an unknown mode, a setting out of range, or a prompt, image or video beyond the language
-                model's positions; before any work is done.
+            ValueError: for an unknown mode, an argument of the wrong type or size, out of range or without effect in
+                this mode, or a prompt, image or video beyond the language model's positions; before any work is done.
         """
         mode = generation_mode or "text"
         check_mode(mode)
@@ -198,10 +202,11 @@ class VilaUGenerationMixin:
         opened, mask = self._open_span(input_ids, self._prompt_mask(input_ids, mask, config), mode)
         self._set_comparing_prompts(settings, opened, own, values, config)
         self._check_streams_fit(settings, opened)
-        self._set_lengths(settings, opened, wanted, config)
+        room = self.config.text_config.max_position_embeddings - opened.shape[1]
+        set_lengths(config, settings, self._num_positions(settings), room if wanted is None else min(wanted, room))
         if kwargs.get("visual_codes") is not None:
-            missing = opened.shape[1] - input_ids.shape[1]
-            kwargs["visual_codes"] = torch.nn.functional.pad(kwargs["visual_codes"], (0, 0, 0, missing), value=-1)
+            codes, missing = kwargs["visual_codes"].to(opened.device), opened.shape[1] - input_ids.shape[1]
+            kwargs["visual_codes"] = torch.nn.functional.pad(codes, (0, 0, 0, missing), value=-1)
         return super().generate(
             generation_config=config, input_ids=opened, attention_mask=mask, visual_settings=settings, **kwargs
         )
@@ -216,7 +221,7 @@ class VilaUGenerationMixin:
                 generation_config = copy.deepcopy(generation_config)
                 generation_config.do_sample = True
         config, kwargs = self._prepare_generation_config(generation_config, **kwargs)
-        keep_to_sampling(config)
+        keep_to_sampling(config, mode)
         return config, kwargs
 
     def _prompt_mask(self, input_ids, mask, generation_config):
@@ -309,17 +314,6 @@ class VilaUGenerationMixin:
         ids = [index for index in ids if index < config.text_config.vocab_size]
         suppress = SuppressTokensLogitsProcessor(ids, device=device)
         return LogitsProcessorList([*(logits_processor or []), suppress])
-
-    def _set_lengths(self, settings, input_ids, wanted: int | None, generation_config):
-        """How much is written: the whole span, or text and spans up to the tokens `wanted` or the last position."""
-        config, room = generation_config, self.config.text_config.max_position_embeddings - input_ids.shape[1]
-        config.max_length = None
-        if settings.mode == "interleaved":
-            config.max_new_tokens = room if wanted is None else min(wanted, room)
-            if config.min_new_tokens is not None:
-                config.min_length = None
-        else:
-            config.max_new_tokens, config.min_length, config.min_new_tokens = self._num_positions(settings), 0, None
 
     def _prepare_generation_config(self, generation_config, **kwargs):
         if kwargs.get("visual_settings") is not None:  # it was merged for the checks

@@ -312,12 +312,28 @@ def make_visual_settings(config, mode: str, input_ids, own: dict, values: dict, 
     return settings
 
 
-def keep_to_sampling(generation_config):
+def keep_to_sampling(generation_config, mode: str):
     """Undoes in a merged `generation_config` what a checkpoint saves for text and loops of codes do not follow."""
     for name, other in _OTHER_DECODING.items():
         setattr(generation_config, name, other)
     generation_config.guidance_scale = None  # the library's own acts on text
-    generation_config.use_cache = True
+    generation_config.token_healing, generation_config.use_cache = False, True
+    if mode == "interleaved":
+        generation_config.output_scores = False
+    else:
+        generation_config.stop_strings = None
+
+
+def set_lengths(generation_config, settings: VisualSettings, num_positions: int, most: int):
+    """How much is written: a span of `num_positions`, or text and spans of at the `most` so many positions."""
+    generation_config.max_length = None
+    if settings.mode == "interleaved":
+        generation_config.max_new_tokens = most
+        if generation_config.min_new_tokens is not None:
+            generation_config.min_length = None
+    else:
+        generation_config.max_new_tokens = num_positions
+        generation_config.min_length, generation_config.min_new_tokens = 0, None
 
 
 def wanted_tokens(sources, length: int) -> int | None:
