@@ -25,7 +25,12 @@ class Guidance:
             raise ValueError(
                 f"`guidance_scale` and `image_guidance_scale` must be numbers, got {scale!r}, {image_scale!r}."
             )
-        self.scale = torch.as_tensor(scale, dtype=torch.float32)
+        try:
+            self.scale = torch.as_tensor(scale, dtype=torch.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`guidance_scale` must be a number, or lists or a tensor of them, got {scale!r}."
+            ) from error
         self.image_scale = None if image_scale is None else torch.tensor(float(image_scale))
         for name, value in (("guidance_scale", self.scale), ("image_guidance_scale", self.image_scale)):
             lowest = 1.0 if value is None else float(value.min())

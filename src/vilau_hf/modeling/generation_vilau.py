@@ -167,7 +167,7 @@ class VilaUGenerationMixin:
         }
         own = {name: value for name, value in own.items() if value is not None}
         input_ids = take_input_ids(inputs, kwargs)
-        check_common_arguments(input_ids, own, kwargs)
+        check_common_arguments(input_ids, own, generation_config, kwargs)
         if mode == "text":
             check_text_arguments(own)
             return self._generate_text(input_ids, generation_config, kwargs)

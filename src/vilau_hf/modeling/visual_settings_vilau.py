@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 
 import torch
+from transformers import GenerationConfig
 
 from .depth_decoding_vilau import Guidance
 from .visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, seeded_generators
@@ -130,8 +131,10 @@ def take_input_ids(inputs, kwargs: dict) -> torch.LongTensor | None:
     return input_ids if inputs is None else inputs
 
 
-def check_common_arguments(input_ids, own: dict, kwargs: dict):
-    """Raises a `ValueError` for what is no tensor where one belongs, or no result asked for; in every mode."""
+def check_common_arguments(input_ids, own: dict, generation_config, kwargs: dict):
+    """Raises a `ValueError` for what is of another type than it must be, or no result asked for; in every mode."""
+    if generation_config is not None and not isinstance(generation_config, GenerationConfig):
+        raise ValueError(f"`generation_config` must be a `GenerationConfig`, got {_described(generation_config)}.")
     prompts = {name: own.get(name) for name in ("negative_prompt_ids", "image_prompt_ids")}
     for name, ids in {"input_ids": input_ids, **prompts}.items():
         if ids is not None and (not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.is_floating_point()):
@@ -204,6 +207,8 @@ def _check_generators(generator, seed):
     seeds = seed if isinstance(seed, (list, tuple)) else [seed]
     if seed is not None and not all(isinstance(each, int) for each in seeds):
         raise ValueError(f"`seed` must be an integer or a list with one for each row, got {seed!r}.")
+    if seed is not None and not all(-(2**63) <= each < 2**63 for each in seeds):
+        raise ValueError(f"`seed` must fit into 64 bits, got {seed}.")
     generators = generator if isinstance(generator, list) else [generator]
     if generator is not None and not all(isinstance(each, torch.Generator) for each in generators):
         raise ValueError(
