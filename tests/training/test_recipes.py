@@ -103,6 +103,7 @@ def test_recipe(path, records):
     if written.get("lora_r"):
         assert (records / "out" / "adapter_model.safetensors").is_file()
         assert all("lora_" in name or "multi_modal_projector" in name for name in trained)
+        assert {each.dtype for each in trainer.model.parameters() if each.requires_grad} == {torch.float32}
         rates = {group["initial_lr"] for group in trainer.optimizer.param_groups}
         assert rates == {2e-4, 2e-5}
         return
