@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 from vilau_hf import TINY_CHECKPOINT, AnswerRanker, LikelihoodRanker, TowerRanker, VilaUPipeline
 from vilau_hf import VilaUVisionTowerForPreTraining as Tower
 from vilau_hf.evaluation import evaluate_pictures
-from vilau_hf.training.drawn_shapes import draw, drawings
+from vilau_hf.training.drawn_shapes import draw, drawings, to_pil
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,47 @@ def test_candidates_are_of_one_prompt_and_image_each(pipe):
     ((prompts, shape, every),) = seen
     assert prompts == ["a red cross"] * 6 + ["a blue circle"] * 6 and shape == (12, 3, 32, 32)
     assert torch.equal(codes, every[2::3])
+
+
+def test_edits_are_ranked_after_the_picture_that_was_edited(pipe):
+    prompts, before = ["turn it blue", "make it small"], [[to_pil(picture)] for picture in draw(drawings("test")[:2])]
+    messages = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}] for prompt in prompts
+    ]
+    texts = [pipe.processor.apply_chat_template(turns, add_generation_prompt=True) for turns in messages]
+    output = pipe.model.generate(
+        **pipe.processor(text=texts, images=before, return_tensors="pt"),
+        generation_mode="image",
+        seed=0,
+        num_return_sequences=2,
+        return_dict_in_generate=True,
+        output_log_probs=True,
+    )
+    ranker = LikelihoodRanker(pipe.model, pipe.processor)
+    rows = [row for row in before for _ in range(2)]
+    scores = ranker([text for text in prompts for _ in range(2)], None, output.codes, images=rows)
+    torch.testing.assert_close(scores, output.conditional_code_log_probs.sum((1, 2)), atol=1e-3, rtol=0)
+
+    seen = []
+
+    def by_likelihood(prompts, pixels, codes, images):
+        seen.append((codes, ranker(prompts, pixels, codes, images)))
+        assert images == rows
+        return seen[-1][1]
+
+    settings = {"image": before, "num_candidates": 2, "output_type": "codes", "temperature": 1.5}
+    best, same = (
+        pipe(prompts, rank_by=rank_by, generator=torch.Generator().manual_seed(0), **settings).images
+        for rank_by in ("likelihood", by_likelihood)
+    )
+    ((codes, scores),) = seen
+    assert torch.equal(best, same) and torch.equal(best, codes[scores.view(2, 2).argmax(1) + torch.tensor([0, 2])])
+
+
+@pytest.mark.parametrize("name", ["answer", "tower"])
+def test_rankers_that_see_one_picture_refuse_edits(pipe, rankers, name):
+    with pytest.raises(ValueError, match=f"{type(rankers[name]).__name__} does not take `images`, .* `image` is"):
+        pipe("turn it blue", image=to_pil(draw(drawings("test")[:1])[0]), num_candidates=2, rank_by=rankers[name])
 
 
 @pytest.mark.parametrize(
