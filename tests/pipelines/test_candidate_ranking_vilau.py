@@ -4,7 +4,14 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from vilau_hf import TINY_CHECKPOINT, AnswerRanker, LikelihoodRanker, TowerRanker, VilaUPipeline
+from vilau_hf import (
+    TINY_CHECKPOINT,
+    AnswerRanker,
+    LikelihoodRanker,
+    TowerRanker,
+    VilaUForConditionalGeneration,
+    VilaUPipeline,
+)
 from vilau_hf import VilaUVisionTowerForPreTraining as Tower
 from vilau_hf.evaluation import evaluate_pictures
 from vilau_hf.training.drawn_shapes import draw, drawings, to_pil
@@ -23,7 +30,7 @@ def rankers(pipe):
     tower = Tower.from_pretrained(f"{TINY_CHECKPOINT}/tower", dtype=torch.float32).eval()
     return {
         "likelihood": LikelihoodRanker(*parts),
-        "answer": AnswerRanker(*parts, question="describe the image", answer="{prompt}"),
+        "answer": AnswerRanker(*parts),
         "tower": TowerRanker(tower, AutoTokenizer.from_pretrained(f"{TINY_CHECKPOINT}/tower")),
     }
 
@@ -53,7 +60,20 @@ def test_the_best_of_four_is_right_more_often(pipe, rankers, name):
         images = pipe(captions, generator=torch.Generator().manual_seed(0), **settings, **kwargs).images
         return evaluate_pictures((images * 255).round().to(torch.uint8), targets)["picture_color_and_shape"]
 
-    assert score(num_candidates=4, rank_by=rankers[name]) >= score() + 0.08
+    rank_by = name if name in ("likelihood", "answer") else rankers[name]
+    assert score(num_candidates=4, rank_by=rank_by) >= score() + 0.08
+
+
+def test_checkpoints_say_what_their_models_are_asked(pipe):
+    own = AnswerRanker(pipe.model, pipe.processor)
+    assert (own.question, own.answer) == ("describe the image", "{prompt}")
+    new = VilaUForConditionalGeneration._from_config(pipe.model.config)
+    general = AnswerRanker(new, pipe.processor)
+    assert general.question == 'Does this figure show "{prompt}"? Please answer yes or no.' and general.answer == "Yes"
+    given = AnswerRanker(pipe.model, pipe.processor, question="what is it?", answer="{prompt}")
+    assert (given.question, given.answer) == ("what is it?", "{prompt}")
+    with pytest.raises(ValueError, match="`question` and `answer` belong together, got 'what is it[?]' and None"):
+        AnswerRanker(pipe.model, pipe.processor, question="what is it?")
 
 
 def test_candidates_are_of_one_prompt_and_image_each(pipe):

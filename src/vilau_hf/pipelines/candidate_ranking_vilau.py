@@ -7,6 +7,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, ProcessorMixi
 from .prompt_encoding_vilau import encode_prompts
 
 
+# what models are asked whose generation config names nothing: VQAScore (Lin et al., 2024)
+_GENERAL = {"ranking_question": 'Does this figure show "{prompt}"? Please answer yes or no.', "ranking_answer": "Yes"}
+
+
 class LikelihoodRanker:
     """Scores pictures by the log-likelihood of their codes after what they were drawn for, without guidance."""
 
@@ -43,17 +47,30 @@ class AnswerRanker:
     Args:
         model ([`VilaUForConditionalGeneration`]).
         processor ([`VilaUProcessor`]).
-        question, answer (`str`, *optional*): what is asked and what is hoped for; `{prompt}` in them is the prompt.
+        question, answer (`str`, *optional*): what is asked and what is hoped for, both or none; `{prompt}` in them is
+            the prompt. By default those that the checkpoint names, as `ranking_question` and `ranking_answer` of its
+            generation config, since a model answers best what it was trained to be asked; or else VQAScore's, "Does
+            this figure show "{prompt}"? Please answer yes or no." and "Yes" (Lin et al., 2024).
+
+    Raises:
+        ValueError: if one of `question` and `answer` is given alone.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
         processor: ProcessorMixin,
-        question: str = "does this picture show {prompt}?",
-        answer: str = "yes",
+        question: str | None = None,
+        answer: str | None = None,
     ):
-        self.model, self.processor, self.question, self.answer = model, processor, question, answer
+        if (question is None) != (answer is None):
+            raise ValueError(f"`question` and `answer` belong together, got {question!r} and {answer!r}.")
+        self.model, self.processor = model, processor
+        saved = model.generation_config.to_dict()
+        if "ranking_question" not in saved:
+            saved = _GENERAL
+        self.question = saved["ranking_question"] if question is None else question
+        self.answer = saved["ranking_answer"] if answer is None else answer
 
     @torch.no_grad()
     def __call__(self, prompts: list[str], pixels: torch.Tensor, codes: torch.LongTensor) -> torch.Tensor:

@@ -143,10 +143,10 @@ class VilaUPipeline(DiffusionPipeline):
             num_candidates (`int`, *optional*, defaults to 1): so many images are drawn for each that is returned, the
                 best of them.
             rank_by (`str` or `Callable`, *optional*, defaults to `"likelihood"`): what is best: `"likelihood"`,
-                `"answer"` (whether the model itself says that a picture shows the prompt), or a function of N prompts,
-                pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)` that gives scores `(N,)`, such as a
-                [`TowerRanker`]. Where `image` is given it has to take `images` too, a list of those before each
-                prompt; of the package's own rankers only `"likelihood"` does.
+                `"answer"` (whether the model itself says that a picture shows the prompt, see [`AnswerRanker`]), or a
+                function of N prompts, pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)` that gives scores
+                `(N,)`, such as a [`TowerRanker`]. Where `image` is given it has to take `images` too, a list of those
+                before each prompt; of the package's own rankers only `"likelihood"` does.
             generator (`torch.Generator` or a list with one for each image, *optional*): source of the samples.
             output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"codes"` (or `"latent"`,
                 which is the same).
