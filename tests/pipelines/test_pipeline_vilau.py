@@ -88,6 +88,30 @@ def test_images_per_prompt_multiply_the_batch(pipe):
     torch.testing.assert_close(images[2], alone, atol=1e-4, rtol=0)
 
 
+def test_sampling_may_be_truncated(pipe):
+    def codes(**kwargs):
+        return pipe([CROSS, CIRCLE], generator=seeded(), output_type="codes", **kwargs).images
+
+    greedy = codes(do_sample=False)
+    assert not torch.equal(codes(), greedy)
+    for truncation in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1 - 1e-6}):
+        assert torch.equal(codes(**truncation), greedy)
+
+
+def test_a_generator_for_each_image_draws_its_candidates(pipe):
+    def codes(prompts, seeds, **kwargs):
+        generators = [seeded(seed) for seed in seeds]
+        return pipe(prompts, generator=generators, num_candidates=2, output_type="codes", **kwargs).images
+
+    both = codes([CROSS, CIRCLE], [3, 4])
+    assert torch.equal(codes(CROSS, [3])[0], both[0]) and torch.equal(codes(CIRCLE, [4])[0], both[1])
+    last = codes(CROSS, [3], rank_by=lambda prompts, pixels, codes: torch.arange(2))
+    first = codes(CROSS, [3], rank_by=lambda prompts, pixels, codes: -torch.arange(2))
+    assert not torch.equal(first, last)
+    with pytest.raises(ValueError, match="`generator` has 4 entries for 2 rows: give one, or one for each image"):
+        codes([CROSS, CIRCLE], range(4))
+
+
 def test_guidance_and_negative_prompts_change_the_picture(pipe):
     def codes(**kwargs):
         return pipe([CROSS, CIRCLE], do_sample=False, output_type="codes", **kwargs).images
@@ -196,6 +220,18 @@ def test_pictures_may_stand_before_the_prompt(pipe):
         ({"prompt": CROSS, "num_images_per_prompt": 1.5}, "`num_images_per_prompt` must be an integer .*got 1.5"),
         ({"prompt": CROSS, "negative_prompt": [None]}, "`negative_prompt` must be a string or a list of strings"),
         ({"prompt": [CROSS] * 2, "image": [Image.new("RGB", (8, 8))]}, "for each of the 2 prompts, got 1"),
+        (
+            {"prompt": CROSS, "num_frames": 2, "first_frames": Image.new("RGB", (8, 8))},
+            "`first_frames` must be a list of images, or a list of such lists, got Image",
+        ),
+        (
+            {"prompt": CROSS, "num_frames": 2, "first_frames": []},
+            r"`first_frames` must hold at least one image for each prompt, got \[\]",
+        ),
+        (
+            {"prompt": [CROSS] * 2, "num_frames": 2, "first_frames": [[], []]},
+            r"`first_frames` must hold at least one image for each prompt, got \[\[\], \[\]\]",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(pipe, arguments, message):

@@ -121,6 +121,7 @@ class VilaUPipeline(DiffusionPipeline):
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -134,7 +135,8 @@ class VilaUPipeline(DiffusionPipeline):
                 stand before the prompt, for a model that was trained to edit them.
             negative_prompt (`str` or `list[str]`, *optional*): in place of the unconditional prompt.
             guidance_scale (`float`, *optional*): strength of classifier-free guidance, at least 1, which turns it off;
-                by default as in the checkpoint's generation config, like `do_sample`, `temperature`, `top_k`, `top_p`.
+                by default as in the checkpoint's generation config, like `do_sample`, `temperature`, `top_k`, `top_p`,
+                `min_p`.
             image_guidance_scale (`float`, *optional*): strength of guidance against `image` alone, for editing.
             num_frames (`int`, *optional*): frames of a video; without it an image is drawn.
             first_frames (`list[PIL.Image.Image]` or a list of such lists, one for each prompt, *optional*): what a
@@ -147,7 +149,9 @@ class VilaUPipeline(DiffusionPipeline):
                 function of N prompts, pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)` that gives scores
                 `(N,)`, such as a [`TowerRanker`]. Where `image` is given it has to take `images` too, a list of those
                 before each prompt; of the package's own rankers only `"likelihood"` does.
-            generator (`torch.Generator` or a list with one for each image, *optional*): source of the samples.
+            generator (`torch.Generator` or a list with one for each image that is returned, *optional*): source of the
+                samples. With a list an image does not hang on the others of its batch, as with `seed` in `generate`.
+                The candidates for an image are drawn with its generator.
             output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"codes"` (or `"latent"`,
                 which is the same).
             return_dict (`bool`, *optional*, defaults to `True`): return an output class, or else a tuple.
@@ -169,6 +173,7 @@ class VilaUPipeline(DiffusionPipeline):
         self._check(prompts, negative_prompt, num_images_per_prompt, output_type)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         ranker = self._ranker(num_candidates, rank_by, num_frames, image)
+        generator = self._generators(generator, len(prompts) * num_images_per_prompt, num_candidates)
         mode = "image" if num_frames is None else "video"
         device = self._execution_device
         self._bring_model()
@@ -182,6 +187,7 @@ class VilaUPipeline(DiffusionPipeline):
             "visual_temperature": temperature,
             "visual_top_k": top_k,
             "visual_top_p": top_p,
+            "visual_min_p": min_p,
         }
         saved = self.model.generation_config.to_dict().get("unconditional_prompt_ids")
         if negative_prompt is not None or saved is None:
@@ -259,6 +265,17 @@ class VilaUPipeline(DiffusionPipeline):
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"`output_type` must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}.")
 
+    @staticmethod
+    def _generators(generator, rows: int, num_candidates: int):
+        """The one for all, or that of each of the `rows` images for each of its candidates."""
+        if not isinstance(generator, list):
+            return generator
+        if len(generator) != rows:
+            raise ValueError(
+                f"`generator` has {len(generator)} entries for {rows} rows: give one, or one for each image."
+            )
+        return [each for each in generator for _ in range(num_candidates)]
+
     def _check_callback(self, callback, tensor_inputs):
         if callback is not None and not callable(callback):
             raise ValueError(f"`callback_on_step_end` must be callable, got {type(callback).__name__}.")
@@ -327,7 +344,13 @@ class VilaUPipeline(DiffusionPipeline):
 
     def _encode_frames(self, frames: list) -> torch.Tensor:
         """Pixels `(rows, f, 3, S, S)`."""
-        rows = frames if isinstance(frames[0], (list, tuple)) else [frames]
+        if not isinstance(frames, (list, tuple)):
+            raise ValueError(
+                f"`first_frames` must be a list of images, or a list of such lists, got {type(frames).__name__}."
+            )
+        rows = frames if frames and isinstance(frames[0], (list, tuple)) else [frames]
+        if not all(rows):
+            raise ValueError(f"`first_frames` must hold at least one image for each prompt, got {frames}.")
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1:
             raise ValueError(f"`first_frames` must be as many for each prompt, got {lengths}.")
