@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import CpuOffload, ModelHook, add_hook_to_module
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.utils import export_to_gif, export_to_video
 from PIL import Image
@@ -184,6 +185,35 @@ def test_it_can_be_moved_and_cast(tmp_path):
     pipe.to(torch.float32)
     assert pipe.model.dtype == torch.float32
     assert pipe.to("cpu")(CROSS, output_type="pt").images.isfinite().all()
+
+
+def test_an_offloaded_model_is_brought_for_a_call_and_taken_back():
+    brought = []
+
+    class Watching(ModelHook):
+        def pre_forward(self, module, *args, **kwargs):
+            brought.append(module)
+            return args, kwargs
+
+    pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT)
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(CROSS, generator=seeded(), num_candidates=2, output_type="pt").images
+    pipe.enable_model_cpu_offload(device="cpu")
+    add_hook_to_module(pipe.model, Watching(), append=True)  # beside the hook that brings the model
+    assert torch.equal(pipe(CROSS, generator=seeded(), num_candidates=2, output_type="pt").images, expected)
+    assert brought == [pipe.model]  # before `generate`, which does not call the model's own forward
+    assert isinstance(pipe.model._hf_hook, CpuOffload)  # set anew, for the next call
+    assert torch.equal(pipe(CROSS, generator=seeded(), num_candidates=2, output_type="pt").images, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_an_offloaded_model_leaves_the_gpu():
+    pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.enable_model_cpu_offload()
+    for _ in range(2):
+        codes = pipe(CROSS, num_candidates=2, output_type="codes").images
+        assert codes.device.type == "cuda" and pipe.model.device.type == "cpu"
 
 
 def test_pictures_may_stand_before_the_prompt(pipe):
