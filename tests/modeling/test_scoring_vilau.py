@@ -28,7 +28,8 @@ def sampled(model, inputs, **settings):
     ids = output.sequences
     labels = torch.full_like(ids, -100)
     labels[:, -16:] = 58
-    mask = torch.cat([inputs["attention_mask"], torch.ones(len(ids), 17, dtype=torch.long)], 1)
+    mask = inputs["attention_mask"]
+    mask = torch.cat([mask, torch.ones(len(ids), ids.shape[1] - mask.shape[1], dtype=torch.long)], 1)
     return output, {"input_ids": ids, "labels": labels, "attention_mask": mask}
 
 
@@ -41,10 +42,20 @@ def sampled(model, inputs, **settings):
         {"guidance_scale": SCHEDULE.repeat(2, 1) * torch.tensor([[1.0], [2.0]])},
         {"guidance_scale": 3.0, **NEGATIVES},
         {"guidance_scale": 3.0, "negative_prompt_ids": torch.tensor([[1, 7]])},
+        {"guidance_scale": 3.0, "negative_prompt_ids": torch.tensor([[1, 7, 54]])},
     ],
-    ids=["list", "tensor", "schedule", "schedules", "negatives", "negative"],
+    ids=["list", "tensor", "schedule", "schedules", "negatives", "negative", "marked"],
 )
 def test_guided_codes_are_scored_as_they_were_sampled(model, settings):
+    output, arguments = sampled(model, left_padded(PROMPTS), **settings)
+    score = model.score(**arguments, codes=output.codes.flatten(1, 2), **settings)
+    torch.testing.assert_close(score.code_log_probs[:, -16:], output.code_log_probs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("negative", [[1, 7], [1, 7, 54], [1, 7, 3, 54]])
+def test_ids_before_a_start_marker_are_scored_too(model, negative):
+    model.config.start_marker_prefix_ids = [3]
+    settings = {"guidance_scale": 3.0, "negative_prompt_ids": torch.tensor([negative])}
     output, arguments = sampled(model, left_padded(PROMPTS), **settings)
     score = model.score(**arguments, codes=output.codes.flatten(1, 2), **settings)
     torch.testing.assert_close(score.code_log_probs[:, -16:], output.code_log_probs, atol=1e-4, rtol=0)

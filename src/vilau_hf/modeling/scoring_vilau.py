@@ -40,7 +40,8 @@ def default_unconditional_ids(config, saved: list[int] | None) -> list[int]:
 class _LabelledSpans:
     """
     Where labelled visual tokens stand: for each of the M tokens its row, its place in its span and the span's index;
-    for each of the S spans its row and the column of its first visual token, all of shape `(M,)` or `(S,)`.
+    for each of the S spans its row and the column of its first visual token, all of shape `(M,)` or `(S,)`. `markers`
+    are the ids of start markers.
     """
 
     def __init__(self, config, input_ids: torch.LongTensor, is_labelled: torch.BoolTensor):
@@ -54,10 +55,8 @@ class _LabelledSpans:
         spans, self.indices = torch.stack([self.token_rows, firsts], 1).unique(dim=0, return_inverse=True)
         self.rows, self.firsts = spans.unbind(1)
         self.num_places = int(self.places.max()) + 1
-        marked = torch.isin(
-            before[self.rows, self.firsts],
-            input_ids.new_tensor([config.image_start_token_id, config.video_start_token_id]),
-        )
+        self.markers = input_ids.new_tensor([config.image_start_token_id, config.video_start_token_id])
+        marked = torch.isin(before[self.rows, self.firsts], self.markers)
         if not bool(marked.all()):
             raise ValueError(
                 f"{int((~marked).sum())} of the {len(marked)} visual spans that `labels` name begin without a start "
@@ -233,7 +232,10 @@ class VilaUScoringMixin:
         ids = torch.cat([prompt.ids[spans.rows], prefix, input_ids[rows, columns]], 1)
         codes = torch.cat([prompt.visual_codes[spans.rows], blank, visual_codes[rows, columns]], 1)
         seen = torch.ones_like(ids)
-        seen[:, : prompt.mask.shape[1]] = prompt.mask[spans.rows]
+        length = prompt.mask.shape[1]
+        seen[:, :length] = prompt.mask[spans.rows]
+        is_open = torch.isin(ids[:, length - 1], spans.markers)  # such a prompt has prefix and marker of its own
+        seen[:, length - 1 : length + prefix.shape[1]] *= ~is_open[:, None]
         hidden = self._hidden_states(ids, seen, codes)[:, -spans.num_places :]
         return hidden[spans.indices, spans.places]
 
