@@ -44,14 +44,14 @@ def greedy_codes(model, hidden, negative_hidden, scale):
 
 
 @torch.no_grad()
-def naive(model, prompt, max_length, scale, spans_allowed):
+def naive(model, prompt, max_length, scale, spans_allowed, negative=(1, 5)):
     """Items of one row, greedy, without any cache, padding or batch."""
     items, owed, start, spans = list(prompt), 0, None, 0
     while len(items) < max_length:
         hidden = last_hidden(model, items)
         if owed:
             written = items[len(items) - (STARTS[start] - owed) :] if owed < STARTS[start] else []
-            negative_hidden = last_hidden(model, [1, 5, start, *written])
+            negative_hidden = last_hidden(model, [*negative, start, *written])
             items.append(greedy_codes(model, hidden, negative_hidden, scale))
             owed -= 1
             continue
@@ -71,8 +71,8 @@ def naive(model, prompt, max_length, scale, spans_allowed):
     return items
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.5])
-def test_rows_write_what_each_would_write_alone(talker, scale):
+@pytest.mark.parametrize(("scale", "negative"), [(1.0, [1, 5]), (2.5, [1, 5]), (2.5, [1, *range(10, 39)])])
+def test_rows_write_what_each_would_write_alone(talker, scale, negative):
     prompts = [*PROMPTS, [1, 20, 31], [1, 8]]
     length = max(map(len, prompts))
     new = 60
@@ -81,14 +81,16 @@ def test_rows_write_what_each_would_write_alone(talker, scale):
         generation_mode="interleaved",
         num_frames=2,
         guidance_scale=scale,
+        negative_prompt_ids=torch.tensor([negative]),
         do_sample=False,
         visual_do_sample=False,
         max_visual_spans=2,
         max_new_tokens=new,
     )
+    assert output.prompt_length == length and output.sequences.shape[1] == length + new
     kinds = set()
     for row, prompt in enumerate(prompts):
-        expected = naive(talker, prompt, len(prompt) + new, scale, spans_allowed=2)[len(prompt) :]
+        expected = naive(talker, prompt, len(prompt) + new, scale, 2, negative)[len(prompt) :]
         ids, codes = output.sequences[row, length:].tolist(), output.visual_codes[row, length:]
         for place, item in enumerate(expected):
             if isinstance(item, int):

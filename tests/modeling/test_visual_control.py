@@ -149,6 +149,18 @@ def test_stopping_criteria_leave_a_span_unfinished(model):
         model.decode_image_tokens(codes)
 
 
+def test_criteria_count_the_positions_of_the_rows_not_of_a_longer_negative_prompt(model):
+    seen, negative = [], torch.tensor([[1, *range(10, 30)]])
+
+    def never(ids, scores):
+        seen.append(ids.shape[1])
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+    codes = draw(model, negative_prompt_ids=negative, stopping_criteria=StoppingCriteriaList([never]))
+    assert seen == list(range(8, 24))  # prompts of 6, the marker, 16 positions
+    assert torch.equal(codes, draw(model, negative_prompt_ids=negative))
+
+
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_scores_of_what_was_sampled_equal_one_teacher_forced_pass(model, scale):
     prompts = left_padded(PROMPTS)

@@ -334,9 +334,10 @@ class VilaUGenerationMixin:
 
     def _lengths_and_cache(self, settings, input_ids, generation_config, kwargs) -> dict:
         """The arguments of the library's `generate` that say how much will be written, and where it is remembered."""
-        length = input_ids.shape[1]
+        length, prompts = input_ids.shape[1], (settings.negative, settings.image_only)
+        longest = max(length, *(prompt.ids.shape[1] for prompt in prompts if prompt is not None), 0)
         if settings.mode == "interleaved":
-            room = self.config.text_config.max_position_embeddings - length
+            room = self.config.text_config.max_position_embeddings - longest
             wanted = wanted_tokens((kwargs, generation_config), length)  # the checkpoint's own is meant for text
             kwargs.pop("max_length", None)
             kwargs["max_new_tokens"] = room if wanted is None else min(wanted, room)
@@ -344,8 +345,6 @@ class VilaUGenerationMixin:
             for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens"):
                 kwargs.pop(name, None)
             kwargs.update(max_new_tokens=self._num_positions(settings), do_sample=True)
-        prompts = (settings.negative, settings.image_only)
-        longest = max(length, *(prompt.ids.shape[1] for prompt in prompts if prompt is not None), 0)
         capacity, config = longest + kwargs["max_new_tokens"], self.config.text_config
         kind = kwargs.get("cache_implementation")
         offloading = kind in ("offloaded", "offloaded_static")
@@ -420,7 +419,7 @@ class VilaUGenerationMixin:
                 code_log_probs=guided,
                 conditional_code_log_probs=unguided,
                 spans=spans,
-                prompt_length=writer.streams.length,
+                prompt_length=input_ids.shape[1],
             )
         forced = 0 if settings.first_codes is None else settings.first_codes.shape[1]
         drawn = write_span(writer, self._num_positions(settings) - forced, placeholder, criteria, streamer)

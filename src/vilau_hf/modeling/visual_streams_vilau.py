@@ -61,12 +61,16 @@ class Streams:
         prompts (`list[StreamPrompt]`): one for each stream, all with as many rows.
         max_new (`int`): positions there will be after the prompts.
         cache (`Cache`): empty; for a static cache of at least `length + max_new` positions.
+
+    `own` is the rows' own prompt as it was given, with codes: it lacks the padding that a longer prompt of another
+    stream brings.
     """
 
     def __init__(self, model, prompts: list[StreamPrompt], max_new: int, cache):
         self.model, self.cache = model, cache
         pad, depth = model.config.text_config.pad_token_id or 0, model.config.vision_config.code_depth
         self.length = max(prompt.ids.shape[1] for prompt in prompts)
+        self.own = prompts[0].pad(prompts[0].ids.shape[1], pad, depth)
         padded = [prompt.pad(self.length, pad, depth) for prompt in prompts]
         self.ids = torch.cat([prompt.ids for prompt in padded])  # (R, T)
         self.codes = torch.cat([prompt.visual_codes for prompt in padded])

@@ -53,7 +53,7 @@ def write_span(writer: PositionWriter, num_positions: int, placeholder: int, cri
     """
     streams, decoded = writer.streams, []
     hidden = streams.read_prompts()
-    ids = streams.ids[: streams.rows]
+    ids = streams.own.ids
     watched, codes = is_custom(criteria), None
     for position in range(num_positions):
         decoded.append(writer.first(hidden, position) if codes is None else writer.next(codes, position))
@@ -114,8 +114,7 @@ class InterleavedWriter:
         self.placeholders = {"image": config.image_token_id, "video": config.video_token_id}
         self.ends = {"image": config.image_end_token_id, "video": config.video_end_token_id}
         self.rows = [_Row() for _ in range(self.streams.rows)]
-        self.ids = self.streams.ids[: self.streams.rows]
-        self.codes = self.streams.codes[: self.streams.rows]
+        self.ids, self.codes = self.streams.own.ids, self.streams.own.visual_codes
         # log-probabilities of codes, guided and not, `(rows, T, D)` each
         self.log_probs = [self._unscored(self.ids.shape[1]) for _ in range(2 * settings.output_log_probs)]
 
