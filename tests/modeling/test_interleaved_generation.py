@@ -143,6 +143,51 @@ def test_a_prompt_may_open_the_span(talker):
     assert torch.equal(output.spans[0][0].codes, image[0]) and output.sequences[0, -1] == 55
 
 
+def test_rows_whose_prompts_open_spans_stand_beside_others(talker):
+    prompts = [[1, 5, 6, 54], [1, 9, 4, 4], [1, 7, 56]]
+    settings = {
+        "generation_mode": "interleaved",
+        "do_sample": False,
+        "visual_do_sample": False,
+        "guidance_scale": 3.0,
+        "num_frames": 1,
+        "max_new_tokens": 60,
+        "max_visual_spans": 2,
+    }
+    batch = talker.generate(**left_padded(prompts), **settings)
+    for row, prompt in enumerate(prompts):
+        alone = talker.generate(torch.tensor([prompt]), **settings)
+        begin, width = 4 - len(prompt), alone.sequences.shape[1]
+        assert batch.sequences[row, begin : begin + width].tolist() == alone.sequences[0].tolist(), row
+        assert torch.equal(batch.visual_codes[row, begin : begin + width], alone.visual_codes[0]), row
+    assert [span.begin for row in batch.spans for span in row][:1] == [4] and batch.prompt_length == 4
+
+
+@pytest.mark.parametrize(
+    ("negative", "prefix"),
+    [([1, 5], []), ([1, 5, 54], []), ([1, 5], [9, 4]), ([1, 5, 9, 4, 54], [9, 4])],
+)
+def test_every_span_is_compared_with_the_negative_prompt_and_one_marker(talker, negative, prefix, monkeypatch):
+    monkeypatch.setattr(talker.config, "start_marker_prefix_ids", prefix)
+    output = talker.generate(
+        torch.tensor([[1, 5, 54]]),
+        generation_mode="interleaved",
+        negative_prompt_ids=torch.tensor([negative]),
+        guidance_scale=2.5,
+        num_frames=1,
+        do_sample=True,
+        seed=0,
+        max_new_tokens=100,
+        eos_token_id=None,
+        output_log_probs=True,
+    )
+    assert len(output.spans[0]) > 1
+    labels = output.sequences.where((output.visual_codes >= 0).any(-1), -100)
+    settings = {"input_ids": output.sequences, "labels": labels, "visual_codes": output.visual_codes}
+    guided = talker.score(**settings, guidance_scale=2.5, negative_prompt_ids=torch.tensor([[1, 5]])).code_log_probs
+    torch.testing.assert_close(guided, output.code_log_probs, atol=1e-4, rtol=0)
+
+
 def test_streamers_get_text_and_codes_in_order(talker):
     class Streamer:
         def __init__(self):

@@ -27,7 +27,7 @@ from .visual_settings_vilau import (
     take_visual_settings,
     wanted_tokens,
 )
-from .visual_streams_vilau import StreamPrompt, Streams
+from .visual_streams_vilau import StreamPrompt, Streams, hold_place_for_markers
 from .visual_writing_vilau import InterleavedWriter, write_span
 
 
@@ -239,7 +239,8 @@ class VilaUGenerationMixin:
     def _open_span(self, input_ids, mask, mode, like=None):
         """
         Ids and mask with the start marker at the end, appended with its prefix unless the prompts have it. In
-        interleaved mode the model writes the marker; only what stands beside prompts `like` that end with one gets it.
+        interleaved mode the model writes the marker; what stands beside prompts `like` has a place for those that end
+        with one.
         """
         if mask is None:
             mask = torch.ones_like(input_ids)
@@ -251,21 +252,17 @@ class VilaUGenerationMixin:
         config = self.config
         starts = {"image": config.image_start_token_id, "video": config.video_start_token_id}
         if mode == "interleaved":
-            last = None if like is None else like[:, -1]
-            added = [*config.start_marker_prefix_ids]
-            if last is not None and bool((last == last[0]).all()) and last[0].item() in starts.values():
-                added.append(last[0].item())
-            elif like is None:
-                added = []
-        else:
-            start = starts[mode]
-            open_rows = int((input_ids[:, -1] == start).sum())
-            if open_rows not in (0, input_ids.shape[0]):
-                raise ValueError(
-                    f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none "
-                    "must."
-                )
-            added = [] if open_rows else [*config.start_marker_prefix_ids, start]
+            if like is None:
+                return input_ids, mask
+            prefix = config.start_marker_prefix_ids
+            return hold_place_for_markers(input_ids, mask, like[:, -1], [*starts.values()], [*prefix])
+        start = starts[mode]
+        open_rows = int((input_ids[:, -1] == start).sum())
+        if open_rows not in (0, input_ids.shape[0]):
+            raise ValueError(
+                f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none must."
+            )
+        added = [] if open_rows else [*config.start_marker_prefix_ids, start]
         opening = input_ids.new_tensor(added, dtype=torch.long).repeat(input_ids.shape[0], 1)
         return torch.cat([input_ids, opening], 1), torch.cat([mask, torch.ones_like(opening).to(mask.dtype)], 1)
 
@@ -405,7 +402,8 @@ class VilaUGenerationMixin:
             generation_config.output_scores,
             settings.output_log_probs,
         )
-        writer = PositionWriter(self, Streams(self.model, prompts, num_new, cache), decoder, graphs)
+        streams = Streams(self.model, prompts, num_new, cache, opening=int(settings.mode == "interleaved"))
+        writer = PositionWriter(self, streams, decoder, graphs)
         criteria, streamer = kwargs["stopping_criteria"], kwargs.get("streamer")
         if settings.mode == "interleaved":
             interleaved = InterleavedWriter(
