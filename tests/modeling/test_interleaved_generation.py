@@ -126,13 +126,19 @@ def test_modalities_and_the_number_of_spans_can_be_limited(talker):
         talker.generate(**left_padded(PROMPTS), **settings, allowed_modalities=("text", "sound"))
 
 
-def test_a_seeded_row_does_not_hang_on_its_neighbours(talker):
+@pytest.mark.parametrize("seeds", [[1, 2], [5, 6], [7, 8], [9, 10]])
+def test_a_seeded_row_does_not_hang_on_its_neighbours(talker, seeds):
     settings = {"generation_mode": "interleaved", "max_new_tokens": 50, "do_sample": True, "num_frames": 1}
-    both = talker.generate(**left_padded(PROMPTS), seed=[3, 4], **settings)
-    alone = talker.generate(**left_padded(PROMPTS[1:]), seed=4, **settings)
-    width = min(both.sequences.shape[1], alone.sequences.shape[1])
-    assert torch.equal(both.sequences[1, :width], alone.sequences[0, :width])
-    assert torch.equal(both.visual_codes[1, :width], alone.visual_codes[0, :width])
+    prompts = [PROMPTS[0], PROMPTS[0][:2] + [7]]
+    both = talker.generate(**left_padded(prompts), seed=seeds, **settings)
+    is_visual = both.visual_codes[:, 3:, 0] >= 0
+    writes_text = ~is_visual & (both.sequences[:, 3:] != 0)
+    assert (is_visual & writes_text.flip(0)).any()  # one is in a span while the other writes text
+    for row, prompt in enumerate(prompts):
+        alone = talker.generate(torch.tensor([prompt]), seed=seeds[row], **settings)
+        width = alone.sequences.shape[1]
+        assert torch.equal(both.sequences[row, :width], alone.sequences[0])
+        assert torch.equal(both.visual_codes[row, :width], alone.visual_codes[0])
 
 
 def test_a_prompt_may_open_the_span(talker):

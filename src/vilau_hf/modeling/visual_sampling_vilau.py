@@ -77,16 +77,27 @@ class CodeSampling:
         """The settings as a key."""
         return (self.do_sample, *(tuple(each) for each in (self.temperature, self.top_k, self.top_p, self.min_p)))
 
-    def draw_noise(self, rows: int, codebook_size: int, device: torch.device) -> list[torch.Tensor]:
-        """What chance brings to one visual position: exponential noise `(rows, n)` for each depth's n candidates."""
+    def draw_noise(
+        self, rows: int, codebook_size: int, device: torch.device, drawing: list[bool] | None = None
+    ) -> list[torch.Tensor]:
+        """
+        What chance brings to one visual position: exponential noise `(rows, n)` for each depth's n candidates, as
+        `noise` gives it.
+        """
         if not self.do_sample:
             return []
-        return [self.noise(rows, num_candidates(top_k, codebook_size), device) for top_k in self.top_k]
+        return [self.noise(rows, num_candidates(top_k, codebook_size), device, drawing) for top_k in self.top_k]
 
-    def noise(self, rows: int, size: int, device: torch.device) -> torch.Tensor:
-        """Exponential noise `(rows, size)`, float32, drawn where the generators live and moved to `device`."""
+    def noise(self, rows: int, size: int, device: torch.device, drawing: list[bool] | None = None) -> torch.Tensor:
+        """
+        Exponential noise `(rows, size)`, float32, drawn where the generators live and moved to `device`. Where each
+        row has a generator, only the rows that are `drawing` (by default all) take from it; the others get ones.
+        """
         if isinstance(self.generators, list):
-            drawn = [torch.empty(size, device=each.device).exponential_(generator=each) for each in self.generators]
+            drawn = [torch.ones(size, device=each.device) for each in self.generators]
+            for row, generator, draws in zip(drawn, self.generators, drawing or [True] * rows, strict=True):
+                if draws:
+                    row.exponential_(generator=generator)
             return torch.stack([row.to(device) for row in drawn])
         home = device if self.generators is None else self.generators.device
         return torch.empty(rows, size, device=home).exponential_(generator=self.generators).to(device)

@@ -155,10 +155,11 @@ class InterleavedWriter:
     def _write_visual(self, hidden: torch.Tensor, count: int) -> torch.Tensor:
         """`count` visual tokens for every row that is not done; for the others what is written does not matter."""
         places, decoded = self._positions(), []
-        is_visual = torch.tensor([not row.done for row in self.rows], device=self.ids.device)
+        drawing = [not row.done for row in self.rows]
+        is_visual = torch.tensor(drawing, device=self.ids.device)
         for step in range(count):
-            place = places + step
-            decoded.append(self.writer.next(decoded[-1].codes, place) if decoded else self.writer.first(hidden, place))
+            write, after = (self.writer.next, decoded[-1].codes) if decoded else (self.writer.first, hidden)
+            decoded.append(write(after, places + step, drawing))
             if self.streamer is not None:
                 self.streamer.put_visual(decoded[-1].codes.where(is_visual[:, None], -1))
         hidden = self.writer.leave(decoded[-1].codes)
@@ -173,7 +174,8 @@ class InterleavedWriter:
     def _write_mixed(self, hidden: torch.Tensor) -> torch.Tensor:
         """One position, in which each row writes text, a visual token, an end marker or, if it is done, padding."""
         device = self.ids.device
-        in_span = torch.tensor([row.owed > 0 and not row.done for row in self.rows], device=device)
+        drawing = [row.owed > 0 and not row.done for row in self.rows]
+        in_span = torch.tensor(drawing, device=device)
         tokens = self._pick_text(hidden[: len(self.rows)])
         forced = []
         for row in self.rows:
@@ -187,8 +189,8 @@ class InterleavedWriter:
         tokens = tokens.where(forced < 0, forced)
         embeds = self.model.get_input_embeddings()(tokens.masked_fill(in_span, 0))  # (rows, H)
         decoded = None
-        if any(row.owed and not row.done for row in self.rows):
-            decoded = self.writer.first(hidden, self._positions())
+        if any(drawing):
+            decoded = self.writer.first(hidden, self._positions(), drawing)
             codes = decoded.codes
             embeds = self.model.model.embed_codes(codes).to(embeds.dtype).where(in_span[:, None], embeds)
             if self.streamer is not None:
@@ -220,7 +222,8 @@ class InterleavedWriter:
         logits = logits.masked_fill(self._forbidden(logits.shape[-1]), -torch.inf)
         if not self.do_sample:
             return logits.argmax(-1)
-        return race(logits.softmax(-1), self.decoder.sampling.noise(*logits.shape, logits.device))
+        drawing = [not (row.done or row.owed or row.must_end) for row in self.rows]
+        return race(logits.softmax(-1), self.decoder.sampling.noise(*logits.shape, logits.device, drawing))
 
     def _forbidden(self, vocab_size: int) -> torch.BoolTensor:
         """Ids that a row must not write now, `(rows, vocab_size)`: placeholders, end markers, spans not wanted."""
