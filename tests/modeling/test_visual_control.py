@@ -149,6 +149,73 @@ def test_stopping_criteria_leave_a_span_unfinished(model):
         model.decode_image_tokens(codes)
 
 
+def test_a_row_that_is_stopped_stays_stopped_and_leaves_the_others_alone(model):
+    settings = {"return_dict_in_generate": True, "output_log_probs": True, "output_scores": True}
+    whole, positions = draw(model, **settings), []
+
+    def second_row_at_12_first_row_at_17(ids, scores):
+        return torch.tensor([ids.shape[1] == 17, ids.shape[1] == 12])
+
+    class Streamer:
+        def put(self, ids):
+            pass
+
+        def put_visual(self, codes):
+            positions.append(codes)
+
+        def end(self):
+            pass
+
+    stopped = draw(
+        model,
+        stopping_criteria=StoppingCriteriaList([second_row_at_12_first_row_at_17]),
+        streamer=Streamer(),
+        **settings,
+    )
+    for row, written in ((0, 10), (1, 5)):  # 7 positions before the first
+        for found, expected, filling in (
+            (stopped.codes.flatten(1, 2), whole.codes.flatten(1, 2), -1),
+            (stopped.scores, whole.scores, float("nan")),
+            (stopped.code_log_probs, whole.code_log_probs, float("nan")),
+        ):
+            assert torch.equal(found[row, :written], expected[row, :written])
+            rest = found[row, written:]
+            torch.testing.assert_close(rest, torch.full_like(rest, filling), equal_nan=True)
+    assert torch.equal(torch.stack(positions, 1), stopped.codes.flatten(1, 2)[:, :10])
+
+
+def test_what_a_streamer_writes_over_codes_has_no_log_probability(model):
+    class Streamer:
+        position = 0
+
+        def put(self, ids):
+            pass
+
+        def put_visual(self, codes):
+            self.position += 1
+            if self.position == 4:
+                codes = codes.clone()
+                codes[0, 1] = (codes[0, 1] + 1) % 24
+            return codes
+
+        def end(self):
+            pass
+
+    prompts = left_padded(PROMPTS)
+    output = draw(model, streamer=Streamer(), return_dict_in_generate=True, output_log_probs=True, output_scores=True)
+    labels = output.sequences.where(output.sequences == 58, -100)
+    mask = torch.cat([prompts["attention_mask"], torch.ones(2, 17, dtype=torch.long)], 1)
+    settings = {"input_ids": output.sequences, "labels": labels, "attention_mask": mask}
+    settings["codes"] = output.codes.flatten(1, 2)
+    lost = torch.zeros(2, 16, 3, dtype=torch.bool)
+    lost[0, 3, 1:] = True  # what was drawn there followed another code
+    for found, scale in ((output.code_log_probs, 3.0), (output.conditional_code_log_probs, 1.0)):
+        expected = model.score(**settings, guidance_scale=scale).code_log_probs[:, 7:]
+        expected = expected.masked_fill(lost, torch.nan)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0, equal_nan=True)
+    assert torch.equal(output.scores.isnan(), lost[..., None].expand_as(output.scores))
+
+
 def test_criteria_count_the_positions_of_the_rows_not_of_a_longer_negative_prompt(model):
     seen, negative = [], torch.tensor([[1, *range(10, 30)]])
 

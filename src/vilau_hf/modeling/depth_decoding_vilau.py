@@ -85,6 +85,16 @@ class DecodedPosition:
     log_probs: torch.Tensor | None = None
     conditional_log_probs: torch.Tensor | None = None
 
+    def overwritten(self, codes: torch.LongTensor) -> "DecodedPosition":
+        """With other `codes` `(rows, D)`; from the first depth at which they differ in a row the rest is NaN there."""
+        lost = (codes != self.codes).cumsum(-1) > 0  # (rows, D); what was drawn deeper followed another code
+        return DecodedPosition(
+            codes,
+            None if self.scores is None else self.scores.masked_fill(lost[..., None], torch.nan),
+            None if self.log_probs is None else self.log_probs.masked_fill(lost, torch.nan),
+            None if self.conditional_log_probs is None else self.conditional_log_probs.masked_fill(lost, torch.nan),
+        )
+
 
 class CodeInputs:
     """

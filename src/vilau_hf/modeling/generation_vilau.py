@@ -115,11 +115,12 @@ class VilaUGenerationMixin:
             max_visual_spans (`int`, *optional*): images and videos a row may write in interleaved mode.
             allowed_modalities (`tuple[str]`, *optional*, defaults to all): what may be written in interleaved mode.
             streamer (*optional*): as for transformers' `generate`; its `put_visual(codes)` gets the codes `(rows, D)`
-                of each visual position.
+                of each visual position, -1 in rows that write none there. In image and video mode it may return codes
+                `(rows, D)` in their place: the model goes on from these.
             kwargs: as for transformers' `generate`, `pixel_values`, `pixel_values_videos` and `codes` among them. An
                 image or a video has its fixed number of visual tokens: length arguments do not act on them, and
-                `stopping_criteria` that stop one leave it unfinished. Text ends at the latest where the language
-                model's positions do.
+                `stopping_criteria` that stop a row leave its own unfinished, and the others go on. Text ends at the
+                latest where the language model's positions do.
 
         Returns:
             In text mode what transformers' `generate` returns; in interleaved mode a [`VilaUGenerateOutput`]; else the

@@ -49,34 +49,43 @@ def is_custom(criteria: StoppingCriteriaList) -> bool:
 def write_span(writer: PositionWriter, num_positions: int, placeholder: int, criteria, streamer) -> DecodedPosition:
     """
     The next `num_positions` visual tokens of all rows, each field stacked over the positions in dimension 1. Nothing
-    in the loop waits for the device, unless custom stopping criteria do; codes are -1 from where these stopped it.
+    in the loop waits for the device, unless custom stopping criteria do; from where these stopped a row its codes are
+    -1 and the rest is NaN.
     """
     streams, decoded = writer.streams, []
     hidden = streams.read_prompts()
-    ids = streams.own.ids
+    ids, is_written = streams.own.ids, []
     watched, codes = is_custom(criteria), None
+    running = torch.ones(streams.rows, 1, dtype=torch.bool, device=ids.device)
     for position in range(num_positions):
-        decoded.append(writer.first(hidden, position) if codes is None else writer.next(codes, position))
-        codes = decoded[-1].codes
+        step = writer.first(hidden, position) if codes is None else writer.next(codes, position)
         if streamer is not None:
-            changed = streamer.put_visual(codes)
+            changed = streamer.put_visual(step.codes.where(running, -1))
             if changed is not None:
-                codes = decoded[-1].codes = changed
+                step = step.overwritten(changed.where(running, step.codes))
+        codes = step.codes
+        decoded.append(step)
+        is_written.append(running)
         if watched:
             ids = torch.cat([ids, ids.new_full((len(ids), 1), placeholder)], 1)
-            if bool(criteria(ids, None).all()):
+            running = running & ~criteria(ids, None)[:, None]
+            if not bool(running.any()):
                 break
     if streamer is not None:
         streamer.end()
     missing = num_positions - len(decoded)
+    is_written = torch.cat(is_written, 1)  # (rows, positions)
 
     def stacked(name, value):
         tensors = [getattr(each, name) for each in decoded]
         if tensors[0] is None:
             return None
         tensor = torch.stack(tensors, 1)
+        if not watched:
+            return tensor
+        tensor = tensor.where(is_written.view(*is_written.shape, *[1] * (tensor.ndim - 2)), value)
         filling = tensor.new_full((len(tensor), missing, *tensor.shape[2:]), value)
-        return torch.cat([tensor, filling], 1) if missing else tensor
+        return torch.cat([tensor, filling], 1)
 
     return DecodedPosition(
         codes=stacked("codes", -1),
