@@ -116,7 +116,9 @@ class VilaUGenerationMixin:
             allowed_modalities (`tuple[str]`, *optional*, defaults to all): what may be written in interleaved mode.
             streamer (*optional*): as for transformers' `generate`; its `put_visual(codes)` gets the codes `(rows, D)`
                 of each visual position, -1 in rows that write none there. In image and video mode it may return codes
-                `(rows, D)` in their place: the model goes on from these.
+                `(rows, D)` in their place: the model goes on from these. In interleaved mode a text streamer without
+                this method does too; `put(ids)` gets `(rows,)` of each position at which not all rows draw, with the
+                placeholder for rows that do and padding for those that are done.
             kwargs: as for transformers' `generate`, `pixel_values`, `pixel_values_videos` and `codes` among them. An
                 image or a video has its fixed number of visual tokens: length arguments do not act on them, and
                 `stopping_criteria` that stop a row leave its own unfinished, and the others go on. Text ends at the

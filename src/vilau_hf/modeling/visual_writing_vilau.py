@@ -105,7 +105,7 @@ class InterleavedWriter:
         writer ([`PositionWriter`]).
         settings: with `num_frames`, `max_visual_spans`, `allowed_modalities` and `output_log_probs`.
         logits_processor, stopping_criteria, generation_config: as transformers' `generate` made them.
-        streamer (*optional*): its `put(ids)` gets text, its `put_visual(codes)` visual tokens.
+        streamer (*optional*): its `put(ids)` gets text; its `put_visual(codes)`, if it has one, visual tokens.
     """
 
     def __init__(self, writer, settings, logits_processor, stopping_criteria, generation_config, streamer):
@@ -114,7 +114,7 @@ class InterleavedWriter:
         self.logits_processor, self.stopping_criteria = logits_processor, stopping_criteria
         self.do_sample, self.max_length = generation_config.do_sample, generation_config.max_length
         self.pad = self.model.config.text_config.pad_token_id or 0
-        self.streamer = streamer
+        self.streamer, self.shows_codes = streamer, hasattr(streamer, "put_visual")
         config, tokens = self.model.config, self.model.config.vision_config.num_visual_tokens
         self.kinds = {
             config.image_start_token_id: ("image", tokens),
@@ -169,7 +169,7 @@ class InterleavedWriter:
         for step in range(count):
             write, after = (self.writer.next, decoded[-1].codes) if decoded else (self.writer.first, hidden)
             decoded.append(write(after, places + step, drawing))
-            if self.streamer is not None:
+            if self.shows_codes:
                 self.streamer.put_visual(decoded[-1].codes.where(is_visual[:, None], -1))
         hidden = self.writer.leave(decoded[-1].codes)
         fillers = [self.pad if row.done else self.placeholders[row.spans[-1].kind] for row in self.rows]
@@ -202,7 +202,7 @@ class InterleavedWriter:
             decoded = self.writer.first(hidden, self._positions(), drawing)
             codes = decoded.codes
             embeds = self.model.model.embed_codes(codes).to(embeds.dtype).where(in_span[:, None], embeds)
-            if self.streamer is not None:
+            if self.shows_codes:
                 self.streamer.put_visual(codes.where(in_span[:, None], -1))
         started = []
         for row, token in zip(self.rows, tokens.tolist(), strict=True):
