@@ -121,6 +121,39 @@ def test_seeds_make_rows_reproducible_whatever_the_batch_and_the_cache(model):
     assert torch.equal(several[0], both[0]) and not torch.equal(several[1], several[0])
 
 
+@pytest.mark.parametrize(("settings", "draws"), [({"seed": 5}, 2), ({"generator": torch.Generator()}, 1), ({}, 1)])
+def test_each_generator_draws_once_a_position(model, settings, draws):
+    class Draws(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.ops.aten.exponential_.default
+            return function(*args, **(kwargs or {}))
+
+    with Draws() as counted:
+        model.generate(**left_padded(PROMPTS), generation_mode="image", **settings)
+    assert counted.count == 16 * draws
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("rows", [None, 2])
+def test_generators_of_the_host_do_not_wait_for_the_device(rows):
+    generator = torch.Generator() if rows is None else [torch.Generator().manual_seed(row) for row in range(rows)]
+    sampling = CodeSampling(True, 1.0, 20, 0.9, 0.0, code_depth=3, generators=generator)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        noise = sampling.draw_noise(2, 24, torch.device("cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [each.shape for each in noise] == [(2, 24)] * 3 and all((each > 0).all() for each in noise)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_generators_of_rows_are_on_one_device(model):
+    with pytest.raises(ValueError, match="entries of `generator` must be on one device, got cpu, cuda"):
+        draw(model, generator=[torch.Generator(), torch.Generator("cuda")])
+
+
 def test_sampling_follows_the_distribution():
     logits = torch.randn(1, 40) * 2
     sampling = CodeSampling(True, 0.8, 20, 0.9, 0.05, code_depth=1, generators=torch.Generator().manual_seed(0))
