@@ -107,6 +107,14 @@ def test_rows_write_what_each_would_write_alone(talker, scale, negative):
     assert len(kinds) >= 3  # images and videos, finished and cut off
 
 
+def test_rows_end_where_the_positions_of_the_longest_prompt_do(talker):
+    settings = {"generation_mode": "interleaved", "max_new_tokens": 999, "eos_token_id": None, "do_sample": False}
+    settings["max_visual_spans"] = 0
+    negative = torch.full((1, 200), 7)
+    for more, new in (({}, 250), ({"negative_prompt_ids": negative}, 256 - 201)):  # the marker is the 201st
+        assert talker.generate(**left_padded(PROMPTS), **settings, **more).sequences.shape[1] == 6 + new
+
+
 def test_modalities_and_the_number_of_spans_can_be_limited(talker):
     settings = {"generation_mode": "interleaved", "max_new_tokens": 90, "guidance_scale": 1.0, "seed": 0}
     for limits, kinds in (

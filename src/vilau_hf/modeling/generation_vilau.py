@@ -117,12 +117,12 @@ class VilaUGenerationMixin:
             streamer (*optional*): as for transformers' `generate`; its `put_visual(codes)` gets the codes `(rows, D)`
                 of each visual position, -1 in rows that write none there. In image and video mode it may return codes
                 `(rows, D)` in their place: the model goes on from these. In interleaved mode a text streamer without
-                this method does too; `put(ids)` gets `(rows,)` of each position at which not all rows draw, with the
-                placeholder for rows that do and padding for those that are done.
+                this method does too; `put(ids)` gets the ids `(rows,)` of each position at which some row writes text,
+                with the placeholder for rows that draw there and padding for those that are done.
             kwargs: as for transformers' `generate`, `pixel_values`, `pixel_values_videos` and `codes` among them. An
                 image or a video has its fixed number of visual tokens: length arguments do not act on them, and
                 `stopping_criteria` that stop a row leave its own unfinished, and the others go on. Text ends at the
-                latest where the language model's positions do.
+                latest where the language model's positions do, those after the longest prompt, of guidance too.
 
         Returns:
             In text mode what transformers' `generate` returns; in interleaved mode a [`VilaUGenerateOutput`]; else the

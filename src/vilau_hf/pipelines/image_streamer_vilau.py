@@ -14,7 +14,7 @@ class VilaUImageStreamer(BaseStreamer):
     r"""
     Streamer for `generate` that shows what there is of an image, or of the running frame of a video, every few
     positions. `generate` runs in a thread; iterating over the streamer gives lists with a picture for each row (`None`
-    for a row that writes text). What is not drawn yet has the mean colour of what is.
+    for a row that draws nothing there). What is not drawn yet has the mean colour of what is.
 
     Args:
         model ([`VilaUForConditionalGeneration`]): the model that draws.
@@ -61,7 +61,7 @@ class VilaUImageStreamer(BaseStreamer):
             self.text_streamer.put(value)
 
     def put_visual(self, codes: torch.LongTensor):
-        """Takes the codes `(rows, D)` of one position, -1 in rows that write text."""
+        """Takes the codes `(rows, D)` of one position, -1 in rows that draw nothing there."""
         self.rows = self.rows or [[] for _ in codes]
         is_drawn = (codes[:, 0] >= 0).tolist()
         tokens, due = self.model.config.vision_config.num_visual_tokens, False
