@@ -145,6 +145,13 @@ def test_the_callback_sees_every_position(pipe):
     assert nothing == [{}] * 64
 
 
+def test_a_negative_prompt_longer_than_the_prompt_leaves_the_picture_whole(pipe):
+    seen = []
+    settings = {"negative_prompt": " ".join([CROSS, CIRCLE]), "do_sample": False, "output_type": "codes"}
+    codes = pipe("red", callback_on_step_end=lambda *args: seen.append(args[1]), **settings).images
+    assert seen == list(range(64)) and torch.equal(codes, pipe("red", **settings).images)
+
+
 def test_a_callback_may_change_codes_and_end_the_call(pipe):
     def blank(pipeline, step, timestep, kwargs):
         if step == pipeline.num_timesteps - 1:

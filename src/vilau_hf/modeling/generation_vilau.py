@@ -27,7 +27,7 @@ from .visual_settings_vilau import (
     take_visual_settings,
     wanted_tokens,
 )
-from .visual_streams_vilau import StreamPrompt, Streams
+from .visual_streams_vilau import StreamPrompt, Streams, hold_place_for_markers
 from .visual_writing_vilau import InterleavedWriter, write_span
 
 
@@ -115,11 +115,14 @@ class VilaUGenerationMixin:
             max_visual_spans (`int`, *optional*): images and videos a row may write in interleaved mode.
             allowed_modalities (`tuple[str]`, *optional*, defaults to all): what may be written in interleaved mode.
             streamer (*optional*): as for transformers' `generate`; its `put_visual(codes)` gets the codes `(rows, D)`
-                of each visual position.
+                of each visual position, -1 in rows that write none there. In image and video mode it may return codes
+                `(rows, D)` in their place: the model goes on from these. In interleaved mode a text streamer without
+                this method does too; `put(ids)` gets the ids `(rows,)` of each position at which some row writes text,
+                with the placeholder for rows that draw there and padding for those that are done.
             kwargs: as for transformers' `generate`, `pixel_values`, `pixel_values_videos` and `codes` among them. An
                 image or a video has its fixed number of visual tokens: length arguments do not act on them, and
-                `stopping_criteria` that stop one leave it unfinished. Text ends at the latest where the language
-                model's positions do.
+                `stopping_criteria` that stop a row leave its own unfinished, and the others go on. Text ends at the
+                latest where the language model's positions do, those after the longest prompt, of guidance too.
 
         Returns:
             In text mode what transformers' `generate` returns; in interleaved mode a [`VilaUGenerateOutput`]; else the
@@ -239,7 +242,8 @@ class VilaUGenerationMixin:
     def _open_span(self, input_ids, mask, mode, like=None):
         """
         Ids and mask with the start marker at the end, appended with its prefix unless the prompts have it. In
-        interleaved mode the model writes the marker; only what stands beside prompts `like` that end with one gets it.
+        interleaved mode the model writes the marker; what stands beside prompts `like` has a place for those that end
+        with one.
         """
         if mask is None:
             mask = torch.ones_like(input_ids)
@@ -251,21 +255,17 @@ class VilaUGenerationMixin:
         config = self.config
         starts = {"image": config.image_start_token_id, "video": config.video_start_token_id}
         if mode == "interleaved":
-            last = None if like is None else like[:, -1]
-            added = [*config.start_marker_prefix_ids]
-            if last is not None and bool((last == last[0]).all()) and last[0].item() in starts.values():
-                added.append(last[0].item())
-            elif like is None:
-                added = []
-        else:
-            start = starts[mode]
-            open_rows = int((input_ids[:, -1] == start).sum())
-            if open_rows not in (0, input_ids.shape[0]):
-                raise ValueError(
-                    f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none "
-                    "must."
-                )
-            added = [] if open_rows else [*config.start_marker_prefix_ids, start]
+            if like is None:
+                return input_ids, mask
+            prefix = config.start_marker_prefix_ids
+            return hold_place_for_markers(input_ids, mask, like[:, -1], [*starts.values()], [*prefix])
+        start = starts[mode]
+        open_rows = int((input_ids[:, -1] == start).sum())
+        if open_rows not in (0, input_ids.shape[0]):
+            raise ValueError(
+                f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none must."
+            )
+        added = [] if open_rows else [*config.start_marker_prefix_ids, start]
         opening = input_ids.new_tensor(added, dtype=torch.long).repeat(input_ids.shape[0], 1)
         return torch.cat([input_ids, opening], 1), torch.cat([mask, torch.ones_like(opening).to(mask.dtype)], 1)
 
@@ -334,9 +334,10 @@ class VilaUGenerationMixin:
 
     def _lengths_and_cache(self, settings, input_ids, generation_config, kwargs) -> dict:
         """The arguments of the library's `generate` that say how much will be written, and where it is remembered."""
-        length = input_ids.shape[1]
+        length, prompts = input_ids.shape[1], (settings.negative, settings.image_only)
+        longest = max(length, *(prompt.ids.shape[1] for prompt in prompts if prompt is not None), 0)
         if settings.mode == "interleaved":
-            room = self.config.text_config.max_position_embeddings - length
+            room = self.config.text_config.max_position_embeddings - longest
             wanted = wanted_tokens((kwargs, generation_config), length)  # the checkpoint's own is meant for text
             kwargs.pop("max_length", None)
             kwargs["max_new_tokens"] = room if wanted is None else min(wanted, room)
@@ -344,8 +345,6 @@ class VilaUGenerationMixin:
             for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens"):
                 kwargs.pop(name, None)
             kwargs.update(max_new_tokens=self._num_positions(settings), do_sample=True)
-        prompts = (settings.negative, settings.image_only)
-        longest = max(length, *(prompt.ids.shape[1] for prompt in prompts if prompt is not None), 0)
         capacity, config = longest + kwargs["max_new_tokens"], self.config.text_config
         kind = kwargs.get("cache_implementation")
         offloading = kind in ("offloaded", "offloaded_static")
@@ -406,7 +405,8 @@ class VilaUGenerationMixin:
             generation_config.output_scores,
             settings.output_log_probs,
         )
-        writer = PositionWriter(self, Streams(self.model, prompts, num_new, cache), decoder, graphs)
+        streams = Streams(self.model, prompts, num_new, cache, opening=int(settings.mode == "interleaved"))
+        writer = PositionWriter(self, streams, decoder, graphs)
         criteria, streamer = kwargs["stopping_criteria"], kwargs.get("streamer")
         if settings.mode == "interleaved":
             interleaved = InterleavedWriter(
@@ -420,7 +420,7 @@ class VilaUGenerationMixin:
                 code_log_probs=guided,
                 conditional_code_log_probs=unguided,
                 spans=spans,
-                prompt_length=writer.streams.length,
+                prompt_length=input_ids.shape[1],
             )
         forced = 0 if settings.first_codes is None else settings.first_codes.shape[1]
         drawn = write_span(writer, self._num_positions(settings) - forced, placeholder, criteria, streamer)

@@ -84,10 +84,11 @@ def check_visual_arguments(mode: str, input_ids, generator, seed, kwargs: dict):
         raise ValueError(f"`num_beams` must be 1 where codes are generated, got {kwargs['num_beams']}.")
     if kwargs.get("past_key_values") is not None:
         raise ValueError("`past_key_values` cannot be gone on with where codes are generated.")
-    if kwargs.get("streamer") is not None and not hasattr(kwargs["streamer"], "put_visual"):
+    streamer = kwargs.get("streamer")
+    if mode != "interleaved" and streamer is not None and not hasattr(streamer, "put_visual"):
         raise ValueError(
             f'`streamer` needs a method `put_visual(codes)` for `generation_mode="{mode}"`; '
-            f"{type(kwargs['streamer']).__name__} has none."
+            f"{type(streamer).__name__} has none."
         )
     for name in ["assistant_model"] + ["logits_processor"] * (mode != "interleaved"):
         if kwargs.get(name) is not None:

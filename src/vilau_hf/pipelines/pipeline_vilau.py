@@ -157,7 +157,9 @@ class VilaUPipeline(DiffusionPipeline):
             return_dict (`bool`, *optional*, defaults to `True`): return an output class, or else a tuple.
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep, kwargs)` after
                 each visual position; both numbers are the position. Codes that it returns take the place of those it
-                was given. If it sets `pipeline._interrupt = True`, the call ends and its result is `None`.
+                was given: the model goes on from those of the last position, while changes to earlier ones, which it
+                has read, show in the result alone. If it sets `pipeline._interrupt = True`, the call ends and its
+                result is `None`.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*): what `kwargs` holds: `"codes"` (or
                 `"latents"`), the n codes so far, `(rows, n, D)`.
 
