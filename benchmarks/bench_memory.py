@@ -94,7 +94,7 @@ def activations(checkpointing: bool, bf16: bool, parts: int) -> tuple[int, int]:
             rows=rows,
             length=length,
             text_targets=8,
-            gradient_checkpointing=checkpointing,
+            activation_checkpointing=checkpointing,
             bf16=bf16,
         )
         model = VilaUForConditionalGeneration(small_config()).train()

@@ -283,6 +283,8 @@ model.generation_config.update(
     num_frames=NUM_FRAMES,
     unconditional_prompt_ids=processor.unconditional_prompt_ids(),
     max_new_tokens=32,
+    ranking_question="describe the image",  # as the training data ask; for `rank_by="answer"`
+    ranking_answer="{prompt}",
 )
 VilaUPipeline(model, processor).save_pretrained(args.out, flat=True)
 tower.save_pretrained(args.work / "tower-trained")  # shipped at half the size; the codebook stays in float32

@@ -65,3 +65,16 @@ def test_the_gpu_benchmark_measures_all_its_metrics_at_small_sizes(tmp_path):
     assert ("G5", "256") in measured
     assert all(row["value"] > 0 for row in found["rows"] if row["metric"] != "sync")
     assert set(found["profiles"]["384"]) == {"not compiled", "compiled"}
+
+
+@pytest.mark.slow
+def test_the_training_benchmark_trains_both_sizes_in_full_and_with_adapters(tmp_path):
+    out = tmp_path / "gpu_training.json"
+    command = [sys.executable, BENCHMARKS / "gpu_training.py", "--tiny", "--out", out]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = [row for row in json.loads(out.read_text())["rows"] if row["metric"] == "G8"]
+    assert [(row["model"], row["kind"]) for row in rows] == [
+        (model, kind) for model in ("256", "384") for kind in ("full", "LoRA")
+    ]
+    assert all(row["positions_per_s"] > 0 for row in rows)

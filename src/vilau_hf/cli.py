@@ -25,6 +25,7 @@ from .serving import serve_model
 from .training import MediaLoader, check_recipe, drawn_shapes, encode_dataset, read_recipe, run_training
 from .training.code_cache import launched_processes, load_vision_tower
 from .training.converters import FORMATS, ConversionReport, convert_records, write_records
+from .training.recipe import LoraArguments
 
 
 def demo(args: argparse.Namespace):
@@ -242,7 +243,7 @@ def estimate(args: argparse.Namespace):
         length=args.length,
         text_targets=args.text_targets,
         packed=args.packed,
-        gradient_checkpointing=not args.no_gradient_checkpointing,
+        activation_checkpointing=not args.no_activation_checkpointing,
         bf16=not args.float32,
         frozen_parts=tuple(args.freeze),
         lora_config=lora_config,
@@ -273,14 +274,16 @@ def add_estimate(subparsers):
         "--text-targets", type=int, default=0, help="text labels of a micro-batch; the rest are visual tokens"
     )
     training.add_argument("--packed", action="store_true", help="rows hold several samples, attention is sdpa")
-    training.add_argument("--no-gradient-checkpointing", action="store_true", help="keep all activations")
+    training.add_argument("--no-activation-checkpointing", action="store_true", help="keep all activations")
     training.add_argument("--freeze", nargs="*", default=(), choices=sorted(PARTS), metavar="PART", help="not trained")
     training.add_argument("--lora-rank", type=int, help="train adapters of this rank")
+    lora = LoraArguments()
+    training.add_argument("--lora-targets", default=lora.lora_target_modules, help="(default: %(default)s)")
     training.add_argument(
-        "--lora-targets", default=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj", help="(default: %(default)s)"
-    )
-    training.add_argument(
-        "--lora-modules-to-save", nargs="*", default=["multi_modal_projector"], help="trained in full beside adapters"
+        "--lora-modules-to-save",
+        nargs="*",
+        default=lora.lora_trained_modules,
+        help="trained in full beside adapters (default: %(default)s)",
     )
     generation = parser.add_argument_group("generation")
     generation.add_argument("--mode", choices=["image", "video"], default="image", help="(default: %(default)s)")

@@ -103,7 +103,7 @@ def estimate_training_memory(
     text_targets: int = 0,
     visual_targets: int | None = None,
     packed: bool = False,
-    gradient_checkpointing: bool = True,
+    activation_checkpointing: bool = True,
     bf16: bool = True,
     frozen_parts: tuple[str, ...] = (),
     lora_config=None,
@@ -125,7 +125,7 @@ def estimate_training_memory(
         visual_targets (`int`, *optional*): visual tokens to be predicted (default: all other positions).
         packed (`bool`, *optional*, defaults to `False`): rows hold several samples, for which sdpa attention needs a
             mask over all pairs of positions; flash attention does without.
-        gradient_checkpointing (`bool`, *optional*, defaults to `True`): the backward pass computes layers again.
+        activation_checkpointing (`bool`, *optional*, defaults to `True`): the backward pass computes layers again.
         bf16 (`bool`, *optional*, defaults to `True`): mixed precision; otherwise everything is float32.
         frozen_parts (`tuple[str]`, *optional*): of "projector", "language_model" and "depth_transformer".
         lora_config (`peft.LoraConfig`, *optional*): adapters, and what is trained beside them.
@@ -146,14 +146,14 @@ def estimate_training_memory(
         from peft import get_peft_model
 
         get_peft_model(model, lora_config, low_cpu_mem_usage=True)  # changes the layers of `model` itself
-    if strategy == "fsdp" and bf16:  # trained weights are kept in float32
+    if bf16 and not sharded_in_bf16:  # trained weights are kept in float32
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
     held = _training_states(model, gpus, strategy, bf16)
     if strategy == "fsdp" and bf16:
         model.to(torch.bfloat16)  # as the layers' gathered weights
-    if gradient_checkpointing:
+    if activation_checkpointing:
         model.activation_checkpointing_enable()
     uses_autocast = bf16 and strategy in ("ddp", "fsdp")
     if not packed:

@@ -151,13 +151,21 @@ def test_logits_of_a_long_pack_never_take_half_a_gibibyte():
     assert 0 < run.peak < 2**29
 
 
-def batch_of_images(count):
-    ids = torch.tensor([[1, 5] + ([54] + [58] * 16 + [55]) * count + [2]])
-    codes = torch.randint(24, (count, 16, 3), generator=torch.Generator().manual_seed(count))
-    return {"input_ids": ids, "labels": ids, "codes": codes, "num_text_items": 20, "num_visual_items": 64}
+def batch_of_images(count, as_pixels):
+    """A text with `count` images, as pixels with a video of two frames beside them."""
+    ids = [1, 5] + ([54] + [58] * 16 + [55]) * count
+    ids = torch.tensor([ids + ([56] + [59] * 32 + [57] if as_pixels and count else []) + [2]])
+    batch = {"input_ids": ids, "labels": ids, "num_text_items": 20, "num_visual_items": 64}
+    generator = torch.Generator().manual_seed(count)
+    if as_pixels and count:
+        pixels = torch.rand(count + 2, 3, 16, 16, generator=generator) * 2 - 1
+        batch.update(pixel_values=pixels[:count], pixel_values_videos=pixels[None, count:])
+    elif count:
+        batch["codes"] = torch.randint(24, (count, 16, 3), generator=generator)
+    return batch
 
 
-def gradients_on_rank(rank, config, counts, folder):
+def gradients_on_rank(rank, config, counts, as_pixels, folder):
     """Runs in a process of its own: the gradients of a model in shards, saved by the first rank."""
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
@@ -169,10 +177,10 @@ def gradients_on_rank(rank, config, counts, folder):
     model.load_state_dict(torch.load(folder / "model.pt"))
     model.max_code_logits = 5 * 24 * 3
     for module in list(model.modules()):
-        if type(module).__name__ in ("LlamaDecoderLayer", "VilaUDepthLayer"):
+        if type(module).__name__ in model._no_split_modules:
             fully_shard(module, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    model(**batch_of_images(counts[rank])).loss.backward()
+    model(**batch_of_images(counts[rank], as_pixels)).loss.backward()
     gradients = {n: p.grad.full_tensor() for n, p in model.named_parameters() if p.grad is not None}
     if rank == 0:
         torch.save(gradients, folder / "gradients.pt")
@@ -180,17 +188,16 @@ def gradients_on_rank(rank, config, counts, folder):
 
 
 @pytest.mark.slow
-def test_ranks_with_unequal_numbers_of_visual_tokens_wait_for_each_other(model, tmp_path):
-    counts = (0, 3)  # none, and ten parts
+@pytest.mark.parametrize("as_pixels", [False, True])
+def test_ranks_with_unequal_numbers_of_visual_tokens_wait_for_each_other(model, tmp_path, as_pixels):
+    counts = (0, 3)  # none, and at least ten parts
     torch.save(model.state_dict(), tmp_path / "model.pt")
-    torch.multiprocessing.spawn(gradients_on_rank, (model.config, counts, tmp_path), nprocs=len(counts))
+    torch.multiprocessing.spawn(gradients_on_rank, (model.config, counts, as_pixels, tmp_path), nprocs=len(counts))
     gradients = torch.load(tmp_path / "gradients.pt")
     model.train()
     for count in counts:
-        batch = batch_of_images(count) if count else {"input_ids": torch.tensor([[1, 5, 2]])}
-        if not count:
-            batch.update(labels=batch["input_ids"], num_text_items=20, num_visual_items=64)
-        (model(**batch).loss / len(counts)).backward()  # ranks' gradients are averaged
+        loss = model(**batch_of_images(count, as_pixels)).loss
+        (loss / len(counts)).backward()  # ranks' gradients are averaged
     expected = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert gradients.keys() == expected.keys()
     for name, gradient in expected.items():

@@ -44,14 +44,14 @@ def greedy_codes(model, hidden, negative_hidden, scale):
 
 
 @torch.no_grad()
-def naive(model, prompt, max_length, scale, spans_allowed):
+def naive(model, prompt, max_length, scale, spans_allowed, negative=(1, 5)):
     """Items of one row, greedy, without any cache, padding or batch."""
     items, owed, start, spans = list(prompt), 0, None, 0
     while len(items) < max_length:
         hidden = last_hidden(model, items)
         if owed:
             written = items[len(items) - (STARTS[start] - owed) :] if owed < STARTS[start] else []
-            negative_hidden = last_hidden(model, [1, 5, start, *written])
+            negative_hidden = last_hidden(model, [*negative, start, *written])
             items.append(greedy_codes(model, hidden, negative_hidden, scale))
             owed -= 1
             continue
@@ -71,8 +71,8 @@ def naive(model, prompt, max_length, scale, spans_allowed):
     return items
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.5])
-def test_rows_write_what_each_would_write_alone(talker, scale):
+@pytest.mark.parametrize(("scale", "negative"), [(1.0, [1, 5]), (2.5, [1, 5]), (2.5, [1, *range(10, 39)])])
+def test_rows_write_what_each_would_write_alone(talker, scale, negative):
     prompts = [*PROMPTS, [1, 20, 31], [1, 8]]
     length = max(map(len, prompts))
     new = 60
@@ -81,14 +81,16 @@ def test_rows_write_what_each_would_write_alone(talker, scale):
         generation_mode="interleaved",
         num_frames=2,
         guidance_scale=scale,
+        negative_prompt_ids=torch.tensor([negative]),
         do_sample=False,
         visual_do_sample=False,
         max_visual_spans=2,
         max_new_tokens=new,
     )
+    assert output.prompt_length == length and output.sequences.shape[1] == length + new
     kinds = set()
     for row, prompt in enumerate(prompts):
-        expected = naive(talker, prompt, len(prompt) + new, scale, spans_allowed=2)[len(prompt) :]
+        expected = naive(talker, prompt, len(prompt) + new, scale, 2, negative)[len(prompt) :]
         ids, codes = output.sequences[row, length:].tolist(), output.visual_codes[row, length:]
         for place, item in enumerate(expected):
             if isinstance(item, int):
@@ -103,6 +105,14 @@ def test_rows_write_what_each_would_write_alone(talker, scale):
             if span.codes is not None:
                 assert torch.equal(span.codes.reshape(-1, 3), output.visual_codes[row, span.begin :][:tokens])
     assert len(kinds) >= 3  # images and videos, finished and cut off
+
+
+def test_rows_end_where_the_positions_of_the_longest_prompt_do(talker):
+    settings = {"generation_mode": "interleaved", "max_new_tokens": 999, "eos_token_id": None, "do_sample": False}
+    settings["max_visual_spans"] = 0
+    negative = torch.full((1, 200), 7)
+    for more, new in (({}, 250), ({"negative_prompt_ids": negative}, 256 - 201)):  # the marker is the 201st
+        assert talker.generate(**left_padded(PROMPTS), **settings, **more).sequences.shape[1] == 6 + new
 
 
 def test_modalities_and_the_number_of_spans_can_be_limited(talker):
@@ -124,13 +134,19 @@ def test_modalities_and_the_number_of_spans_can_be_limited(talker):
         talker.generate(**left_padded(PROMPTS), **settings, allowed_modalities=("text", "sound"))
 
 
-def test_a_seeded_row_does_not_hang_on_its_neighbours(talker):
+@pytest.mark.parametrize("seeds", [[1, 2], [5, 6], [7, 8], [9, 10]])
+def test_a_seeded_row_does_not_hang_on_its_neighbours(talker, seeds):
     settings = {"generation_mode": "interleaved", "max_new_tokens": 50, "do_sample": True, "num_frames": 1}
-    both = talker.generate(**left_padded(PROMPTS), seed=[3, 4], **settings)
-    alone = talker.generate(**left_padded(PROMPTS[1:]), seed=4, **settings)
-    width = min(both.sequences.shape[1], alone.sequences.shape[1])
-    assert torch.equal(both.sequences[1, :width], alone.sequences[0, :width])
-    assert torch.equal(both.visual_codes[1, :width], alone.visual_codes[0, :width])
+    prompts = [PROMPTS[0], PROMPTS[0][:2] + [7]]
+    both = talker.generate(**left_padded(prompts), seed=seeds, **settings)
+    is_visual = both.visual_codes[:, 3:, 0] >= 0
+    writes_text = ~is_visual & (both.sequences[:, 3:] != 0)
+    assert (is_visual & writes_text.flip(0)).any()  # one is in a span while the other writes text
+    for row, prompt in enumerate(prompts):
+        alone = talker.generate(torch.tensor([prompt]), seed=seeds[row], **settings)
+        width = alone.sequences.shape[1]
+        assert torch.equal(both.sequences[row, :width], alone.sequences[0])
+        assert torch.equal(both.visual_codes[row, :width], alone.visual_codes[0])
 
 
 def test_a_prompt_may_open_the_span(talker):
@@ -139,6 +155,51 @@ def test_a_prompt_may_open_the_span(talker):
     output = talker.generate(ids, generation_mode="interleaved", max_new_tokens=17, **settings)
     image = talker.generate(ids, generation_mode="image", **settings)
     assert torch.equal(output.spans[0][0].codes, image[0]) and output.sequences[0, -1] == 55
+
+
+def test_rows_whose_prompts_open_spans_stand_beside_others(talker):
+    prompts = [[1, 5, 6, 54], [1, 9, 4, 4], [1, 7, 56]]
+    settings = {
+        "generation_mode": "interleaved",
+        "do_sample": False,
+        "visual_do_sample": False,
+        "guidance_scale": 3.0,
+        "num_frames": 1,
+        "max_new_tokens": 60,
+        "max_visual_spans": 2,
+    }
+    batch = talker.generate(**left_padded(prompts), **settings)
+    for row, prompt in enumerate(prompts):
+        alone = talker.generate(torch.tensor([prompt]), **settings)
+        begin, width = 4 - len(prompt), alone.sequences.shape[1]
+        assert batch.sequences[row, begin : begin + width].tolist() == alone.sequences[0].tolist(), row
+        assert torch.equal(batch.visual_codes[row, begin : begin + width], alone.visual_codes[0]), row
+    assert [span.begin for row in batch.spans for span in row][:1] == [4] and batch.prompt_length == 4
+
+
+@pytest.mark.parametrize(
+    ("negative", "prefix"),
+    [([1, 5], []), ([1, 5, 54], []), ([1, 5], [9, 4]), ([1, 5, 9, 4, 54], [9, 4])],
+)
+def test_every_span_is_compared_with_the_negative_prompt_and_one_marker(talker, negative, prefix, monkeypatch):
+    monkeypatch.setattr(talker.config, "start_marker_prefix_ids", prefix)
+    output = talker.generate(
+        torch.tensor([[1, 5, 54]]),
+        generation_mode="interleaved",
+        negative_prompt_ids=torch.tensor([negative]),
+        guidance_scale=2.5,
+        num_frames=1,
+        do_sample=True,
+        seed=0,
+        max_new_tokens=100,
+        eos_token_id=None,
+        output_log_probs=True,
+    )
+    assert len(output.spans[0]) > 1
+    labels = output.sequences.where((output.visual_codes >= 0).any(-1), -100)
+    settings = {"input_ids": output.sequences, "labels": labels, "visual_codes": output.visual_codes}
+    guided = talker.score(**settings, guidance_scale=2.5, negative_prompt_ids=torch.tensor([[1, 5]])).code_log_probs
+    torch.testing.assert_close(guided, output.code_log_probs, atol=1e-4, rtol=0)
 
 
 def test_streamers_get_text_and_codes_in_order(talker):

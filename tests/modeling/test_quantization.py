@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torchao.quantization import Int8WeightOnlyConfig
+from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 from transformers import TorchAoConfig
 from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -19,21 +19,27 @@ def test_the_skip_list_leaves_the_layers_of_the_language_model(model):
     assert len(converted) == 2 * 7
 
 
-@pytest.fixture(scope="module")
-def int8():
-    config = TorchAoConfig(Int8WeightOnlyConfig(), modules_to_not_convert=VILAU_SKIP_MODULES)
-    return VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT, quantization_config=config).eval()
+@pytest.fixture(scope="module", params=["int8", "float8"])
+def quantized(request):
+    """A model with quantized layers, and the class of their weights."""
+    kind, name = {
+        "int8": (Int8WeightOnlyConfig, "Int8Tensor"),
+        "float8": (Float8WeightOnlyConfig, "Float8Tensor"),
+    }[request.param]
+    config = TorchAoConfig(kind(), modules_to_not_convert=VILAU_SKIP_MODULES)
+    return VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT, quantization_config=config).eval(), name
 
 
-def test_int8_layers_are_the_language_models(int8):
-    kinds = {name: type(parameter.data).__name__ for name, parameter in int8.named_parameters()}
+def test_quantized_layers_are_the_language_models(quantized):
+    model, name_of_kind = quantized
+    kinds = {name: type(parameter.data).__name__ for name, parameter in model.named_parameters()}
     for name, kind in kinds.items():
         is_layer = name.startswith("model.language_model.layers.") and "proj" in name
-        assert (kind == "Int8Tensor") == is_layer, name
-    assert int8.model.vision_tower.quantizer.codebook.weight.dtype == torch.float32
+        assert (kind == name_of_kind) == is_layer, name
+    assert model.model.vision_tower.quantizer.codebook.weight.dtype == torch.float32
 
 
-def test_pictures_of_int8_layers_pass_the_oracle_within_five_points(int8):
+def test_pictures_of_quantized_layers_pass_the_oracle_within_five_points(quantized):
     targets = drawings("test")[::2]
     captions = [drawing.caption for drawing in targets]
     processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
@@ -42,7 +48,7 @@ def test_pictures_of_int8_layers_pass_the_oracle_within_five_points(int8):
         evaluate_pictures(draw_captions(each, processor, captions, "image", seed=0), targets)[
             "picture_color_and_shape"
         ]
-        for each in (model, int8)
+        for each in (model, quantized[0])
     )
     assert rounded >= exact - 0.05
 

@@ -121,6 +121,39 @@ def test_seeds_make_rows_reproducible_whatever_the_batch_and_the_cache(model):
     assert torch.equal(several[0], both[0]) and not torch.equal(several[1], several[0])
 
 
+@pytest.mark.parametrize(("settings", "draws"), [({"seed": 5}, 2), ({"generator": torch.Generator()}, 1), ({}, 1)])
+def test_each_generator_draws_once_a_position(model, settings, draws):
+    class Draws(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.count += function is torch.ops.aten.exponential_.default
+            return function(*args, **(kwargs or {}))
+
+    with Draws() as counted:
+        model.generate(**left_padded(PROMPTS), generation_mode="image", **settings)
+    assert counted.count == 16 * draws
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("rows", [None, 2])
+def test_generators_of_the_host_do_not_wait_for_the_device(rows):
+    generator = torch.Generator() if rows is None else [torch.Generator().manual_seed(row) for row in range(rows)]
+    sampling = CodeSampling(True, 1.0, 20, 0.9, 0.0, code_depth=3, generators=generator)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        noise = sampling.draw_noise(2, 24, torch.device("cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert [each.shape for each in noise] == [(2, 24)] * 3 and all((each > 0).all() for each in noise)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_generators_of_rows_are_on_one_device(model):
+    with pytest.raises(ValueError, match="entries of `generator` must be on one device, got cpu, cuda"):
+        draw(model, generator=[torch.Generator(), torch.Generator("cuda")])
+
+
 def test_sampling_follows_the_distribution():
     logits = torch.randn(1, 40) * 2
     sampling = CodeSampling(True, 0.8, 20, 0.9, 0.05, code_depth=1, generators=torch.Generator().manual_seed(0))
@@ -147,6 +180,85 @@ def test_stopping_criteria_leave_a_span_unfinished(model):
     assert (codes.flatten(1, 2)[:, 5:] == -1).all()
     with pytest.raises(ValueError, match=r"`codes` must be in \[0, 24\), got values from -1"):
         model.decode_image_tokens(codes)
+
+
+def test_a_row_that_is_stopped_stays_stopped_and_leaves_the_others_alone(model):
+    settings = {"return_dict_in_generate": True, "output_log_probs": True, "output_scores": True}
+    whole, positions = draw(model, **settings), []
+
+    def second_row_at_12_first_row_at_17(ids, scores):
+        return torch.tensor([ids.shape[1] == 17, ids.shape[1] == 12])
+
+    class Streamer:
+        def put(self, ids):
+            pass
+
+        def put_visual(self, codes):
+            positions.append(codes)
+
+        def end(self):
+            pass
+
+    stopped = draw(
+        model,
+        stopping_criteria=StoppingCriteriaList([second_row_at_12_first_row_at_17]),
+        streamer=Streamer(),
+        **settings,
+    )
+    for row, written in ((0, 10), (1, 5)):  # 7 positions before the first
+        for found, expected, filling in (
+            (stopped.codes.flatten(1, 2), whole.codes.flatten(1, 2), -1),
+            (stopped.scores, whole.scores, float("nan")),
+            (stopped.code_log_probs, whole.code_log_probs, float("nan")),
+        ):
+            assert torch.equal(found[row, :written], expected[row, :written])
+            rest = found[row, written:]
+            torch.testing.assert_close(rest, torch.full_like(rest, filling), equal_nan=True)
+    assert torch.equal(torch.stack(positions, 1), stopped.codes.flatten(1, 2)[:, :10])
+
+
+def test_what_a_streamer_writes_over_codes_has_no_log_probability(model):
+    class Streamer:
+        position = 0
+
+        def put(self, ids):
+            pass
+
+        def put_visual(self, codes):
+            self.position += 1
+            if self.position == 4:
+                codes = codes.clone()
+                codes[0, 1] = (codes[0, 1] + 1) % 24
+            return codes
+
+        def end(self):
+            pass
+
+    prompts = left_padded(PROMPTS)
+    output = draw(model, streamer=Streamer(), return_dict_in_generate=True, output_log_probs=True, output_scores=True)
+    labels = output.sequences.where(output.sequences == 58, -100)
+    mask = torch.cat([prompts["attention_mask"], torch.ones(2, 17, dtype=torch.long)], 1)
+    settings = {"input_ids": output.sequences, "labels": labels, "attention_mask": mask}
+    settings["codes"] = output.codes.flatten(1, 2)
+    lost = torch.zeros(2, 16, 3, dtype=torch.bool)
+    lost[0, 3, 1:] = True  # what was drawn there followed another code
+    for found, scale in ((output.code_log_probs, 3.0), (output.conditional_code_log_probs, 1.0)):
+        expected = model.score(**settings, guidance_scale=scale).code_log_probs[:, 7:]
+        expected = expected.masked_fill(lost, torch.nan)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0, equal_nan=True)
+    assert torch.equal(output.scores.isnan(), lost[..., None].expand_as(output.scores))
+
+
+def test_criteria_count_the_positions_of_the_rows_not_of_a_longer_negative_prompt(model):
+    seen, negative = [], torch.tensor([[1, *range(10, 30)]])
+
+    def never(ids, scores):
+        seen.append(ids.shape[1])
+        return torch.zeros(len(ids), dtype=torch.bool)
+
+    codes = draw(model, negative_prompt_ids=negative, stopping_criteria=StoppingCriteriaList([never]))
+    assert seen == list(range(8, 24))  # prompts of 6, the marker, 16 positions
+    assert torch.equal(codes, draw(model, negative_prompt_ids=negative))
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])

@@ -4,10 +4,17 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from vilau_hf import TINY_CHECKPOINT, AnswerRanker, LikelihoodRanker, TowerRanker, VilaUPipeline
+from vilau_hf import (
+    TINY_CHECKPOINT,
+    AnswerRanker,
+    LikelihoodRanker,
+    TowerRanker,
+    VilaUForConditionalGeneration,
+    VilaUPipeline,
+)
 from vilau_hf import VilaUVisionTowerForPreTraining as Tower
 from vilau_hf.evaluation import evaluate_pictures
-from vilau_hf.training.drawn_shapes import draw, drawings
+from vilau_hf.training.drawn_shapes import draw, drawings, to_pil
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +30,7 @@ def rankers(pipe):
     tower = Tower.from_pretrained(f"{TINY_CHECKPOINT}/tower", dtype=torch.float32).eval()
     return {
         "likelihood": LikelihoodRanker(*parts),
-        "answer": AnswerRanker(*parts, question="describe the image", answer="{prompt}"),
+        "answer": AnswerRanker(*parts),
         "tower": TowerRanker(tower, AutoTokenizer.from_pretrained(f"{TINY_CHECKPOINT}/tower")),
     }
 
@@ -53,7 +60,20 @@ def test_the_best_of_four_is_right_more_often(pipe, rankers, name):
         images = pipe(captions, generator=torch.Generator().manual_seed(0), **settings, **kwargs).images
         return evaluate_pictures((images * 255).round().to(torch.uint8), targets)["picture_color_and_shape"]
 
-    assert score(num_candidates=4, rank_by=rankers[name]) >= score() + 0.08
+    rank_by = name if name in ("likelihood", "answer") else rankers[name]
+    assert score(num_candidates=4, rank_by=rank_by) >= score() + 0.08
+
+
+def test_checkpoints_say_what_their_models_are_asked(pipe):
+    own = AnswerRanker(pipe.model, pipe.processor)
+    assert (own.question, own.answer) == ("describe the image", "{prompt}")
+    new = VilaUForConditionalGeneration._from_config(pipe.model.config)
+    general = AnswerRanker(new, pipe.processor)
+    assert general.question == 'Does this figure show "{prompt}"? Please answer yes or no.' and general.answer == "Yes"
+    given = AnswerRanker(pipe.model, pipe.processor, question="what is it?", answer="{prompt}")
+    assert (given.question, given.answer) == ("what is it?", "{prompt}")
+    with pytest.raises(ValueError, match="`question` and `answer` belong together, got 'what is it[?]' and None"):
+        AnswerRanker(pipe.model, pipe.processor, question="what is it?")
 
 
 def test_candidates_are_of_one_prompt_and_image_each(pipe):
@@ -74,6 +94,47 @@ def test_candidates_are_of_one_prompt_and_image_each(pipe):
     ((prompts, shape, every),) = seen
     assert prompts == ["a red cross"] * 6 + ["a blue circle"] * 6 and shape == (12, 3, 32, 32)
     assert torch.equal(codes, every[2::3])
+
+
+def test_edits_are_ranked_after_the_picture_that_was_edited(pipe):
+    prompts, before = ["turn it blue", "make it small"], [[to_pil(picture)] for picture in draw(drawings("test")[:2])]
+    messages = [
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}] for prompt in prompts
+    ]
+    texts = [pipe.processor.apply_chat_template(turns, add_generation_prompt=True) for turns in messages]
+    output = pipe.model.generate(
+        **pipe.processor(text=texts, images=before, return_tensors="pt"),
+        generation_mode="image",
+        seed=0,
+        num_return_sequences=2,
+        return_dict_in_generate=True,
+        output_log_probs=True,
+    )
+    ranker = LikelihoodRanker(pipe.model, pipe.processor)
+    rows = [row for row in before for _ in range(2)]
+    scores = ranker([text for text in prompts for _ in range(2)], None, output.codes, images=rows)
+    torch.testing.assert_close(scores, output.conditional_code_log_probs.sum((1, 2)), atol=1e-3, rtol=0)
+
+    seen = []
+
+    def by_likelihood(prompts, pixels, codes, images):
+        seen.append((codes, ranker(prompts, pixels, codes, images)))
+        assert images == rows
+        return seen[-1][1]
+
+    settings = {"image": before, "num_candidates": 2, "output_type": "codes", "temperature": 1.5}
+    best, same = (
+        pipe(prompts, rank_by=rank_by, generator=torch.Generator().manual_seed(0), **settings).images
+        for rank_by in ("likelihood", by_likelihood)
+    )
+    ((codes, scores),) = seen
+    assert torch.equal(best, same) and torch.equal(best, codes[scores.view(2, 2).argmax(1) + torch.tensor([0, 2])])
+
+
+@pytest.mark.parametrize("name", ["answer", "tower"])
+def test_rankers_that_see_one_picture_refuse_edits(pipe, rankers, name):
+    with pytest.raises(ValueError, match=f"{type(rankers[name]).__name__} does not take `images`, .* `image` is"):
+        pipe("turn it blue", image=to_pil(draw(drawings("test")[:1])[0]), num_candidates=2, rank_by=rankers[name])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import CpuOffload, ModelHook, add_hook_to_module
 from diffusers import AutoPipelineForText2Image, DiffusionPipeline
 from diffusers.utils import export_to_gif, export_to_video
 from PIL import Image
@@ -88,6 +89,30 @@ def test_images_per_prompt_multiply_the_batch(pipe):
     torch.testing.assert_close(images[2], alone, atol=1e-4, rtol=0)
 
 
+def test_sampling_may_be_truncated(pipe):
+    def codes(**kwargs):
+        return pipe([CROSS, CIRCLE], generator=seeded(), output_type="codes", **kwargs).images
+
+    greedy = codes(do_sample=False)
+    assert not torch.equal(codes(), greedy)
+    for truncation in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1 - 1e-6}):
+        assert torch.equal(codes(**truncation), greedy)
+
+
+def test_a_generator_for_each_image_draws_its_candidates(pipe):
+    def codes(prompts, seeds, **kwargs):
+        generators = [seeded(seed) for seed in seeds]
+        return pipe(prompts, generator=generators, num_candidates=2, output_type="codes", **kwargs).images
+
+    both = codes([CROSS, CIRCLE], [3, 4])
+    assert torch.equal(codes(CROSS, [3])[0], both[0]) and torch.equal(codes(CIRCLE, [4])[0], both[1])
+    last = codes(CROSS, [3], rank_by=lambda prompts, pixels, codes: torch.arange(2))
+    first = codes(CROSS, [3], rank_by=lambda prompts, pixels, codes: -torch.arange(2))
+    assert not torch.equal(first, last)
+    with pytest.raises(ValueError, match="`generator` has 4 entries for 2 rows: give one, or one for each image"):
+        codes([CROSS, CIRCLE], range(4))
+
+
 def test_guidance_and_negative_prompts_change_the_picture(pipe):
     def codes(**kwargs):
         return pipe([CROSS, CIRCLE], do_sample=False, output_type="codes", **kwargs).images
@@ -118,6 +143,13 @@ def test_the_callback_sees_every_position(pipe):
         callback_on_step_end_tensor_inputs=[],
     )
     assert nothing == [{}] * 64
+
+
+def test_a_negative_prompt_longer_than_the_prompt_leaves_the_picture_whole(pipe):
+    seen = []
+    settings = {"negative_prompt": " ".join([CROSS, CIRCLE]), "do_sample": False, "output_type": "codes"}
+    codes = pipe("red", callback_on_step_end=lambda *args: seen.append(args[1]), **settings).images
+    assert seen == list(range(64)) and torch.equal(codes, pipe("red", **settings).images)
 
 
 def test_a_callback_may_change_codes_and_end_the_call(pipe):
@@ -162,6 +194,35 @@ def test_it_can_be_moved_and_cast(tmp_path):
     assert pipe.to("cpu")(CROSS, output_type="pt").images.isfinite().all()
 
 
+def test_an_offloaded_model_is_brought_for_a_call_and_taken_back():
+    brought = []
+
+    class Watching(ModelHook):
+        def pre_forward(self, module, *args, **kwargs):
+            brought.append(module)
+            return args, kwargs
+
+    pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT)
+    pipe.set_progress_bar_config(disable=True)
+    expected = pipe(CROSS, generator=seeded(), num_candidates=2, output_type="pt").images
+    pipe.enable_model_cpu_offload(device="cpu")
+    add_hook_to_module(pipe.model, Watching(), append=True)  # beside the hook that brings the model
+    assert torch.equal(pipe(CROSS, generator=seeded(), num_candidates=2, output_type="pt").images, expected)
+    assert brought == [pipe.model]  # before `generate`, which does not call the model's own forward
+    assert isinstance(pipe.model._hf_hook, CpuOffload)  # set anew, for the next call
+    assert torch.equal(pipe(CROSS, generator=seeded(), num_candidates=2, output_type="pt").images, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_an_offloaded_model_leaves_the_gpu():
+    pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.enable_model_cpu_offload()
+    for _ in range(2):
+        codes = pipe(CROSS, num_candidates=2, output_type="codes").images
+        assert codes.device.type == "cuda" and pipe.model.device.type == "cpu"
+
+
 def test_pictures_may_stand_before_the_prompt(pipe):
     picture = Image.new("RGB", (40, 40), (200, 30, 30))
     plain, edited = (
@@ -196,6 +257,18 @@ def test_pictures_may_stand_before_the_prompt(pipe):
         ({"prompt": CROSS, "num_images_per_prompt": 1.5}, "`num_images_per_prompt` must be an integer .*got 1.5"),
         ({"prompt": CROSS, "negative_prompt": [None]}, "`negative_prompt` must be a string or a list of strings"),
         ({"prompt": [CROSS] * 2, "image": [Image.new("RGB", (8, 8))]}, "for each of the 2 prompts, got 1"),
+        (
+            {"prompt": CROSS, "num_frames": 2, "first_frames": Image.new("RGB", (8, 8))},
+            "`first_frames` must be a list of images, or a list of such lists, got Image",
+        ),
+        (
+            {"prompt": CROSS, "num_frames": 2, "first_frames": []},
+            r"`first_frames` must hold at least one image for each prompt, got \[\]",
+        ),
+        (
+            {"prompt": [CROSS] * 2, "num_frames": 2, "first_frames": [[], []]},
+            r"`first_frames` must hold at least one image for each prompt, got \[\[\], \[\]\]",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(pipe, arguments, message):

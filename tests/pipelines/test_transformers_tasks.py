@@ -54,6 +54,22 @@ def test_seeds_generators_and_chats_say_the_same(draw):
         draw(CROSS, seed=4, generator=torch.Generator())
     with pytest.raises(ValueError, match="`prompt` must be a string or a chat, got int"):
         draw(3)
+    with pytest.raises(ValueError, match=r"`seed` must be an integer, got \[0, 1\]"):
+        draw(CROSS, seed=[0, 1])
+
+
+def test_a_seed_gives_a_prompt_its_pictures_whatever_is_drawn_beside_them(draw):
+    def drawn(prompt, **settings):
+        results = draw(prompt, **settings)
+        return np.array([np.array(result["generated_image"]) for result in results], dtype=int)
+
+    alone = {prompt: np.concatenate([drawn(prompt, seed=seed) for seed in (3, 4)]) for prompt in (CROSS, CIRCLE)}
+    assert abs(alone[CROSS][0] - alone[CROSS][1]).max() > 20
+    for batch_size in (1, 2):
+        results = draw(list(alone), seed=3, num_images_per_prompt=2, batch_size=batch_size)
+        for expected, row in zip(alone.values(), results, strict=True):
+            found = np.array([np.array(result["generated_image"]) for result in row], dtype=int)
+            assert abs(found - expected).max() <= 1  # pixels are rounded
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])

@@ -103,6 +103,7 @@ def test_recipe(path, records):
     if written.get("lora_r"):
         assert (records / "out" / "adapter_model.safetensors").is_file()
         assert all("lora_" in name or "multi_modal_projector" in name for name in trained)
+        assert {each.dtype for each in trainer.model.parameters() if each.requires_grad} == {torch.float32}
         rates = {group["initial_lr"] for group in trainer.optimizer.param_groups}
         assert rates == {2e-4, 2e-5}
         return
@@ -238,14 +239,19 @@ def test_accelerate_reads_its_configurations(path):
         assert config.fsdp_config["fsdp_version"] == 2
 
 
-def torchrun(processes, *arguments):
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
-    command += ["-m", "vilau_hf.cli", "train", str(EXAMPLES / "recipes" / "tiny_sft.yaml"), *map(str, arguments)]
-    result = subprocess.run(
-        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
-    )
+def launch(launcher, options):
+    """What `vilau train` of the tiny recipe prints under a launcher, `["torch.distributed.run", ...]`."""
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    command = [sys.executable, "-m", *launcher, "-m", "vilau_hf.cli", "train"]
+    command += [str(EXAMPLES / "recipes" / "tiny_sft.yaml"), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout
+
+
+def torchrun(processes, options):
+    return launch(["torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"], options)
 
 
 @pytest.mark.slow
@@ -255,13 +261,31 @@ def test_two_processes_end_where_one_does(tmp_path):
     weights = []
     for processes, rows in ((1, 4), (2, 2)):
         options |= {"per_device_train_batch_size": rows, "output_dir": tmp_path / str(processes)}
-        printed = torchrun(processes, *(word for name, value in options.items() for word in (f"--{name}", value)))
+        printed = torchrun(processes, options)
         assert printed.count("Written to") == 1
         weights.append(VilaUForConditionalGeneration.from_pretrained(tmp_path / str(processes)).state_dict())
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, msg=lambda text, name=name: f"{name}: {text}")
     begun = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
     assert (weights[0]["lm_head.weight"] - begun.lm_head.weight).abs().max() > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_shards_of_deepspeed_train_as_whole_copies(tmp_path, stage):
+    """The first batch of one process has a video, that of the other has none."""
+    pytest.importorskip("deepspeed")
+    options = {**SHORT, "per_device_train_batch_size": 4, "unconditional_probability": 0, "max_steps": 3}
+    config = ["--config_file", str(EXAMPLES / "accelerate" / f"zero{stage}.yaml"), "--mixed_precision", "no"]
+    launch(
+        ["accelerate.commands.launch", *config, "--num_processes", "2"], {**options, "output_dir": tmp_path / "shards"}
+    )
+    torchrun(2, {**options, "output_dir": tmp_path / "copies"})
+    shards, copies = (
+        VilaUForConditionalGeneration.from_pretrained(tmp_path / name).state_dict() for name in ("shards", "copies")
+    )
+    for name, weight in copies.items():
+        torch.testing.assert_close(shards[name], weight, atol=1e-4, rtol=1e-4, msg=lambda text, n=name: f"{n}: {text}")
 
 
 @pytest.mark.slow

@@ -96,6 +96,16 @@ def test_both_losses_are_logged_and_add_up(config, tmp_path):
     assert metrics["eval_loss"] == pytest.approx(log["eval_text_loss"] + log["eval_visual_loss"], rel=1e-3)
 
 
+def test_the_loss_of_an_evaluation_set_does_not_depend_on_its_batches(config, tmp_path):
+    losses = [
+        train(config, tmp_path, max_steps=1, learning_rate=0.0, per_device_eval_batch_size=size).evaluate()
+        for size in (1, 3, 8)
+    ]
+    for name in ("eval_loss", "eval_text_loss", "eval_visual_loss"):
+        values = [loss[name] for loss in losses]
+        assert values == pytest.approx([values[0]] * 3, rel=1e-5) and values[0] > 0
+
+
 @pytest.mark.parametrize("part", ["projector", "language_model", "depth_transformer"])
 def test_frozen_parts_stay_and_the_others_move(config, tmp_path, part):
     torch.manual_seed(1)

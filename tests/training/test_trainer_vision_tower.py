@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -247,13 +249,15 @@ def test_the_best_model_is_loaded_into_the_tower(tmp_path):
         eval_steps=1,
         load_best_model_at_end=True,
         learning_rate=10.0,
+        ema_decay=0.5,
         **settings,
     )
     trainer.train()
-    best = VilaUVisionTowerForPreTraining.from_pretrained(trainer.state.best_model_checkpoint)
     assert trainer.state.best_global_step == 1
-    for name, tensor in best.state_dict().items():
-        assert torch.equal(trainer.tower.state_dict()[name], tensor), name
+    for folder, tower in ((".", trainer.tower), ("ema", trainer.ema.module)):
+        best = VilaUVisionTowerForPreTraining.from_pretrained(Path(trainer.state.best_model_checkpoint) / folder)
+        for name, tensor in best.state_dict().items():
+            assert torch.equal(tower.state_dict()[name], tensor), name
 
 
 def test_averaged_weights_are_the_moving_average_of_the_steps(tmp_path):

@@ -27,14 +27,23 @@ def half(tensor, rank):
     return tensor if rank is None else tensor.chunk(2)[rank]
 
 
+class RestartCounter(VilaUResidualQuantizer):
+    restarts = 0
+
+    def _restart(self, residuals):
+        self.restarts += int((self.cluster_size < 1).sum())
+        super()._restart(residuals)
+
+
 def train_quantizer(rank, kind, shared):
+    """The features move away from the codes, so that some of these die; the ranks have 3 and 5 images."""
     torch.manual_seed(0)
-    sizes = {**VISION, "codebook_size": 8, "codebook_initialization": kind, "shared_codebook": shared}
-    quantizer = VilaUResidualQuantizer(VilaUVisionConfig(**sizes)).train()
+    sizes = {**VISION, "codebook_size": 32, "codebook_initialization": kind, "shared_codebook": shared}
+    quantizer = RestartCounter(VilaUVisionConfig(**sizes, codebook_decay=0.1)).train()
     for step in range(4):
-        features = torch.randn(8, 32, 32, generator=torch.Generator().manual_seed(step)) + step
-        quantizer(half(features, rank))
-    return quantizer.state_dict()
+        features = torch.randn(8, 8, 32, generator=torch.Generator().manual_seed(step)) + step
+        quantizer(features if rank is None else features.split([3, 5])[rank])
+    return {**quantizer.state_dict(), "restarts": torch.tensor(quantizer.restarts)}
 
 
 def contrast(rank, kind):
@@ -157,6 +166,7 @@ def results(tmp_path_factory):
 )
 def test_buffers_of_the_quantizer(results, index):
     first, second, one = (result["quantizers"][index] for result in results)
+    assert one["restarts"] > 0
     for name, tensor in one.items():
         assert torch.equal(first[name], second[name]), name
         size = tensor.float().abs().max().clamp(min=1)  # rounding is relative to the vectors that are added up

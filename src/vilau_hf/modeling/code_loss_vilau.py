@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from .sharded_ranks_vilau import is_sharded, largest_of_ranks
+
 
 class _LinearCrossEntropy(torch.autograd.Function):
     """The gradients are worked out beside the loss: no logits are kept, and none computed a second time."""
@@ -100,7 +102,7 @@ def code_loss(
     # training waits for ever
     count = 1
     if not (output_logits or torch.compiler.is_compiling()):
-        count = _largest_of_ranks(-(-(num_tokens + 1) // rows), depth_transformer)
+        count = largest_of_ranks(-(-(num_tokens + 1) // rows), depth_transformer)
     missing = max(num_tokens + 1, count) - num_tokens
     visual_hidden = nn.functional.pad(visual_hidden, (0, 0, 0, missing))
     target_codes = nn.functional.pad(target_codes, (0, 0, 0, missing), value=-100)
@@ -120,7 +122,7 @@ def code_loss(
     sizes = [size + 1] * larger + [size] * (count - larger)
     parts = list(zip(visual_hidden.split(sizes), target_codes.split(sizes), strict=True))
     head = depth_transformer.code_head
-    is_plain = type(head) is nn.Linear and not hasattr(head.weight, "__tensor_flatten__")
+    is_plain = type(head) is nn.Linear and not (hasattr(head.weight, "__tensor_flatten__") or is_sharded(head))
     if torch.is_grad_enabled() and is_plain:
         states = [checkpoint(run, *part, False, use_reentrant=False).flatten(0, 1) for part in parts]
         codes = target_codes.to(head.weight.device).flatten()
@@ -128,20 +130,6 @@ def code_loss(
     # without gradients, or the head's weight is not at hand as such: an adapter, quantized, sharded
     losses = [checkpoint(lambda *part: loss_of(run(*part), part[1]), *part, use_reentrant=False) for part in parts]
     return sum(losses), None
-
-
-def _largest_of_ranks(count: int, module: nn.Module) -> int:
-    """`count`, or the largest of all ranks if they meet in each call of `module`, to gather its sharded weights."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return count
-    from torch.distributed.tensor import DTensor
-
-    weights = list(module.parameters())  # `ds_id` marks those of DeepSpeed's ZeRO-3
-    if not any(isinstance(weight, DTensor) or hasattr(weight, "ds_id") for weight in weights):
-        return count
-    largest = torch.tensor(count, device=weights[0].device)
-    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
-    return int(largest)
 
 
 __all__ = ["code_loss", "linear_cross_entropy"]

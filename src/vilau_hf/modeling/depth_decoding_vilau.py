@@ -90,6 +90,16 @@ class DecodedPosition:
     log_probs: torch.Tensor | None = None
     conditional_log_probs: torch.Tensor | None = None
 
+    def overwritten(self, codes: torch.LongTensor) -> "DecodedPosition":
+        """With other `codes` `(rows, D)`; from the first depth at which they differ in a row the rest is NaN there."""
+        lost = (codes != self.codes).cumsum(-1) > 0  # (rows, D); what was drawn deeper followed another code
+        return DecodedPosition(
+            codes,
+            None if self.scores is None else self.scores.masked_fill(lost[..., None], torch.nan),
+            None if self.log_probs is None else self.log_probs.masked_fill(lost, torch.nan),
+            None if self.conditional_log_probs is None else self.conditional_log_probs.masked_fill(lost, torch.nan),
+        )
+
 
 class CodeInputs:
     """
@@ -146,17 +156,22 @@ class DepthDecoder:
         self.sampling, self.guidance, self.code_inputs = sampling, guidance, code_inputs
         self.output_scores, self.output_log_probs = output_scores, output_log_probs
 
-    def draw_noise(self, rows: int, device: torch.device) -> list[torch.Tensor]:
-        """What chance brings to one position of `rows` rows."""
-        return self.sampling.draw_noise(rows, self.quantizer.codebook_size, device)
+    def draw_noise(self, rows: int, device: torch.device, drawing: list[bool] | None = None) -> list[torch.Tensor]:
+        """What chance brings to one position of `rows` rows, of which those that are `drawing` matter."""
+        return self.sampling.draw_noise(rows, self.quantizer.codebook_size, device, drawing)
 
     def signature(self) -> tuple:
         """What makes one compiled `compute` differ from another."""
         return (self.sampling.signature(), self.guidance.num_streams, self.output_scores, self.output_log_probs)
 
-    def decode(self, hidden: torch.Tensor, position: int | torch.Tensor) -> DecodedPosition:
-        """The codes after `hidden` `(num_streams * rows, H)` at `position` of the span."""
-        noise = self.draw_noise(len(hidden) // self.guidance.num_streams, hidden.device)
+    def decode(
+        self, hidden: torch.Tensor, position: int | torch.Tensor, drawing: list[bool] | None = None
+    ) -> DecodedPosition:
+        """
+        The codes after `hidden` `(num_streams * rows, H)` at `position` of the span; they matter in the rows that are
+        `drawing`, by default all.
+        """
+        noise = self.draw_noise(len(hidden) // self.guidance.num_streams, hidden.device, drawing)
         return DecodedPosition(*self.compute(hidden, noise, self.guidance.at(position)))
 
     def compute(self, hidden: torch.Tensor, noise: list[torch.Tensor], scale: torch.Tensor) -> tuple:

@@ -40,7 +40,7 @@ from .visual_settings_vilau import (
     take_visual_settings,
     wanted_tokens,
 )
-from .visual_streams_vilau import StreamPrompt, Streams
+from .visual_streams_vilau import StreamPrompt, Streams, hold_place_for_markers
 from .visual_writing_vilau import InterleavedWriter, write_span
 
 
@@ -130,12 +130,15 @@ class VilaUGenerationMixin:
             max_visual_spans (`int`, *optional*): images and videos a row may write in interleaved mode.
             allowed_modalities (`tuple[str]`, *optional*, defaults to all): what may be written in interleaved mode.
             streamer (*optional*): as for transformers' `generate`; its `put_visual(codes)` gets the codes `(rows, D)`
-                of each visual position.
+                of each visual position, -1 in rows that write none there. In image and video mode it may return codes
+                `(rows, D)` in their place: the model goes on from these. In interleaved mode a text streamer without
+                this method does too; `put(ids)` gets the ids `(rows,)` of each position at which some row writes text,
+                with the placeholder for rows that draw there and padding for those that are done.
             kwargs: as for transformers' `generate`; pictures of the prompts as `pixel_values`, `pixel_values_videos`,
                 `codes` or, by position, `visual_codes`; without `attention_mask` padding counts as in transformers. An
                 image or a video has its fixed number of visual tokens: length arguments do not act on them, and
-                `stopping_criteria` that stop one leave it unfinished. Text ends at the latest where the language
-                model's positions do.
+                `stopping_criteria` that stop a row leave its own unfinished, and the others go on. Text ends at the
+                latest where the language model's positions do, those after the longest prompt, of guidance too.
 
         Returns:
             In text mode what transformers' `generate` returns; in interleaved mode a [`VilaUGenerateOutput`]; else the
@@ -199,10 +202,10 @@ class VilaUGenerationMixin:
         check_pictures(self.model, input_ids, kwargs)
         if settings.first_frames is not None:
             check_first_frames(self.model, settings.first_frames, settings)
-        opened, mask = self._open_span(input_ids, self._prompt_mask(input_ids, mask, config), mode)
+        opened, mask = self._open_span(input_ids, self._mask_of(input_ids, mask, config), mode)
         self._set_comparing_prompts(settings, opened, own, values, config)
         self._check_streams_fit(settings, opened)
-        room = self.config.text_config.max_position_embeddings - opened.shape[1]
+        room = self.config.text_config.max_position_embeddings - settings.longest
         set_lengths(config, settings, self._num_positions(settings), room if wanted is None else min(wanted, room))
         if kwargs.get("visual_codes") is not None:
             codes, missing = kwargs["visual_codes"].to(opened.device), opened.shape[1] - input_ids.shape[1]
@@ -224,7 +227,7 @@ class VilaUGenerationMixin:
         keep_to_sampling(config, mode)
         return config, kwargs
 
-    def _prompt_mask(self, input_ids, mask, generation_config):
+    def _mask_of(self, input_ids, mask, generation_config):
         """The mask that is given, or else what the library infers from padding."""
         if mask is not None:
             return mask
@@ -236,14 +239,14 @@ class VilaUGenerationMixin:
             ids, mask = own.get("negative_prompt_ids"), own.get("negative_prompt_attention_mask")
             if ids is not None:
                 ids = ids.to(opened.device)
-                mask = self._prompt_mask(ids, mask, generation_config)
+                mask = self._mask_of(ids, mask, generation_config)
             ids = self._unconditional_ids(ids, values, opened)
             settings.negative = StreamPrompt(*self._open_span(ids, mask, settings.mode, opened))
         if settings.guidance.image_scale is not None:
             ids = own.get("image_prompt_ids")
             check_image_prompts(self.config, ids, opened)
             ids = ids.to(opened.device)
-            mask = self._prompt_mask(ids, own.get("image_prompt_attention_mask"), generation_config)
+            mask = self._mask_of(ids, own.get("image_prompt_attention_mask"), generation_config)
             settings.image_only = StreamPrompt(*self._open_span(ids, mask, settings.mode, opened))
 
     def _unconditional_ids(self, ids, saved, input_ids) -> torch.LongTensor:
@@ -258,7 +261,8 @@ class VilaUGenerationMixin:
     def _open_span(self, input_ids, mask, mode, like=None):
         """
         Ids and mask with the start marker at the end, appended with its prefix unless the prompts have it. In
-        interleaved mode the model writes the marker; only what stands beside prompts `like` that end with one gets it.
+        interleaved mode the model writes the marker; what stands beside prompts `like` has a place for those that end
+        with one.
         """
         if mask is None:
             mask = torch.ones_like(input_ids)
@@ -270,21 +274,17 @@ class VilaUGenerationMixin:
         config = self.config
         starts = {"image": config.image_start_token_id, "video": config.video_start_token_id}
         if mode == "interleaved":
-            last = None if like is None else like[:, -1]
-            added = [*config.start_marker_prefix_ids]
-            if last is not None and bool((last == last[0]).all()) and last[0].item() in starts.values():
-                added.append(last[0].item())
-            elif like is None:
-                added = []
-        else:
-            start = starts[mode]
-            open_rows = int((input_ids[:, -1] == start).sum())
-            if open_rows not in (0, input_ids.shape[0]):
-                raise ValueError(
-                    f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none "
-                    "must."
-                )
-            added = [] if open_rows else [*config.start_marker_prefix_ids, start]
+            if like is None:
+                return input_ids, mask
+            prefix = config.start_marker_prefix_ids
+            return hold_place_for_markers(input_ids, mask, like[:, -1], [*starts.values()], [*prefix])
+        start = starts[mode]
+        open_rows = int((input_ids[:, -1] == start).sum())
+        if open_rows not in (0, input_ids.shape[0]):
+            raise ValueError(
+                f"{open_rows} of {input_ids.shape[0]} prompts end with the start marker ({start}): all or none must."
+            )
+        added = [] if open_rows else [*config.start_marker_prefix_ids, start]
         opening = input_ids.new_tensor(added, dtype=torch.long).repeat(input_ids.shape[0], 1)
         return torch.cat([input_ids, opening], 1), torch.cat([mask, torch.ones_like(opening).to(mask.dtype)], 1)
 
@@ -400,8 +400,7 @@ class VilaUGenerationMixin:
         num_new, graphs = generation_config.max_length - input_ids.shape[1] - forced, self._position_graphs
         cache = kwargs["past_key_values"]
         if graphs is not None:
-            longest = max(prompt.ids.shape[1] for prompt in prompts)
-            cache = graphs.cache(self.model.language_model, rows * len(prompts), longest + num_new)
+            cache = graphs.cache(self.model.language_model, rows * len(prompts), settings.longest + forced + num_new)
         decoder = DepthDecoder(
             self,
             settings.sampling,
@@ -410,7 +409,8 @@ class VilaUGenerationMixin:
             generation_config.output_scores,
             settings.output_log_probs,
         )
-        writer = PositionWriter(self, Streams(self.model, prompts, num_new, cache), decoder, graphs)
+        streams = Streams(self.model, prompts, num_new, cache, opening=int(settings.mode == "interleaved"))
+        writer = PositionWriter(self, streams, decoder, graphs)
         criteria, streamer = kwargs["stopping_criteria"], kwargs.get("streamer")
         if settings.mode == "interleaved":
             interleaved = InterleavedWriter(
@@ -424,7 +424,7 @@ class VilaUGenerationMixin:
                 code_log_probs=guided,
                 conditional_code_log_probs=unguided,
                 spans=spans,
-                prompt_length=writer.streams.length,
+                prompt_length=input_ids.shape[1],
             )
         drawn = write_span(writer, self._num_positions(settings) - forced, placeholder, criteria, streamer)
         codes = drawn.codes

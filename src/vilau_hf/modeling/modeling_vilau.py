@@ -15,6 +15,7 @@ from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
 from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast
 from .scoring_vilau import VilaUScoringMixin
+from .sharded_ranks_vilau import largest_of_ranks
 from .visual_writing_vilau import VisualSpan
 from .weight_init_vilau import LibraryInitialization
 
@@ -152,14 +153,18 @@ class VilaUModel(VilaUPreTrainedModel):
                 f"the prompt holds {int((is_image | is_video).sum())} placeholders, but none of `pixel_values`, "
                 "`pixel_values_videos` and `codes` is given."
             )
+        frames = None if pixel_values_videos is None else pixel_values_videos.flatten(0, 1)  # (V * F, 3, S, S)
+        given = [pixels for pixels in (pixel_values, frames) if pixels is not None]
+        for pixels in given:
+            self.vision_tower.check_pixels(pixels)
+        codes = self.vision_tower.encode(torch.cat(given)).codes  # at once: ranks with shards of the tower meet there
         for mask, pixels, name in (
             (is_image, pixel_values, "pixel_values"),
-            (is_video, pixel_values_videos, "pixel_values_videos"),
+            (is_video, frames, "pixel_values_videos"),
         ):
             if pixels is not None:
-                if name == "pixel_values_videos":
-                    pixels = pixels.flatten(0, 1)  # (V * F, 3, S, S)
-                grid = self._place(grid, mask, self.vision_tower.encode(pixels).codes, name)
+                grid = self._place(grid, mask, codes[: len(pixels)], name)
+                codes = codes[len(pixels) :]
             else:
                 torch_compilable_check(
                     ~mask.any(),
@@ -168,6 +173,13 @@ class VilaUModel(VilaUPreTrainedModel):
                     ),
                 )
         return grid
+
+    def _meet_other_ranks(self, has_pixels: bool):
+        """Runs the vision tower for nothing, if its weights are in shards and other ranks have pixels to encode."""
+        if largest_of_ranks(int(has_pixels), self.vision_tower) and not has_pixels:
+            side, device = self.config.vision_config.image_size, self.get_input_embeddings().weight.device
+            with torch.no_grad():
+                self.vision_tower.encode(torch.zeros(1, 3, side, side, device=device))
 
     def _placeholders(self, token_id: int, input_ids, inputs_embeds) -> torch.BoolTensor:
         """Where a placeholder stands, `(B, T)`; without ids it is known by its embedding."""
@@ -249,14 +261,23 @@ class VilaUModel(VilaUPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give one of `input_ids` and `inputs_embeds`.")
-        if visual_codes is None and not (pixel_values is None and pixel_values_videos is None and codes is None):
+        if use_cache is None and self.training and past_key_values is None:
+            use_cache = False  # a cache would hide packed samples from the attention masks
+        has_pixels = not (pixel_values is None and pixel_values_videos is None)
+        if use_cache is False:
+            self._meet_other_ranks(has_pixels)
+        if visual_codes is None and (has_pixels or codes is not None):
             visual_codes = self.get_visual_codes(input_ids, pixel_values, pixel_values_videos, codes, inputs_embeds)
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, visual_codes)
         elif visual_codes is not None:
             inputs_embeds = self.place_codes(inputs_embeds, visual_codes, visual_codes[..., 0] >= 0)
-        if use_cache is None and self.training and past_key_values is None:
-            use_cache = False  # a cache would hide packed samples from the attention masks
+        if visual_codes is None and use_cache is False:
+            # the projector is part of each training step on each rank, or distributed training waits for ever
+            no_codes = torch.zeros(
+                0, self.config.vision_config.code_depth, dtype=torch.long, device=inputs_embeds.device
+            )
+            inputs_embeds = inputs_embeds + self.embed_codes(no_codes).sum().to(inputs_embeds.dtype)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,

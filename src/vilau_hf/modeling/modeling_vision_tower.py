@@ -205,7 +205,8 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
     def get_input_embeddings(self):
         return self.image_encoder.embeddings.patch_embedding
 
-    def _check_pixels(self, pixel_values: torch.Tensor):
+    def check_pixels(self, pixel_values: torch.Tensor):
+        """Raises a `ValueError` unless `pixel_values` have shape `(N, 3, S, S)`."""
         side = self.config.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
             raise ValueError(
@@ -218,7 +219,7 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
 
     def encode_image(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutput:
         """The image encoder's output for `pixel_values` `(N, 3, S, S)` in [-1, 1], its features `(N, L, C)` first."""
-        self._check_pixels(pixel_values)
+        self.check_pixels(pixel_values)
         for name in ("output_hidden_states", "output_attentions"):
             if kwargs.get(name) is None and getattr(self.config, name):  # it knows its own alone
                 kwargs[name] = True

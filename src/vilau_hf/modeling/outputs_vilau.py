@@ -56,12 +56,13 @@ class VilaUGenerateOutput(ModelOutput):
     sequences (`torch.LongTensor` of shape `(rows, T)`): prompts and what was generated, a placeholder for each visual
         token.
     codes (`torch.LongTensor` of shape `(rows, h, w, D)` or `(rows, F, h, w, D)`, *optional*): codes of the image or
-        video, -1 from where stopping criteria stopped it.
+        video, -1 from where stopping criteria stopped the row.
     scores (`torch.Tensor` of shape `(rows, P, D, K)`, *optional*, with `output_scores`): guided code logits at each of
-        the P visual positions, before temperature and truncation.
+        the P visual positions, before temperature and truncation. NaN where `codes` are -1, and where a streamer
+        changed the codes of a position, from the first changed depth on.
     code_log_probs, conditional_code_log_probs (`torch.Tensor` of shape `(rows, P, D)`, *optional*, with
-        `output_log_probs`): log-probabilities of the codes by the guided logits, and without guidance. In interleaved
-        mode `(rows, T, D)`, 0 where no visual token was written.
+        `output_log_probs`): log-probabilities of the codes by the guided logits, and without guidance; NaN where
+        `scores` are. In interleaved mode `(rows, T, D)`, 0 where no visual token was written.
     visual_codes (`torch.LongTensor` of shape `(rows, T, D)`, *optional*, in interleaved mode): codes of the sequences,
         -1 where no visual token stands.
     spans (`list[list[VisualSpan]]`, *optional*, in interleaved mode): images and videos that each row wrote.

@@ -51,10 +51,10 @@ class PositionGraphs:
                 torch._dynamo.mark_static_address(tensor)
         return self._code_inputs[key]
 
-    def run(self, model, streams: Streams, decoder: DepthDecoder, codes: torch.LongTensor, place) -> tuple:
+    def run(self, model, streams: Streams, decoder: DepthDecoder, codes: torch.LongTensor, place, drawing) -> tuple:
         """What [`DepthDecoder.compute`] gives after one step of the language model over `codes` `(rows, D)`."""
         position_ids, mask = streams.prepare_step()
-        noise = decoder.draw_noise(len(codes), codes.device)
+        noise = decoder.draw_noise(len(codes), codes.device, drawing)
         key = (len(streams.seen), streams.capacity, streams.dtype, codes.device, decoder.signature())
         if key not in self._graphs:
             # a code object of its own: compilations of one function are limited in number
@@ -83,7 +83,8 @@ def _advance(model, decoder, cache, dtype, codes, noise, scale, position_ids, ma
 
 class PositionWriter:
     """
-    Writes visual positions: `first` after text, `next` after a visual position, `leave` back to text.
+    Writes visual positions: `first` after text, `next` after a visual position, `leave` back to text. Codes matter in
+    the rows that are `drawing`, by default all.
 
     Args:
         model ([`VilaUForConditionalGeneration`]).
@@ -95,15 +96,19 @@ class PositionWriter:
     def __init__(self, model, streams: Streams, decoder: DepthDecoder, graphs: PositionGraphs | None = None):
         self.model, self.streams, self.decoder, self.graphs = model, streams, decoder, graphs
 
-    def first(self, hidden: torch.Tensor, place: int | torch.Tensor) -> DecodedPosition:
+    def first(
+        self, hidden: torch.Tensor, place: int | torch.Tensor, drawing: list[bool] | None = None
+    ) -> DecodedPosition:
         """Codes after the hidden states `(R, H)` of the last position, at `place` in the span."""
-        return self.decoder.decode(hidden, place)
+        return self.decoder.decode(hidden, place, drawing)
 
-    def next(self, codes: torch.LongTensor, place: int | torch.Tensor) -> DecodedPosition:
+    def next(
+        self, codes: torch.LongTensor, place: int | torch.Tensor, drawing: list[bool] | None = None
+    ) -> DecodedPosition:
         """Codes at `place` after a visual position with `codes` `(rows, D)`."""
         if self.graphs is not None:
-            return DecodedPosition(*self.graphs.run(self.model, self.streams, self.decoder, codes, place))
-        return self.decoder.decode(self.leave(codes), place)
+            return DecodedPosition(*self.graphs.run(self.model, self.streams, self.decoder, codes, place, drawing))
+        return self.decoder.decode(self.leave(codes), place, drawing)
 
     def leave(self, codes: torch.LongTensor) -> torch.Tensor:
         """Hidden states `(R, H)` after a visual position with `codes` `(rows, D)`."""

@@ -67,29 +67,50 @@ class CodeSampling:
             setattr(self, name, values)
 
     def check_rows(self, rows: int):
-        """Raises a `ValueError` if generators are given by row, and not for this number of rows."""
-        if isinstance(self.generators, list) and len(self.generators) != rows:
+        """Raises a `ValueError` if generators are given by row, and not for this number of rows on one device."""
+        if not isinstance(self.generators, list):
+            return
+        if len(self.generators) != rows:
             raise ValueError(
                 f"`generator` has {len(self.generators)} entries for {rows} rows: give one, or one for each row."
             )
+        devices = sorted({str(each.device) for each in self.generators})
+        if len(devices) > 1:
+            raise ValueError(f"the entries of `generator` must be on one device, got {', '.join(devices)}.")
 
     def signature(self) -> tuple:
         """The settings as a key."""
         return (self.do_sample, *(tuple(each) for each in (self.temperature, self.top_k, self.top_p, self.min_p)))
 
-    def draw_noise(self, rows: int, codebook_size: int, device: torch.device) -> list[torch.Tensor]:
-        """What chance brings to one visual position: exponential noise `(rows, n)` for each depth's n candidates."""
+    def draw_noise(
+        self, rows: int, codebook_size: int, device: torch.device, drawing: list[bool] | None = None
+    ) -> list[torch.Tensor]:
+        """
+        What chance brings to one visual position: exponential noise `(rows, n)` for each depth's n candidates, as
+        `noise` gives it, all depths in one draw.
+        """
         if not self.do_sample:
             return []
-        return [self.noise(rows, num_candidates(top_k, codebook_size), device) for top_k in self.top_k]
+        sizes = [num_candidates(top_k, codebook_size) for top_k in self.top_k]
+        return list(self.noise(rows, sum(sizes), device, drawing).split(sizes, dim=-1))
 
-    def noise(self, rows: int, size: int, device: torch.device) -> torch.Tensor:
-        """Exponential noise `(rows, size)`, float32, drawn where the generators live and moved to `device`."""
-        if isinstance(self.generators, list):
-            drawn = [torch.empty(size, device=each.device).exponential_(generator=each) for each in self.generators]
-            return torch.stack([row.to(device) for row in drawn])
-        home = device if self.generators is None else self.generators.device
-        return torch.empty(rows, size, device=home).exponential_(generator=self.generators).to(device)
+    def noise(self, rows: int, size: int, device: torch.device, drawing: list[bool] | None = None) -> torch.Tensor:
+        """
+        Exponential noise `(rows, size)`, float32, drawn where the generators live and moved to `device`. Where each
+        row has a generator, only the rows that are `drawing` (by default all) take from it; the others get ones.
+        """
+        by_row = isinstance(self.generators, list)
+        first = self.generators[0] if by_row else self.generators
+        home = device if first is None else first.device
+        pinned = home.type == "cpu" and device.type == "cuda"  # else the host would wait for the copy
+        noise = torch.ones(rows, size, device=home, pin_memory=pinned)
+        if by_row:
+            for row, generator, draws in zip(noise, self.generators, drawing or [True] * rows, strict=True):
+                if draws:
+                    row.exponential_(generator=generator)
+        else:
+            noise.exponential_(generator=self.generators)
+        return noise.to(device, non_blocking=pinned)
 
     def pick(self, logits: torch.Tensor, depth: int, codes: list[torch.Tensor], noise: list[torch.Tensor]):
         """

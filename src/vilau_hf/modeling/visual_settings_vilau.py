@@ -175,10 +175,11 @@ def check_visual_arguments(mode: str, input_ids, own: dict, generation_config, k
         raise ValueError(f'`inputs_embeds` are for text: `generation_mode="{mode}"` reads `input_ids`.')
     if kwargs.get("past_key_values") is not None:
         raise ValueError("`past_key_values` cannot be gone on with where codes are generated.")
-    if kwargs.get("streamer") is not None and not hasattr(kwargs["streamer"], "put_visual"):
+    streamer = kwargs.get("streamer")
+    if mode != "interleaved" and streamer is not None and not hasattr(streamer, "put_visual"):
         raise ValueError(
             f'`streamer` needs a method `put_visual(codes)` for `generation_mode="{mode}"`; '
-            f"{type(kwargs['streamer']).__name__} has none."
+            f"{type(streamer).__name__} has none."
         )
     if kwargs.get("assistant_model") is not None:
         raise ValueError(f'`assistant_model` acts on text: `generation_mode="{mode}"` does not take it.')

@@ -50,6 +50,31 @@ class StreamPrompt:
         )
 
 
+def hold_place_for_markers(
+    ids: torch.LongTensor, mask: torch.Tensor, last: torch.LongTensor, markers: list[int], prefix: list[int]
+) -> tuple[torch.LongTensor, torch.Tensor]:
+    """
+    Prompts for guidance to compare with where rows write their start markers themselves: `prefix` behind them and, as
+    the last position, the marker that ends a row's own prompt. Rows without one do not see that position, and nobody a
+    marker that ends `ids`: each span brings its own.
+
+    Args:
+        ids, mask (`torch.Tensor` of shape `(1 or B, T)`): the prompts.
+        last (`torch.LongTensor` of shape `(B,)`): ids that end the rows' own prompts.
+        markers, prefix (`list[int]`): ids of all start markers, and of what stands before each.
+
+    Returns:
+        Ids and mask `(B, T + len(prefix) + 1)`.
+    """
+    markers = ids.new_tensor(markers)
+    ids, mask = ids.expand(len(last), -1), mask.bool().expand(len(last), -1)
+    is_marked, is_open = (torch.isin(each, markers)[:, None] for each in (ids[:, -1], last))
+    prefix = ids.new_tensor(prefix, dtype=torch.long).expand(len(last), -1)
+    ids = torch.cat([ids, prefix, last[:, None].where(is_open, markers[0])], 1)
+    mask = torch.cat([mask[:, :-1], mask[:, -1:] & ~is_marked, (~is_marked).expand_as(prefix), is_open], 1)
+    return ids, mask.long()
+
+
 class Streams:
     """
     Steps the language model over `num_streams * rows` rows: those that see everything, and below them those that
@@ -61,19 +86,26 @@ class Streams:
         prompts (`list[StreamPrompt]`): one for each stream, all with as many rows.
         max_new (`int`): positions there will be after the prompts.
         cache (`Cache`): empty; for a static cache of at least `length + max_new` positions.
+        opening (`int`, *optional*, defaults to 0): last positions of the comparing prompts that belong to a span: they
+            are forgotten when a row is set back.
+
+    `own` is the rows' own prompt as it was given, with codes: it lacks the padding that a longer prompt of another
+    stream brings.
     """
 
-    def __init__(self, model, prompts: list[StreamPrompt], max_new: int, cache):
+    def __init__(self, model, prompts: list[StreamPrompt], max_new: int, cache, opening: int = 0):
         self.model, self.cache = model, cache
         pad, depth = model.config.text_config.pad_token_id or 0, model.config.vision_config.code_depth
         self.length = max(prompt.ids.shape[1] for prompt in prompts)
+        self.own = prompts[0].pad(prompts[0].ids.shape[1], pad, depth)
         padded = [prompt.pad(self.length, pad, depth) for prompt in prompts]
         self.ids = torch.cat([prompt.ids for prompt in padded])  # (R, T)
         self.codes = torch.cat([prompt.visual_codes for prompt in padded])
         self.rows = len(prompts[0].ids)
         mask = torch.cat([prompt.mask for prompt in padded]).bool()
-        self.prompt_counts = mask.sum(-1)  # (R,), positions of the prompt that are seen
-        self.counts = self.prompt_counts.clone()
+        self.kept = self.length - opening
+        self.kept_counts = mask[:, : self.kept].sum(-1)  # (R,), positions that are seen again after `set_back`
+        self.counts = mask.sum(-1)
         self.capacity = self.length + max_new
         if cache.get_max_length() > 0:
             self.capacity = max(self.capacity, cache.get_max_length())
@@ -132,11 +164,11 @@ class Streams:
         return positions[:, None], self._step_mask()
 
     def set_back(self, rows: torch.BoolTensor):
-        """Makes the comparing streams of `rows` `(rows,)` forget what came after their prompts."""
+        """Makes the comparing streams of `rows` `(rows,)` forget what came after their prompts, `opening` among it."""
         chosen = rows.repeat(len(self.seen) // self.rows)
         chosen[: self.rows] = False
-        self.seen[:, self.length : self.end] &= ~chosen[:, None]
-        self.counts = self.prompt_counts.where(chosen, self.counts)
+        self.seen[:, self.kept : self.end] &= ~chosen[:, None]
+        self.counts = self.kept_counts.where(chosen, self.counts)
         self.has_gaps = True
 
     def _step_mask(self) -> torch.Tensor | None:
@@ -153,4 +185,4 @@ class Streams:
         return torch.zeros_like(seen, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min)
 
 
-__all__ = ["StreamPrompt", "Streams"]
+__all__ = ["StreamPrompt", "Streams", "hold_place_for_markers"]

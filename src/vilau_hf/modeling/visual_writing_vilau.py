@@ -49,34 +49,43 @@ def is_custom(criteria: StoppingCriteriaList) -> bool:
 def write_span(writer: PositionWriter, num_positions: int, placeholder: int, criteria, streamer) -> DecodedPosition:
     """
     The next `num_positions` visual tokens of all rows, each field stacked over the positions in dimension 1. Nothing
-    in the loop waits for the device, unless custom stopping criteria do; codes are -1 from where these stopped it.
+    in the loop waits for the device, unless custom stopping criteria do; from where these stopped a row its codes are
+    -1 and the rest is NaN.
     """
     streams, decoded = writer.streams, []
     hidden = streams.read_prompts()
-    ids = streams.ids[: streams.rows]
+    ids, is_written = streams.own.ids, []
     watched, codes = is_custom(criteria), None
+    running = torch.ones(streams.rows, 1, dtype=torch.bool, device=ids.device)
     for position in range(num_positions):
-        decoded.append(writer.first(hidden, position) if codes is None else writer.next(codes, position))
-        codes = decoded[-1].codes
+        step = writer.first(hidden, position) if codes is None else writer.next(codes, position)
         if streamer is not None:
-            changed = streamer.put_visual(codes)
+            changed = streamer.put_visual(step.codes.where(running, -1))
             if changed is not None:
-                codes = decoded[-1].codes = changed
+                step = step.overwritten(changed.where(running, step.codes))
+        codes = step.codes
+        decoded.append(step)
+        is_written.append(running)
         if watched:
             ids = torch.cat([ids, ids.new_full((len(ids), 1), placeholder)], 1)
-            if bool(criteria(ids, None).all()):
+            running = running & ~criteria(ids, None)[:, None]
+            if not bool(running.any()):
                 break
     if streamer is not None:
         streamer.end()
     missing = num_positions - len(decoded)
+    is_written = torch.cat(is_written, 1)  # (rows, positions)
 
     def stacked(name, value):
         tensors = [getattr(each, name) for each in decoded]
         if tensors[0] is None:
             return None
         tensor = torch.stack(tensors, 1)
+        if not watched:
+            return tensor
+        tensor = tensor.where(is_written.view(*is_written.shape, *[1] * (tensor.ndim - 2)), value)
         filling = tensor.new_full((len(tensor), missing, *tensor.shape[2:]), value)
-        return torch.cat([tensor, filling], 1) if missing else tensor
+        return torch.cat([tensor, filling], 1)
 
     return DecodedPosition(
         codes=stacked("codes", -1),
@@ -96,7 +105,7 @@ class InterleavedWriter:
         writer ([`PositionWriter`]).
         settings: with `num_frames`, `max_visual_spans`, `allowed_modalities` and `output_log_probs`.
         logits_processor, stopping_criteria, generation_config: as transformers' `generate` made them.
-        streamer (*optional*): its `put(ids)` gets text, its `put_visual(codes)` visual tokens.
+        streamer (*optional*): its `put(ids)` gets text; its `put_visual(codes)`, if it has one, visual tokens.
     """
 
     def __init__(self, writer, settings, logits_processor, stopping_criteria, generation_config, streamer):
@@ -105,7 +114,7 @@ class InterleavedWriter:
         self.logits_processor, self.stopping_criteria = logits_processor, stopping_criteria
         self.do_sample, self.max_length = generation_config.do_sample, generation_config.max_length
         self.pad = self.model.config.text_config.pad_token_id or 0
-        self.streamer = streamer
+        self.streamer, self.shows_codes = streamer, hasattr(streamer, "put_visual")
         config, tokens = self.model.config, self.model.config.vision_config.num_visual_tokens
         self.kinds = {
             config.image_start_token_id: ("image", tokens),
@@ -114,8 +123,7 @@ class InterleavedWriter:
         self.placeholders = {"image": config.image_token_id, "video": config.video_token_id}
         self.ends = {"image": config.image_end_token_id, "video": config.video_end_token_id}
         self.rows = [_Row() for _ in range(self.streams.rows)]
-        self.ids = self.streams.ids[: self.streams.rows]
-        self.codes = self.streams.codes[: self.streams.rows]
+        self.ids, self.codes = self.streams.own.ids, self.streams.own.visual_codes
         # log-probabilities of codes, guided and not, `(rows, T, D)` each
         self.log_probs = [self._unscored(self.ids.shape[1]) for _ in range(2 * settings.output_log_probs)]
 
@@ -156,11 +164,12 @@ class InterleavedWriter:
     def _write_visual(self, hidden: torch.Tensor, count: int) -> torch.Tensor:
         """`count` visual tokens for every row that is not done; for the others what is written does not matter."""
         places, decoded = self._positions(), []
-        is_visual = torch.tensor([not row.done for row in self.rows], device=self.ids.device)
+        drawing = [not row.done for row in self.rows]
+        is_visual = torch.tensor(drawing, device=self.ids.device)
         for step in range(count):
-            place = places + step
-            decoded.append(self.writer.next(decoded[-1].codes, place) if decoded else self.writer.first(hidden, place))
-            if self.streamer is not None:
+            write, after = (self.writer.next, decoded[-1].codes) if decoded else (self.writer.first, hidden)
+            decoded.append(write(after, places + step, drawing))
+            if self.shows_codes:
                 self.streamer.put_visual(decoded[-1].codes.where(is_visual[:, None], -1))
         hidden = self.writer.leave(decoded[-1].codes)
         fillers = [self.pad if row.done else self.placeholders[row.spans[-1].kind] for row in self.rows]
@@ -174,7 +183,8 @@ class InterleavedWriter:
     def _write_mixed(self, hidden: torch.Tensor) -> torch.Tensor:
         """One position, in which each row writes text, a visual token, an end marker or, if it is done, padding."""
         device = self.ids.device
-        in_span = torch.tensor([row.owed > 0 and not row.done for row in self.rows], device=device)
+        drawing = [row.owed > 0 and not row.done for row in self.rows]
+        in_span = torch.tensor(drawing, device=device)
         tokens = self._pick_text(hidden[: len(self.rows)])
         forced = []
         for row in self.rows:
@@ -188,11 +198,11 @@ class InterleavedWriter:
         tokens = tokens.where(forced < 0, forced)
         embeds = self.model.get_input_embeddings()(tokens.masked_fill(in_span, 0))  # (rows, H)
         decoded = None
-        if any(row.owed and not row.done for row in self.rows):
-            decoded = self.writer.first(hidden, self._positions())
+        if any(drawing):
+            decoded = self.writer.first(hidden, self._positions(), drawing)
             codes = decoded.codes
             embeds = self.model.model.embed_codes(codes).to(embeds.dtype).where(in_span[:, None], embeds)
-            if self.streamer is not None:
+            if self.shows_codes:
                 self.streamer.put_visual(codes.where(in_span[:, None], -1))
         started = []
         for row, token in zip(self.rows, tokens.tolist(), strict=True):
@@ -221,7 +231,8 @@ class InterleavedWriter:
         logits = logits.masked_fill(self._forbidden(logits.shape[-1]), -torch.inf)
         if not self.do_sample:
             return logits.argmax(-1)
-        return race(logits.softmax(-1), self.decoder.sampling.noise(*logits.shape, logits.device))
+        drawing = [not (row.done or row.owed or row.must_end) for row in self.rows]
+        return race(logits.softmax(-1), self.decoder.sampling.noise(*logits.shape, logits.device, drawing))
 
     def _forbidden(self, vocab_size: int) -> torch.BoolTensor:
         """Ids that a row must not write now, `(rows, vocab_size)`: placeholders, end markers, spans not wanted."""

@@ -14,7 +14,7 @@ class VilaUImageStreamer(BaseStreamer):
     r"""
     Streamer for `generate` that shows what there is of an image, or of the running frame of a video, every few
     positions. `generate` runs in a thread; iterating over the streamer gives lists with a picture for each row (`None`
-    for a row that writes text). What is not drawn yet has the mean colour of what is.
+    for a row that draws nothing there). What is not drawn yet has the mean colour of what is.
 
     Args:
         model ([`VilaUForConditionalGeneration`]): the model that draws.
@@ -22,6 +22,7 @@ class VilaUImageStreamer(BaseStreamer):
         every (`int`, *optional*, defaults to 16): visual positions from one preview to the next; an image that is
             finished is always shown.
         timeout (`float`, *optional*): seconds to wait for the next preview before `queue.Empty` is raised.
+        text_streamer (`BaseStreamer`, *optional*): gets the text, as a `TextStreamer` of transformers for one row.
 
     Example:
 
@@ -40,19 +41,27 @@ class VilaUImageStreamer(BaseStreamer):
     """
 
     def __init__(
-        self, model: PreTrainedModel, processor: ProcessorMixin, every: int = 16, timeout: float | None = None
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        every: int = 16,
+        timeout: float | None = None,
+        text_streamer: BaseStreamer | None = None,
     ):
         if every < 1:
             raise ValueError(f"`every` must be at least 1, got {every}.")
         self.model, self.processor, self.every, self.timeout = model, processor, every, timeout
+        self.text_streamer = text_streamer
         self.previews: Queue[list[Image.Image | None] | None] = Queue()
         self.rows: list[list[torch.Tensor]] = []  # codes of each row's running frame
 
     def put(self, value: torch.Tensor):
-        """Text: there is nothing to show."""
+        """Takes ids of text: there is nothing to show."""
+        if self.text_streamer is not None:
+            self.text_streamer.put(value)
 
     def put_visual(self, codes: torch.LongTensor):
-        """Takes the codes `(rows, D)` of one position, -1 in rows that write text."""
+        """Takes the codes `(rows, D)` of one position, -1 in rows that draw nothing there."""
         self.rows = self.rows or [[] for _ in codes]
         is_drawn = (codes[:, 0] >= 0).tolist()
         tokens, due = self.model.config.vision_config.num_visual_tokens, False
@@ -82,6 +91,8 @@ class VilaUImageStreamer(BaseStreamer):
     def end(self):
         """Nothing more will be drawn."""
         self.rows = []
+        if self.text_streamer is not None:
+            self.text_streamer.end()
         self.previews.put(None)
 
     def __iter__(self) -> Iterator[list[Image.Image | None]]:

@@ -38,7 +38,8 @@ class VilaUTextToImagePipeline(Pipeline):
             prompt (`str`, a chat, or a list or dataset of them): what to draw.
             negative_prompt (`str`, *optional*): in place of the unconditional prompt.
             num_images_per_prompt (`int`, *optional*, defaults to 1): results for each prompt.
-            seed (`int`, *optional*): seed of the samples; or `generator`.
+            seed (`int`, *optional*): the first result of each prompt is drawn with this seed, the n-th after it with
+                `seed + n`, whatever else is drawn in its batch; or `generator`, one for all.
             kwargs: further settings of `generate`, for example `guidance_scale`, `num_frames`; `batch_size`.
 
         Returns:
@@ -46,7 +47,7 @@ class VilaUTextToImagePipeline(Pipeline):
             videos `{"generated_video": list[PIL.Image.Image]}`.
 
         Raises:
-            ValueError: for a prompt of another type, and as `generate`.
+            ValueError: for a prompt or a seed of another type, and as `generate`.
         """
         return super().__call__(prompt, **kwargs)
 
@@ -69,9 +70,10 @@ class VilaUTextToImagePipeline(Pipeline):
         **generate_kwargs,
     ) -> dict[str, torch.Tensor]:
         if seed is not None:
-            if generate_kwargs.get("generator") is not None:
-                raise ValueError("`seed` and `generator` both choose the samples: give one of them.")
-            generate_kwargs["generator"] = torch.Generator(self.device).manual_seed(seed)
+            if not isinstance(seed, int):
+                raise ValueError(f"`seed` must be an integer, got {seed!r}.")
+            prompts = len(model_inputs["input_ids"])
+            generate_kwargs["seed"] = [seed + index for index in range(num_images_per_prompt)] * prompts
         saved = self.model.generation_config.to_dict().get("unconditional_prompt_ids")
         if negative_prompt is not None or saved is None:
             ids = self.processor.unconditional_prompt_ids(negative_prompt or "")

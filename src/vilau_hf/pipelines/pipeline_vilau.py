@@ -1,6 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Text to image and text to video with VILA-U, used like any pipeline of diffusers."""
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, StoppingCriteriaList
 
 from .candidate_ranking_vilau import AnswerRanker, LikelihoodRanker
+from .prompt_encoding_vilau import encode_prompts, render_prompt
 
 
 OUTPUT_TYPES = ("pil", "np", "pt", "codes", "latent")  # the last two are the same: codes, by diffusers' word
@@ -119,6 +121,7 @@ class VilaUPipeline(DiffusionPipeline):
         temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -132,7 +135,8 @@ class VilaUPipeline(DiffusionPipeline):
                 stand before the prompt, for a model that was trained to edit them.
             negative_prompt (`str` or `list[str]`, *optional*): in place of the unconditional prompt.
             guidance_scale (`float`, *optional*): strength of classifier-free guidance, at least 1, which turns it off;
-                by default as in the checkpoint's generation config, like `do_sample`, `temperature`, `top_k`, `top_p`.
+                by default as in the checkpoint's generation config, like `do_sample`, `temperature`, `top_k`, `top_p`,
+                `min_p`.
             image_guidance_scale (`float`, *optional*): strength of guidance against `image` alone, for editing.
             num_frames (`int`, *optional*): frames of a video; without it an image is drawn.
             first_frames (`list[PIL.Image.Image]` or a list of such lists, one for each prompt, *optional*): what a
@@ -141,16 +145,21 @@ class VilaUPipeline(DiffusionPipeline):
             num_candidates (`int`, *optional*, defaults to 1): so many images are drawn for each that is returned, the
                 best of them.
             rank_by (`str` or `Callable`, *optional*, defaults to `"likelihood"`): what is best: `"likelihood"`,
-                `"answer"` (whether the model itself says that a picture shows the prompt), or a function of N prompts,
-                pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)` that gives scores `(N,)`, such as a
-                [`TowerRanker`].
-            generator (`torch.Generator` or a list with one for each image, *optional*): source of the samples.
+                `"answer"` (whether the model itself says that a picture shows the prompt, see [`AnswerRanker`]), or a
+                function of N prompts, pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)` that gives scores
+                `(N,)`, such as a [`TowerRanker`]. Where `image` is given it has to take `images` too, a list of those
+                before each prompt; of the package's own rankers only `"likelihood"` does.
+            generator (`torch.Generator` or a list with one for each image that is returned, *optional*): source of the
+                samples. With a list an image does not hang on the others of its batch, as with `seed` in `generate`.
+                The candidates for an image are drawn with its generator.
             output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"codes"` (or `"latent"`,
                 which is the same).
             return_dict (`bool`, *optional*, defaults to `True`): return an output class, or else a tuple.
             callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep, kwargs)` after
                 each visual position; both numbers are the position. Codes that it returns take the place of those it
-                was given. If it sets `pipeline._interrupt = True`, the call ends and its result is `None`.
+                was given: the model goes on from those of the last position, while changes to earlier ones, which it
+                has read, show in the result alone. If it sets `pipeline._interrupt = True`, the call ends and its
+                result is `None`.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*): what `kwargs` holds: `"codes"` (or
                 `"latents"`), the n codes so far, `(rows, n, D)`.
 
@@ -165,11 +174,13 @@ class VilaUPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else prompt
         self._check(prompts, negative_prompt, num_images_per_prompt, output_type)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        ranker = self._ranker(num_candidates, rank_by, num_frames)
+        ranker = self._ranker(num_candidates, rank_by, num_frames, image)
+        generator = self._generators(generator, len(prompts) * num_images_per_prompt, num_candidates)
         mode = "image" if num_frames is None else "video"
         device = self._execution_device
         self._bring_model()
-        inputs = self._encode(prompts, image).to(device)
+        image_rows = None if image is None else self._image_rows(prompts, image)
+        inputs = encode_prompts(self.processor, prompts, image_rows).to(device)
         settings = {
             "guidance_scale": guidance_scale,
             "image_guidance_scale": image_guidance_scale,
@@ -178,6 +189,7 @@ class VilaUPipeline(DiffusionPipeline):
             "visual_temperature": temperature,
             "visual_top_k": top_k,
             "visual_top_p": top_p,
+            "visual_min_p": min_p,
         }
         saved = self.model.generation_config.to_dict().get("unconditional_prompt_ids")
         if negative_prompt is not None or saved is None:
@@ -185,7 +197,7 @@ class VilaUPipeline(DiffusionPipeline):
             settings.update(self._encode_negative([negative] if isinstance(negative, str) else negative, device))
         self._interrupt = False
         if image_guidance_scale is not None:
-            settings.update(self._encode_images_alone(prompts, image, device))
+            settings.update(self._encode_images_alone(image_rows, device))
         if first_frames is not None:
             settings["first_frames"] = self._encode_frames(first_frames).to(device)
         if callback_on_step_end is not None:
@@ -207,10 +219,7 @@ class VilaUPipeline(DiffusionPipeline):
             given = codes.flatten(1, -2)[:, : -self._num_timesteps]  # frames that were not drawn
             codes = torch.cat([given, reporter.codes], 1).view_as(codes)
         if num_candidates > 1 and not self._interrupt:
-            drawn_for = [text for text in prompts for _ in range(num_images_per_prompt * num_candidates)]
-            scores = ranker(drawn_for, self.model.decode_image_tokens(codes), codes).view(-1, num_candidates)
-            best = scores.argmax(-1).to(codes.device)
-            codes = codes.unflatten(0, scores.shape)[torch.arange(len(best), device=codes.device), best]
+            codes = self._best(ranker, prompts, image_rows, codes, num_candidates)
         if self._interrupt:
             result = None
         else:
@@ -258,6 +267,17 @@ class VilaUPipeline(DiffusionPipeline):
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"`output_type` must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}.")
 
+    @staticmethod
+    def _generators(generator, rows: int, num_candidates: int):
+        """The one for all, or that of each of the `rows` images for each of its candidates."""
+        if not isinstance(generator, list):
+            return generator
+        if len(generator) != rows:
+            raise ValueError(
+                f"`generator` has {len(generator)} entries for {rows} rows: give one, or one for each image."
+            )
+        return [each for each in generator for _ in range(num_candidates)]
+
     def _check_callback(self, callback, tensor_inputs):
         if callback is not None and not callable(callback):
             raise ValueError(f"`callback_on_step_end` must be callable, got {type(callback).__name__}.")
@@ -269,7 +289,7 @@ class VilaUPipeline(DiffusionPipeline):
                 f"{sorted(unknown)}."
             )
 
-    def _ranker(self, num_candidates: int, rank_by, num_frames: int | None) -> Callable:
+    def _ranker(self, num_candidates: int, rank_by, num_frames: int | None, image) -> Callable:
         """What scores candidates."""
         if not isinstance(num_candidates, int) or num_candidates < 1:
             raise ValueError(f"`num_candidates` must be an integer of at least 1, got {num_candidates!r}.")
@@ -277,10 +297,27 @@ class VilaUPipeline(DiffusionPipeline):
             raise ValueError("`num_candidates` above 1 is for images; leave out `num_frames`.")
         rankers = {"likelihood": LikelihoodRanker, "answer": AnswerRanker}
         if callable(rank_by):
-            return rank_by
-        if rank_by not in rankers:
+            ranker = rank_by
+        elif rank_by in rankers:
+            ranker = rankers[rank_by](self.model, self.processor)
+        else:
             raise ValueError(f"`rank_by` must be 'likelihood', 'answer' or a function, got {rank_by!r}.")
-        return rankers[rank_by](self.model, self.processor)
+        if num_candidates > 1 and image is not None and "images" not in inspect.signature(ranker).parameters:
+            name = getattr(ranker, "__name__", type(ranker).__name__)
+            raise ValueError(
+                f"`rank_by`: {name} does not take `images`, those before the prompts, but `image` is given with "
+                "`num_candidates` above 1: rank by 'likelihood' or a function of prompts, pixels, codes and images."
+            )
+        return ranker
+
+    def _best(self, ranker: Callable, prompts: list[str], image_rows, codes: torch.LongTensor, num_candidates: int):
+        """Of `codes` `(rows, h, w, D)` the best of each `num_candidates` that follow each other."""
+        times = len(codes) // len(prompts)
+        drawn_for = [text for text in prompts for _ in range(times)]
+        before = {} if image_rows is None else {"images": [row for row in image_rows for _ in range(times)]}
+        scores = ranker(drawn_for, self.model.decode_image_tokens(codes), codes, **before).view(-1, num_candidates)
+        best = scores.argmax(-1).to(codes.device)
+        return codes.unflatten(0, scores.shape)[torch.arange(len(best), device=codes.device), best]
 
     def _stop_if_interrupted(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
         return torch.full((len(input_ids),), self._interrupt, device=input_ids.device)
@@ -294,33 +331,28 @@ class VilaUPipeline(DiffusionPipeline):
     @staticmethod
     def _image_rows(prompts: list[str], image) -> list[list]:
         """The images of each prompt."""
-        if image is None:
-            return [[] for _ in prompts]
         images = image if isinstance(image, (list, tuple)) else [image]
         if len(images) != len(prompts):
             raise ValueError(f"`image` must hold images for each of the {len(prompts)} prompts, got {len(images)}.")
         return [list(row) if isinstance(row, (list, tuple)) else [row] for row in images]
 
-    def _encode(self, prompts: list[str], image):
-        rows = self._image_rows(prompts, image)
-        texts = [
-            self._render([*({"type": "image"} for _ in row), {"type": "text", "text": text}])
-            for text, row in zip(prompts, rows, strict=True)
-        ]
-        return self.processor(text=texts, images=rows if image is not None else None, return_tensors="pt")
-
-    def _encode_images_alone(self, prompts: list[str], image, device: torch.device) -> dict[str, torch.Tensor]:
+    def _encode_images_alone(self, image_rows: list[list] | None, device: torch.device) -> dict[str, torch.Tensor]:
         """The prompts without their text."""
-        if image is None:
+        if image_rows is None:
             raise ValueError("`image_guidance_scale` needs `image`, got None.")
-        rows = self._image_rows(prompts, image)
-        texts = [self._render([{"type": "image"} for _ in row]) for row in rows]
-        encoded = self.processor(text=texts, images=rows, return_tensors="pt").to(device)
+        texts = [render_prompt(self.processor, [{"type": "image"} for _ in row]) for row in image_rows]
+        encoded = self.processor(text=texts, images=image_rows, return_tensors="pt").to(device)
         return {"image_prompt_ids": encoded["input_ids"], "image_prompt_attention_mask": encoded["attention_mask"]}
 
     def _encode_frames(self, frames: list) -> torch.Tensor:
         """Pixels `(rows, f, 3, S, S)`."""
-        rows = frames if isinstance(frames[0], (list, tuple)) else [frames]
+        if not isinstance(frames, (list, tuple)):
+            raise ValueError(
+                f"`first_frames` must be a list of images, or a list of such lists, got {type(frames).__name__}."
+            )
+        rows = frames if frames and isinstance(frames[0], (list, tuple)) else [frames]
+        if not all(rows):
+            raise ValueError(f"`first_frames` must hold at least one image for each prompt, got {frames}.")
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1:
             raise ValueError(f"`first_frames` must be as many for each prompt, got {lengths}.")
@@ -328,13 +360,8 @@ class VilaUPipeline(DiffusionPipeline):
         pixels = self.processor.image_processor(flat, return_tensors="pt")["pixel_values"]
         return pixels.unflatten(0, (len(rows), -1))
 
-    def _render(self, content: list[dict]) -> str:
-        return self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-
     def _encode_negative(self, texts: list[str], device: torch.device) -> dict[str, torch.Tensor]:
-        encoded = self.processor(
-            text=[self._render([{"type": "text", "text": text}]) for text in texts], return_tensors="pt"
-        ).to(device)
+        encoded = encode_prompts(self.processor, texts).to(device)
         return {
             "negative_prompt_ids": encoded["input_ids"],
             "negative_prompt_attention_mask": encoded["attention_mask"],

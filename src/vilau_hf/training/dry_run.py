@@ -155,7 +155,7 @@ def _estimate_memory(recipe: Recipe, config: VilaUConfig, batches: list[dict]) -
         text_targets=text_targets,
         visual_targets=visual_targets,
         packed="cu_seq_lens_q" in largest and has_mask,
-        gradient_checkpointing=args.gradient_checkpointing,
+        activation_checkpointing=args.activation_checkpointing,
         bf16=args.bf16,
         frozen_parts=tuple(part for part in PARTS if not getattr(args, f"tune_{part}")),
         lora_config=lora_config(recipe.lora),

@@ -122,16 +122,20 @@ def _model_of_parts(arguments: ModelArguments, processor, options: dict) -> Vila
 
 
 def add_adapters(model, lora: LoraArguments, args: VilaUTrainingArguments):
-    """The model with adapters, if the recipe has any."""
+    """The model with adapters, if the recipe has any. All that is trained is float32: bfloat16 rounds updates away."""
     if lora.lora_r is None:
         return model
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     if lora.load_in_4bit:
-        model = prepare_model_for_kbit_training(model, args.gradient_checkpointing)
-    elif args.gradient_checkpointing:
+        model = prepare_model_for_kbit_training(model, args.activation_checkpointing)
+    elif args.activation_checkpointing:
         model.enable_input_require_grads()
-    return get_peft_model(model, lora_config(lora))
+    model = get_peft_model(model, lora_config(lora))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return model
 
 
 def lora_config(lora: LoraArguments):

@@ -50,8 +50,8 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
     """
     Trains a [`VilaUForConditionalGeneration`] on batches of [`VilaUDataCollator`]. The two losses are each the exact
     mean over the global batch (VILA-U, eq. 5 and 7): over all text labels, and over all supervised visual tokens and
-    depths, of every micro-batch and rank of an optimizer step. Evaluation drops no prompts. Kernels of
-    `use_liger_kernel=True` are those of the language model's layers; the losses stay the model's own.
+    depths, of every micro-batch and rank of an optimizer step, or of the evaluation set. Evaluation drops no prompts.
+    Kernels of `use_liger_kernel=True` are those of the language model's layers; the losses stay the model's own.
     """
 
     loss_parts = ("text_loss", "visual_loss")
@@ -109,9 +109,24 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         num_text_items, num_visual_items = num_items_in_batch
         outputs = model(**inputs, num_text_items=num_text_items, num_visual_items=num_visual_items)
-        self.record_loss_parts(model, outputs)
+        if model.training:
+            self.record_loss_parts(model, outputs)
+        else:
+            means = torch.stack([outputs["text_loss"], outputs["visual_loss"]])
+            self._evaluated += torch.stack([means * num_items_in_batch, num_items_in_batch])
         loss = outputs["loss"] * self.accelerator.num_processes  # ranks' gradients are averaged, the losses are sums
         return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
+        self._evaluated = torch.zeros(2, 2, device=self.args.device)
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        sums, counts = self._evaluated  # of the losses, by rank; of labels, of all ranks
+        losses = (self.accelerator.reduce(sums, "sum") / counts.clamp(min=1)).tolist()
+        config = self.accelerator.unwrap_model(self.model).config
+        whole = config.text_loss_weight * losses[0] + config.visual_loss_weight * losses[1]
+        for name, value in zip(("loss", "text_loss", "visual_loss"), (whole, *losses), strict=True):
+            output.metrics[f"{metric_key_prefix}_{name}"] = value
+        return output
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:

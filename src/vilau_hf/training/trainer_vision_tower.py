@@ -222,15 +222,19 @@ class VisionTowerTrainer(LossPartsTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         with self._tower_as_model():
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-            if self.ema is not None:
-                super()._load_from_checkpoint(os.path.join(resume_from_checkpoint, EMA_FOLDER), self.ema.module)
-                self.ema.n_averaged.fill_(1)
+        self._load_average(resume_from_checkpoint)
         if self.discriminator is not None:
             self.discriminator.load_state_dict(load_file(os.path.join(resume_from_checkpoint, DISCRIMINATOR_NAME)))
 
     def _load_best_model(self):
         with self._tower_as_model():
             super()._load_best_model()
+        self._load_average(self.state.best_model_checkpoint)
+
+    def _load_average(self, checkpoint):
+        if self.ema is not None:
+            super()._load_from_checkpoint(os.path.join(checkpoint, EMA_FOLDER), self.ema.module)
+            self.ema.n_averaged.fill_(1)
 
     @contextmanager
     def _tower_as_model(self):

@@ -1,0 +1,155 @@
+"""`score` gives what `generate` sampled with, however it was guided and whatever part of it is labelled."""
+
+import pytest
+import torch
+
+from .test_generation_vilau import PROMPTS, left_padded
+
+
+IMAGE = [54] + [58] * 16 + [55]
+EDIT = torch.tensor([[1, *IMAGE, 5, 6], [1, *IMAGE, 9, 4]])
+NEGATIVES = {
+    "negative_prompt_ids": torch.tensor([[1, 7, 8, 3], [0, 0, 1, 9]]),
+    "negative_prompt_attention_mask": torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]]),
+}
+SCHEDULE = torch.linspace(1, 4, 16)[None]
+
+
+def sampled(model, inputs, **settings):
+    """What `generate` drew after `inputs`, and the arguments with which `score` scores it."""
+    output = model.generate(
+        **inputs,
+        generation_mode="image",
+        seed=0,
+        return_dict_in_generate=True,
+        output_log_probs=True,
+        **settings,
+    )
+    ids = output.sequences
+    labels = torch.full_like(ids, -100)
+    labels[:, -16:] = 58
+    mask = inputs["attention_mask"]
+    mask = torch.cat([mask, torch.ones(len(ids), ids.shape[1] - mask.shape[1], dtype=torch.long)], 1)
+    return output, {"input_ids": ids, "labels": labels, "attention_mask": mask}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"guidance_scale": [1.5, 4.0]},
+        {"guidance_scale": torch.tensor([1.0, 4.0])},
+        {"guidance_scale": SCHEDULE},
+        {"guidance_scale": SCHEDULE.repeat(2, 1) * torch.tensor([[1.0], [2.0]])},
+        {"guidance_scale": 3.0, **NEGATIVES},
+        {"guidance_scale": 3.0, "negative_prompt_ids": torch.tensor([[1, 7]])},
+        {"guidance_scale": 3.0, "negative_prompt_ids": torch.tensor([[1, 7, 54]])},
+    ],
+    ids=["list", "tensor", "schedule", "schedules", "negatives", "negative", "marked"],
+)
+def test_guided_codes_are_scored_as_they_were_sampled(model, settings):
+    output, arguments = sampled(model, left_padded(PROMPTS), **settings)
+    score = model.score(**arguments, codes=output.codes.flatten(1, 2), **settings)
+    torch.testing.assert_close(score.code_log_probs[:, -16:], output.code_log_probs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("negative", [[1, 7], [1, 7, 54], [1, 7, 3, 54]])
+def test_ids_before_a_start_marker_are_scored_too(model, negative):
+    model.config.start_marker_prefix_ids = [3]
+    settings = {"guidance_scale": 3.0, "negative_prompt_ids": torch.tensor([negative])}
+    output, arguments = sampled(model, left_padded(PROMPTS), **settings)
+    score = model.score(**arguments, codes=output.codes.flatten(1, 2), **settings)
+    torch.testing.assert_close(score.code_log_probs[:, -16:], output.code_log_probs, atol=1e-4, rtol=0)
+
+
+def test_codes_guided_by_two_scales_are_scored_as_they_were_sampled(model):
+    before = torch.randint(0, 24, (2, 16, 3))
+    inputs = {"input_ids": EDIT, "attention_mask": torch.ones_like(EDIT)}
+    settings = {
+        "guidance_scale": 3.0,
+        "image_guidance_scale": 1.7,
+        "image_prompt_ids": torch.tensor([[0, 1, *IMAGE], [1, *IMAGE, 9]]),
+        "image_prompt_attention_mask": torch.tensor([[0] + [1] * 19, [1] * 20]),
+    }
+    output, arguments = sampled(model, {**inputs, "codes": before}, **settings)
+    codes = torch.stack([before, output.codes.flatten(1, 2)], 1).flatten(0, 1)  # by row: before, after
+    score = model.score(**arguments, codes=codes, **settings)
+    torch.testing.assert_close(score.code_log_probs[:, -16:], output.code_log_probs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_frames_that_were_given_are_context(model, scale):
+    first, prompts = torch.randint(0, 24, (2, 1, 16, 3)), left_padded(PROMPTS)
+    output = model.generate(
+        **prompts,
+        generation_mode="video",
+        num_frames=3,
+        first_frames=first,
+        guidance_scale=scale,
+        seed=0,
+        return_dict_in_generate=True,
+        output_log_probs=True,
+    )
+    labels = torch.full_like(output.sequences, -100)
+    labels[:, -32:] = 59
+    mask = torch.cat([prompts["attention_mask"], torch.ones(2, 49, dtype=torch.long)], 1)
+    codes = output.codes.flatten(0, 1).flatten(1, 2)
+    score = model.score(output.sequences, labels, mask, codes=codes, guidance_scale=scale)
+    torch.testing.assert_close(score.code_log_probs[:, -32:], output.code_log_probs, atol=1e-4, rtol=0)
+    assert score.code_log_probs.count_nonzero() == 2 * 32 * 3
+
+
+def test_any_visual_tokens_of_a_span_may_be_labelled(model):
+    ids, codes = torch.tensor([[1, 5, *IMAGE, 7, *IMAGE, 8]]), torch.randint(0, 24, (2, 16, 3))
+    settings = {"codes": codes, "guidance_scale": SCHEDULE}
+    every = model.score(ids, ids.where(ids == 58, -100), **settings).code_log_probs
+    chosen = torch.zeros_like(ids, dtype=torch.bool)
+    chosen[:, [4, 9, 10, 25]] = True
+    some = model.score(ids, ids.where(chosen, -100), **settings).code_log_probs
+    torch.testing.assert_close(some, every * chosen[..., None])
+
+
+def test_guidance_leaves_text_alone(model):
+    ids, codes = torch.tensor([[1, *IMAGE, 5, 7, 8]]), torch.randint(0, 24, (1, 16, 3))
+    labels = ids.where(ids == 8, -100)
+    plain, guided = (model.score(ids, labels, codes=codes, guidance_scale=scale) for scale in (1.0, 3.0))
+    assert torch.equal(plain.log_probs, guided.log_probs) and not guided.code_log_probs.any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"guidance_scale": 0.5}, "`guidance_scale` must be at least 1"),
+        ({"guidance_scale": [2.0, 3.0, 4.0]}, r"`guidance_scale` must have shape \(2,\)"),
+        ({"guidance_scale": SCHEDULE[:, :9]}, "`guidance_scale` has 9 positions, but labels go as far as position 16"),
+        (
+            {"guidance_scale": 2.0, "negative_prompt_ids": torch.ones(3, 2, dtype=torch.long)},
+            r"`negative_prompt_ids` must have shape \(1 or 2, T\), got \(3, 2\)",
+        ),
+        (
+            {"guidance_scale": 2.0, **NEGATIVES, "negative_prompt_attention_mask": torch.ones(1, 4)},
+            r"`negative_prompt_attention_mask` must have the shape of its prompts, \(2, 4\), got \(1, 4\)",
+        ),
+        (
+            {"image_guidance_scale": 2.0},
+            r"`image_guidance_scale` needs `image_prompt_ids` of shape \(2, T\)",
+        ),
+        (
+            {"image_guidance_scale": 2.0, "image_prompt_ids": torch.tensor([[1, *IMAGE, *IMAGE]] * 2)},
+            r"`image_prompt_ids` must hold placeholders of pictures before the labelled ones, at most \[16",
+        ),
+        ({"codes": None}, "`labels` name 32 visual tokens for which no pixels or codes are given"),
+        (
+            {"input_ids": torch.tensor([[1, 5] + [58] * 32 + [9] * 7] * 2), "guidance_scale": 2.0},
+            "begin without a start marker",
+        ),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(model, arguments, message):
+    ids = torch.cat([EDIT, torch.tensor([IMAGE] * 2)], 1)
+    labels = torch.full_like(ids, -100)
+    labels[:, 22:38] = 58
+    codes = torch.randint(0, 24, (4, 16, 3))
+    if "input_ids" in arguments:
+        labels = arguments["input_ids"].where(arguments["input_ids"] == 58, -100)
+    with pytest.raises(ValueError, match=message):
+        model.score(**{"input_ids": ids, "labels": labels, "codes": codes, **arguments})
