@@ -76,7 +76,7 @@ def test_codes_guided_by_two_scales_are_scored_as_they_were_sampled(model):
     torch.testing.assert_close(score.code_log_probs[:, -16:], output.code_log_probs, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("scale", [1.0, 2.5])
+@pytest.mark.parametrize("scale", [1.0, 2.5, torch.linspace(1, 4, 48)[None]], ids=["unguided", "guided", "schedule"])
 def test_frames_that_were_given_are_context(model, scale):
     first, prompts = torch.randint(0, 24, (2, 1, 16, 3)), left_padded(PROMPTS)
     output = model.generate(

@@ -426,7 +426,8 @@ class VilaUGenerationMixin:
                 spans=spans,
                 prompt_length=input_ids.shape[1],
             )
-        drawn = write_span(writer, self._num_positions(settings) - forced, placeholder, criteria, streamer)
+        places = range(forced, self._num_positions(settings))
+        drawn = write_span(writer, places, placeholder, criteria, streamer)
         codes = drawn.codes
         if forced:
             codes = torch.cat([settings.first_codes.repeat_interleave(rows // len(settings.first_codes), 0), codes], 1)

@@ -151,7 +151,8 @@ def kept_probabilities(
     Args:
         logits (`torch.Tensor` of shape `(rows, K)`): code logits.
         temperature (`float`): divides the logits.
-        top_k (`int`): codes at or above the k-th largest logit stay, ties included; 0 or at least K keeps all.
+        top_k (`int`): codes at or above the k-th largest logit stay, of ties at most 124 beyond k; 0 or at
+            least K keeps all.
         top_p (`float`): the smallest set of most probable codes whose probability reaches this stays.
         min_p (`float`): codes less probable than this share of the most probable one go.
 

@@ -46,19 +46,19 @@ def is_custom(criteria: StoppingCriteriaList) -> bool:
 
 
 @torch.no_grad()
-def write_span(writer: PositionWriter, num_positions: int, placeholder: int, criteria, streamer) -> DecodedPosition:
+def write_span(writer: PositionWriter, places: range, placeholder: int, criteria, streamer) -> DecodedPosition:
     """
-    The next `num_positions` visual tokens of all rows, each field stacked over the positions in dimension 1. Nothing
-    in the loop waits for the device, unless custom stopping criteria do; from where these stopped a row its codes are
-    -1 and the rest is NaN.
+    The visual tokens of all rows at the `places` of their spans, each field stacked over the places in dimension 1.
+    Nothing in the loop waits for the device, unless custom stopping criteria do; from where these stopped a row its
+    codes are -1 and the rest is NaN.
     """
     streams, decoded = writer.streams, []
     hidden = streams.read_prompts()
     ids, is_written = streams.own.ids, []
     watched, codes = is_custom(criteria), None
     running = torch.ones(streams.rows, 1, dtype=torch.bool, device=ids.device)
-    for position in range(num_positions):
-        step = writer.first(hidden, position) if codes is None else writer.next(codes, position)
+    for place in places:
+        step = writer.first(hidden, place) if codes is None else writer.next(codes, place)
         if streamer is not None:
             changed = streamer.put_visual(step.codes.where(running, -1))
             if changed is not None:
@@ -73,7 +73,7 @@ def write_span(writer: PositionWriter, num_positions: int, placeholder: int, cri
                 break
     if streamer is not None:
         streamer.end()
-    missing = num_positions - len(decoded)
+    missing = len(places) - len(decoded)
     is_written = torch.cat(is_written, 1)  # (rows, positions)
 
     def stacked(name, value):
