@@ -34,8 +34,10 @@ VIEWS = (
     "t.",
     "transpose",
     "expand",
+    "split",
+    "unbind",
+    "detach",
 )
-VIEWS += ("permute", "split", "unbind", "detach")
 
 
 class CountOperations(TorchDispatchMode):

@@ -43,6 +43,20 @@ def test_the_original_sampler_draws_from_the_nucleus_of_the_most_probable(baseli
     torch.testing.assert_close(shares, torch.tensor([4 / 7, 3 / 7, 0, 0]), atol=0.03, rtol=0)
 
 
+@pytest.mark.parametrize(("depth", "most"), [(4, 360), (16, 1464)])
+def test_a_position_takes_few_operations_and_no_read_by_the_host(monkeypatch, depth, most):
+    """As many at any width."""
+    import bench_depth
+
+    for name, size in (("WIDTH", 128), ("HIDDEN", 64), ("CODE_DIM", 32), ("CODES", 1200)):
+        monkeypatch.setattr(bench_depth, name, size)
+    decoder, hidden = bench_depth.build(depth)[2], torch.randn(2, 64)
+    decoder.decode(hidden, 0)  # the first position makes masks that stay
+    with torch.no_grad(), bench_depth.CountOperations() as counter:
+        decoder.decode(hidden, 0)
+    assert counter.count <= most and counter.reads == 0
+
+
 @pytest.mark.slow
 def test_the_gpu_benchmark_needs_a_gpu():
     if torch.cuda.is_available():
