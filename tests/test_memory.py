@@ -83,6 +83,12 @@ def test_what_each_strategy_shards(config):
         # frozen weights and step counters: at least in a shard and in bfloat16, at most whole and in float32
         assert expected + buffers + frozen / 2 < size < expected + buffers + 4 * frozen + 2000, strategy
     assert held["ddp"].size("DDP: buckets") == 4 * trained
+    for name in ("image encoder", "quantizer", "pixel decoder"):  # the tower of FSDP2 is whole
+        assert held["fsdp"].size(f"weights: {name}") == held["ddp"].size(f"weights: {name}") > 0
+    gathered = sum(parameter.numel() for name, parameter in model.named_parameters() if "vision_tower" not in name)
+    gathered -= sum(each.numel() for each in model.model.language_model.layers.parameters())
+    gathered -= sum(each.numel() for each in model.depth_transformer.layers.parameters())
+    assert held["fsdp"].size("FSDP2: gathered weights that are in no layer") == 2 * gathered
 
 
 def test_adapters_alone_are_trained(config):

@@ -12,7 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
 from .modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
-from .modeling.parts_vilau import PARTS
+from .modeling.parts_vilau import PARTS, part_of
 from .modeling.span_cache_vilau import VilaUSpanCache
 from .modeling.visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling
 from .recipes import load_recipe, recipe_names
@@ -113,8 +113,9 @@ def estimate_training_memory(
     place. Not counted: the driver's context, workspaces of its libraries, fragmentation.
 
     What is kept of weights follows accelerate: float32 weights with autocast for DDP (frozen weights of a LoRA run are
-    bfloat16), the same in shards for FSDP2, bfloat16 weights with float32 master weights for ZeRO (Rajbhandari et al.,
-    2020, section 3). Units of FSDP2 are the classes of `_no_split_modules`; ZeRO has DeepSpeed's default sizes.
+    bfloat16), the same in shards for FSDP2, all but the vision tower's; bfloat16 weights with float32 master weights
+    for ZeRO (Rajbhandari et al., 2020, section 3). Units of FSDP2 are the layers of language model and depth
+    transformer; ZeRO has DeepSpeed's default sizes.
 
     Args:
         config ([`VilaUConfig`]): of the model.
@@ -184,14 +185,18 @@ def _check_training(gpus, strategy, rows, length, text_targets, visual_targets, 
         raise ValueError(f"`frozen_parts` must be among {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
 
 
-def _weight_lines(model, shards: int = 1) -> list[MemoryLine]:
-    """Bytes by part; parameters, not buffers, lie in `shards` shards."""
-    parts = {}
-    tensors = [(name, tensor, shards) for name, tensor in model.named_parameters()]
+def _weight_lines(model, shards: int = 1, whole_part: str = "") -> list[MemoryLine]:
+    """Bytes by part; parameters, not buffers, lie in `shards` shards, but for those of `whole_part`."""
+    parts, sharded = {}, set()
+    tensors = [
+        (name, tensor, 1 if part_of(name) == whole_part else shards) for name, tensor in model.named_parameters()
+    ]
     tensors += [(name, tensor, 1) for name, tensor in model.named_buffers()]
     for name, tensor, shared in tensors:
         part = next(part for part, prefix in WEIGHTS.items() if name.startswith(prefix))
         plain = [each.dtype for each in plain_tensors(tensor) if isinstance(tensor, torch.nn.Parameter)]
+        if shared > 1:
+            sharded.add(part)
         size, dtypes, trained = parts.get(part, (0, set(), 0))
         size += math.ceil(size_of([tensor]) / shared)
         trained += tensor.numel() if tensor.requires_grad and model.training else 0
@@ -200,7 +205,7 @@ def _weight_lines(model, shards: int = 1) -> list[MemoryLine]:
         MemoryLine(
             f"weights: {part}, {' + '.join(sorted(dtypes))}" + (f", {trained:,} trained" if trained else ""),
             size,
-            "counted" if shards == 1 else "computed",
+            "computed" if part in sharded else "counted",
         )
         for part, (size, dtypes, trained) in parts.items()
     ]
@@ -210,7 +215,8 @@ def _training_states(model, gpus: int, strategy: str, bf16: bool) -> list[Memory
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     size, count = size_of(trained), sum(parameter.numel() for parameter in trained)
     shards = 1 if strategy == "ddp" else gpus
-    lines = _weight_lines(model, gpus if strategy in ("fsdp", "zero3") else 1)
+    whole_part = "vision_tower" if strategy == "fsdp" else ""
+    lines = _weight_lines(model, gpus if strategy in ("fsdp", "zero3") else 1, whole_part)
     lines.append(MemoryLine("gradients", math.ceil(size / shards)))
     if strategy in ("zero2", "zero3") and bf16:
         lines.append(MemoryLine("AdamW: float32 weights, two averages", math.ceil(12 * count / shards)))
@@ -222,9 +228,10 @@ def _training_states(model, gpus: int, strategy: str, bf16: bool) -> list[Memory
     if strategy == "ddp":
         lines.append(MemoryLine("DDP: buckets of gradients to be summed", size))
     elif strategy == "fsdp":
-        units = [module for module in model.modules() if type(module).__name__ in model._no_split_modules]
+        sharded = [(name, module) for name, module in model.named_modules() if part_of(name) != whole_part]
+        units = [module for _, module in sharded if type(module).__name__ in model._no_split_modules]
         sizes = [sum(parameter.numel() for parameter in unit.parameters()) for unit in units]
-        rest = sum(parameter.numel() for parameter in model.parameters()) - sum(sizes)
+        rest = sum(each.numel() for name, each in model.named_parameters() if part_of(name) != whole_part) - sum(sizes)
         lines.append(MemoryLine("FSDP2: gathered weights that are in no layer", rest * width))
         lines.append(MemoryLine("FSDP2: gathered weights of two layers, gradients of one", 3 * max(sizes) * width))
     else:

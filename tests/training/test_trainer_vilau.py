@@ -205,3 +205,10 @@ def test_other_trainers_get_the_mean_over_batches(config, tmp_path):
 def test_other_arguments_are_refused(model, tmp_path):
     with pytest.raises(TypeError, match="`args` must be VilaUTrainingArguments, got TrainingArguments"):
         VilaUTrainer(model, TrainingArguments(str(tmp_path)))
+
+
+def test_several_gpus_in_one_process_are_refused(model, tmp_path):
+    args = VilaUTrainingArguments(str(tmp_path), use_cpu=True)
+    args._n_gpu = 2
+    with pytest.raises(ValueError, match=r"`args.n_gpu` must be at most 1, got 2: .* `torchrun`"):
+        VilaUTrainer(model, args)

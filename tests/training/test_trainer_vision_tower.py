@@ -2,6 +2,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import SiglipConfig, SiglipModel, TrainerCallback, TrainingArguments
@@ -415,6 +417,23 @@ def test_settings_that_make_no_sense_are_refused(tmp_path, config, arguments, me
 def test_other_arguments_are_refused(tower, tmp_path):
     with pytest.raises(TypeError, match="`args` must be VisionTowerTrainingArguments, got TrainingArguments"):
         VisionTowerTrainer(tower, TrainingArguments(str(tmp_path)))
+
+
+def test_several_gpus_in_one_process_are_refused(tower, tmp_path):
+    args = VisionTowerTrainingArguments(str(tmp_path), use_cpu=True)
+    args._n_gpu = 2
+    with pytest.raises(ValueError, match=r"`args.n_gpu` must be at most 1, got 2: .* `torchrun`"):
+        VisionTowerTrainer(tower, args)
+
+
+def test_shards_are_refused(tower, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    args = VisionTowerTrainingArguments(str(tmp_path), use_cpu=True)
+    monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.MULTI_GPU)
+    with pytest.raises(
+        ValueError, match=r"`distributed_type` of accelerate must be NO, MULTI_GPU or MULTI_CPU, got FSDP"
+    ):
+        VisionTowerTrainer(tower, args)
 
 
 def test_siglip_has_nothing_to_judge(tmp_path):

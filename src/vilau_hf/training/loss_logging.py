@@ -27,6 +27,11 @@ class LossPartsTrainer(AtomicCheckpointTrainer):
                 f"`label_smoothing_factor` must be 0, got {self.args.label_smoothing_factor}: the model computes its "
                 "losses without smoothing."
             )
+        if self.args.n_gpu > 1:  # the base class would use DataParallel
+            raise ValueError(
+                f"`args.n_gpu` must be at most 1, got {self.args.n_gpu}: start a process for each GPU with `torchrun` "
+                "or `accelerate launch`, or choose one GPU with CUDA_VISIBLE_DEVICES."
+            )
         self._part_sums = {"": defaultdict(list), "eval_": defaultdict(list)}
         self._part_shares = {"": defaultdict(float), "eval_": defaultdict(float)}
         self._num_steps = {"": 0, "eval_": 0}

@@ -1,5 +1,6 @@
 """Trainer of stage 2 and of supervised fine-tuning: language model, projector and depth transformer."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -9,6 +10,7 @@ from transformers.integrations.liger import apply_liger_kernel
 from transformers.trainer_utils import unwrap_peft_model
 
 from ..modeling.parts_vilau import PARTS, part_of
+from .fsdp import keep_tower_whole, whole_state_dict
 from .loss_logging import LossPartsTrainer, parameter_groups
 from .sampler import LengthGroupedBatchSampler
 from .stream_trainer import StreamTrainer
@@ -63,6 +65,8 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             raise TypeError(f"`args` must be VilaUTrainingArguments, got {type(args).__name__}.")
         freeze_parts(model, args)
         super().__init__(model=model, args=args, **kwargs)
+        if self.is_fsdp_enabled:
+            keep_tower_whole(self.accelerator.state.fsdp_plugin)
         if args.use_liger_kernel:  # Trainer finds none for the model as a whole
             kernels = {**(args.liger_kernel_config or {}), "cross_entropy": False, "fused_linear_cross_entropy": False}
             apply_liger_kernel(unwrap_peft_model(model).model.language_model, kernels)
@@ -127,6 +131,15 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
         for name, value in zip(("loss", "text_loss", "visual_loss"), (whole, *losses), strict=True):
             output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        """
+        Saves the model whole, of FSDP, too; checkpoints keep the state dict type of its configuration. (The base class
+        saves nothing where that is `SHARDED_STATE_DICT`.)
+        """
+        in_whole = self.is_fsdp_enabled and not self._is_staging
+        with whole_state_dict(self.accelerator.state.fsdp_plugin) if in_whole else nullcontext():
+            super().save_model(output_dir, _internal_call)
 
     def create_optimizer(self, model=None):
         if self.optimizer is None:

@@ -112,8 +112,9 @@ class VisionTowerTrainer(LossPartsTrainer):
         super().__init__(model=make_objective(model, args) if judged else model, args=args, **kwargs)
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ValueError(
-                "this trainer needs whole parameters on every rank, as the codebook moves in the forward pass: use "
-                "DistributedDataParallel in place of FSDP or DeepSpeed."
+                "`distributed_type` of accelerate must be NO, MULTI_GPU or MULTI_CPU, got "
+                f"{self.accelerator.distributed_type.value}: the codebook moves in the forward pass, for which each "
+                "rank needs whole parameters."
             )
         self.ema = None
         if args.ema_decay is not None:
