@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
 from vilau_hf.cli import main
+from vilau_hf.modeling import VilaUVisionTower
 from vilau_hf.training import check_recipe, drawn_shapes, encode_dataset, read_recipe, run_training
 from vilau_hf.training.converters import build_converter
 
@@ -153,6 +154,26 @@ def test_a_dry_run_counts_what_is_in_the_data(tmp_path, records):
     rows, length = max((shapes["input_ids"] for shapes in report.shapes), key=math.prod)
     assert f"{rows} x {length} positions" in report.memory.title and "0 visual targets" in report.memory.title
     assert report.memory.size("gradients") == 4 * sum(trained for trained, _ in report.parameters.values())
+
+
+def test_a_mixture_of_codes_trains_without_the_tower_and_refuses_those_of_another(tmp_path, monkeypatch):
+    model, processor = (
+        each.from_pretrained(TINY_CHECKPOINT) for each in (VilaUForConditionalGeneration, VilaUProcessor)
+    )
+    encode_dataset(drawn_shapes(num_samples=8), tmp_path / "encoded", model, processor)
+    source = {"name": "shapes", "format": "encoded", "source": str(tmp_path / "encoded")}
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [source]}))
+    options = {**SHORT, "dataset": tmp_path / "mixture.yaml", "output_dir": tmp_path / "out"}
+    report = check_recipe(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+    assert report.num_visual_targets > 0 and all("pixel_values" not in shapes for shapes in report.shapes)
+    monkeypatch.setattr(VilaUVisionTower, "encode", None)
+    run_training(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+    index = json.loads((tmp_path / "encoded/index.json").read_text())
+    index["tower"]["fingerprint"] = "another"
+    (tmp_path / "encoded/index.json").write_text(json.dumps(index))
+    for run in (check_recipe, run_training):
+        with pytest.raises(ValueError, match="are of the tower another"):
+            run(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
 
 
 def test_a_dry_run_estimates_the_memory_of_a_cluster(tmp_path):

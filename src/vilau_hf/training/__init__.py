@@ -1,6 +1,6 @@
 """Data, collators and trainers of both stages."""
 
-from .code_cache import EncodingReport, encode_dataset, load_encoded
+from .code_cache import EncodingReport, check_tower, encode_dataset, load_encoded
 from .converters import ConversionReport, convert_records, write_records
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
@@ -47,6 +47,7 @@ __all__ = [
     "VisionTowerTrainingArguments",
     "add_lengths",
     "check_recipe",
+    "check_tower",
     "convert_records",
     "dpo_loss",
     "drawn_shapes",

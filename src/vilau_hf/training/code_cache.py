@@ -257,6 +257,30 @@ def load_vision_tower(name_or_path: str | Path) -> VilaUVisionTower:
     return tower.eval()
 
 
+def check_tower(folders: list[str | Path], model, processor):
+    """
+    Checks that codes are those of a model's tower.
+
+    Args:
+        folders (`list[str]` or `list[Path]`): what [`encode_dataset`] wrote, complete.
+        model ([`VilaUForConditionalGeneration`] or another model with a tower): the model to train.
+        processor ([`VilaUProcessor`]): its processor.
+
+    Raises:
+        ValueError: if encoding was not finished, or the codes are those of another tower or of images prepared in
+            another way.
+    """
+    towers = {folder: CodeShards.read_index(folder)["tower"] for folder in folders}
+    own = describe_tower(vision_tower_of(model), processor) if towers else None
+    for folder, tower in towers.items():
+        if tower["fingerprint"] != own["fingerprint"]:
+            raise ValueError(
+                f"the codes in {folder} are of the tower {tower['fingerprint']}, but `model` and `processor` "
+                f"have the tower {own['fingerprint']}; they differ in {differences(tower, own)}. Encode the "
+                "dataset with this model, or train the model that it was encoded with."
+            )
+
+
 def load_encoded(folder: str | Path, model, processor, streaming: bool = False) -> Dataset | IterableDataset:
     """
     Encoded records for [`VilaUDataCollator`]: `id`, `messages` and `codes`.
@@ -271,13 +295,6 @@ def load_encoded(folder: str | Path, model, processor, streaming: bool = False) 
         ValueError: if encoding was not finished, or the codes are those of another tower or of images prepared in
             another way.
     """
-    index = CodeShards.read_index(folder)
-    own = describe_tower(vision_tower_of(model), processor)
-    if index["tower"]["fingerprint"] != own["fingerprint"]:
-        raise ValueError(
-            f"the codes in {folder} are of the tower {index['tower']['fingerprint']}, but `model` and `processor` "
-            f"have the tower {own['fingerprint']}; they differ in {differences(index['tower'], own)}. Encode the "
-            "dataset with this model, or train the model that it was encoded with."
-        )
-    files = CodeShards.files(folder, index)
+    check_tower([folder], model, processor)
+    files = CodeShards.files(folder, CodeShards.read_index(folder))
     return load_dataset("parquet", data_files=[str(file) for file in files], split="train", streaming=streaming)

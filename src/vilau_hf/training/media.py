@@ -22,7 +22,8 @@ class MediaError(ValueError):
 class MediaLoader:
     r"""
     Opens the media of records: images become PIL images, video files arrays of sampled frames `(F, H, W, 3)`; what is
-    open already stays. A transform for map-style datasets of records, used by [`RecordStream`] for streams:
+    open already stays, and so do `codes`. A transform for map-style datasets of records, used by [`RecordStream`] for
+    streams:
 
     ```python
     dataset = dataset.with_transform(MediaLoader(processor))

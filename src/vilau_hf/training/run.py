@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 from ..modeling import VILAU_SKIP_MODULES, VilaUConfig, VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
 from ..recipes import load_recipe, recipe_names
-from .code_cache import load_encoded, load_vision_tower
+from .code_cache import check_tower, load_encoded, load_vision_tower
 from .code_shards import INDEX
 from .data import VilaUDataCollator
 from .drawn_records import drawn_shapes
@@ -149,6 +149,21 @@ def lora_config(lora: LoraArguments):
     )
 
 
+def encoded_folders(data: DataArguments) -> list[str]:
+    """Folders of codes that a recipe trains on."""
+    if _is_mixture(data.dataset):
+        return Mixture.from_yaml(data.dataset).encoded_folders
+    return [data.dataset] if _is_encoded(data.dataset) else []
+
+
+def _is_mixture(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _is_encoded(name: str) -> bool:
+    return (Path(name) / INDEX).is_file()
+
+
 def build_dataset(data: DataArguments, args: VilaUTrainingArguments, processor, model):
     """
     The training data of a recipe.
@@ -162,11 +177,12 @@ def build_dataset(data: DataArguments, args: VilaUTrainingArguments, processor, 
     packer = None
     if data.row_format == "packed":
         packer = RecordPacker(processor, data.max_length, data.on_too_long)
-    if data.dataset.endswith((".yaml", ".yml")):
+    if _is_mixture(data.dataset):
         if args.max_steps <= 0:
             raise ValueError(f"a mixture has no end: give `max_steps`, got {args.max_steps}.")
         media = MediaLoader(processor, data.on_bad_media)
         mixture = Mixture.from_yaml(data.dataset)
+        check_tower(mixture.encoded_folders, model, processor)
         return RecordStream(mixture, media, packer, data.shuffle_block, args.seed)
     dataset = _records(data.dataset, data.train_split, data.num_train_samples, data, processor, model, args)
     return dataset if packer is None else PackedDataset(dataset.shuffle(seed=args.seed), packer)
@@ -176,7 +192,7 @@ def build_eval_dataset(data: DataArguments, processor, model):
     """The records that a recipe evaluates on, or `None`."""
     if data.eval_dataset is None:
         return None
-    if data.eval_dataset.endswith((".yaml", ".yml")):
+    if _is_mixture(data.eval_dataset):
         raise ValueError(f"`eval_dataset` must not be a mixture, got {data.eval_dataset!r}: write its records first.")
     return _records(data.eval_dataset, data.eval_split, data.num_eval_samples, data, processor, model)
 
@@ -188,7 +204,7 @@ def _records(name: str, split: str, count: int | None, data: DataArguments, proc
         frames = processor.video_processor.num_frames
         seed = 0 if args is None else args.seed
         return drawn_shapes(split, count or NUM_DRAWN_SHAPES, side, frames, seed=seed)
-    if (Path(name) / INDEX).is_file():
+    if _is_encoded(name):
         dataset = load_encoded(name, model, processor)
         return dataset if count is None else dataset.select(range(min(count, len(dataset))))
     dataset = load_dataset(name, split=split)
