@@ -294,6 +294,17 @@ def test_codes_that_are_not_those_of_the_messages_are_refused():
         validate_record({**record, "codes": [[[0]]], "images": ["a.png"]})
 
 
+def test_records_that_cannot_be_opened_are_left_out_whole_batches_too(stored, tower, processor):
+    records = load_dataset(str(stored / "records"), split="train")
+    bad = [{"path": "none.png", "bytes": None}]
+    features = records.features
+    records = [{**record, "images": bad} if place < 6 else record for place, record in enumerate(records)]
+    skipping = Dataset.from_list(records, features=features).with_transform(MediaLoader(processor, "skip"))
+    report = encode_dataset(skipping, stored / "left", tower, processor, batch_size=4)
+    assert (report.num_records, report.num_skipped) == (18, 6)
+    assert encode_dataset(skipping, stored / "left", tower, processor, batch_size=4).num_records == 0  # all there
+
+
 @pytest.mark.parametrize("settings", [{"num_workers": 2}, {"batch_size": 50}])
 def test_workers_and_batches_make_no_difference(drawn, encoded, tower, processor, tmp_path, settings):
     encode_dataset(drawn, tmp_path / "again", tower, processor, **{"batch_size": 8, "shard_size": 20, **settings})

@@ -18,7 +18,7 @@ from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProces
 from vilau_hf.cli import main
 from vilau_hf.modeling import VilaUVisionTower
 from vilau_hf.training import check_recipe, drawn_shapes, encode_dataset, read_recipe, run_training
-from vilau_hf.training.converters import build_converter
+from vilau_hf.training.converters import build_converter, convert_records, write_records
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -174,6 +174,22 @@ def test_a_mixture_of_codes_trains_without_the_tower_and_refuses_those_of_anothe
     for run in (check_recipe, run_training):
         with pytest.raises(ValueError, match="are of the tower another"):
             run(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+
+
+@pytest.mark.parametrize("row_format", ["padded", "packed"])
+def test_bad_media_are_skipped_whatever_the_size_of_a_batch(records, row_format):
+    chats = records / "chats.json"
+    converted = convert_records(str(chats), "llava", media_folder=str(records / "pictures"))
+    write_records(converted, records / "records")
+    for index in (0, 1, 2, 7, 11):
+        (records / "pictures" / f"{index}.png").write_text("no picture")
+    options = {**SHORT, "per_device_train_batch_size": 1, "max_steps": 12, "on_bad_media": "skip"}
+    options |= {"dataset": records / "records", "eval_dataset": records / "records", "eval_split": "train"}
+    options |= {"row_format": row_format, "max_length": 120, "output_dir": records / "out"}
+    recipe = read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options)
+    assert check_recipe(recipe, num_batches=4).num_rows == 4
+    trainer = run_training(recipe)
+    assert trainer.state.global_step == 12 and math.isfinite(trainer.evaluate()["eval_loss"])
 
 
 def test_a_dry_run_estimates_the_memory_of_a_cluster(tmp_path):

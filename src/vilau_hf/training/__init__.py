@@ -8,7 +8,7 @@ from .discriminator import PatchDiscriminator
 from .drawn_records import drawn_shapes
 from .dry_run import DryRunReport, check_recipe
 from .losses import PerceptualLoss
-from .media import MediaError, MediaLoader
+from .media import MediaError, MediaLoader, ReadableRows
 from .mixture import Mixture, MixtureSource, add_lengths
 from .objective_vision_tower import VisionTowerObjective
 from .packing import PackedDataset, RecordPacker
@@ -33,6 +33,7 @@ __all__ = [
     "PackedDataset",
     "PatchDiscriminator",
     "PerceptualLoss",
+    "ReadableRows",
     "Recipe",
     "RecordError",
     "RecordPacker",

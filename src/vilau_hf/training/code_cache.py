@@ -17,6 +17,7 @@ from transformers.utils import logging
 from ..modeling import VilaUVisionTower
 from ..weight_files import first_five
 from .code_shards import CodeShards, code_dtype
+from .media import NoMediaLeftError
 from .records import text_part, validate_record
 from .tower_fingerprint import describe_tower, differences, vision_tower_of
 
@@ -139,10 +140,13 @@ def _encode_shards(
 
 
 def _check_first_record(dataset: Dataset, shards: CodeShards, shard: int, batch_size: int):
-    """What an interrupted run left must be of this dataset. A batch is read, for single records may be skipped."""
-    begin = shards.places(shard).start
-    columns = dataset[begin : begin + batch_size]
-    record = text_of_record({name: values[0] for name, values in columns.items()}, str(begin))
+    """What an interrupted run left must be of this dataset. Batches are read, for records may be skipped."""
+    places = shards.places(shard)
+    batches = (read_columns(dataset, begin, min(begin + batch_size, places.stop)) for begin in places[::batch_size])
+    columns = next(filter(None, batches), None)
+    if columns is None:
+        return
+    record = text_of_record({name: values[0] for name, values in columns.items()}, str(places.start))
     if shards.read_first(shard) != record:
         raise ValueError(
             f"{shards.path(shard)} was not made of `dataset`, whose record {record['id']!r} is another: choose "
@@ -185,7 +189,7 @@ def prepare_records(dataset: Dataset, begin: int, end: int, processor) -> tuple[
         The records with `id`, `messages`, and `num_frames` of each image (1) and video in the order of their
         placeholders; and the pixels of all of these, `(N, 3, S, S)`.
     """
-    columns = dataset[begin:end]
+    columns = read_columns(dataset, begin, end)
     records, pixels = [], []
     for place, values in enumerate(zip(*columns.values(), strict=True)):
         raw = dict(zip(columns, values, strict=True))
@@ -194,6 +198,14 @@ def prepare_records(dataset: Dataset, begin: int, end: int, processor) -> tuple[
         records.append({**record, "num_frames": [len(each) for each in frames]})
         pixels += frames
     return records, torch.cat(pixels) if pixels else torch.empty(0)
+
+
+def read_columns(dataset: Dataset, begin: int, end: int) -> dict[str, list]:
+    """The records from `begin` to `end` by columns; none if all of them are skipped."""
+    try:
+        return dataset[begin:end]
+    except NoMediaLeftError:
+        return {}
 
 
 def text_of_record(record: dict, default_id: str) -> dict:

@@ -13,7 +13,7 @@ from .code_cache import check_tower, load_encoded, load_vision_tower
 from .code_shards import INDEX
 from .data import VilaUDataCollator
 from .drawn_records import drawn_shapes
-from .media import MediaLoader
+from .media import MediaLoader, ReadableRows
 from .mixture import Mixture, add_lengths
 from .packing import PackedDataset, RecordPacker
 from .recipe import DataArguments, LoraArguments, ModelArguments, Recipe
@@ -185,7 +185,9 @@ def build_dataset(data: DataArguments, args: VilaUTrainingArguments, processor, 
         check_tower(mixture.encoded_folders, model, processor)
         return RecordStream(mixture, media, packer, data.shuffle_block, args.seed)
     dataset = _records(data.dataset, data.train_split, data.num_train_samples, data, processor, model, args)
-    return dataset if packer is None else PackedDataset(dataset.shuffle(seed=args.seed), packer)
+    if packer is not None:
+        dataset = PackedDataset(dataset.shuffle(seed=args.seed), packer)
+    return ReadableRows(dataset) if data.on_bad_media == "skip" else dataset
 
 
 def build_eval_dataset(data: DataArguments, processor, model):
@@ -194,7 +196,8 @@ def build_eval_dataset(data: DataArguments, processor, model):
         return None
     if _is_mixture(data.eval_dataset):
         raise ValueError(f"`eval_dataset` must not be a mixture, got {data.eval_dataset!r}: write its records first.")
-    return _records(data.eval_dataset, data.eval_split, data.num_eval_samples, data, processor, model)
+    dataset = _records(data.eval_dataset, data.eval_split, data.num_eval_samples, data, processor, model)
+    return ReadableRows(dataset) if data.on_bad_media == "skip" else dataset
 
 
 def _records(name: str, split: str, count: int | None, data: DataArguments, processor, model, args=None):
