@@ -1,5 +1,6 @@
 """Every recipe runs at tiny size; what is wrong with one is said."""
 
+import itertools
 import json
 import math
 import os
@@ -53,6 +54,16 @@ def records(tmp_path):
     source["options"] = {"media_folder": str(tmp_path / "pictures")}
     (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [source]}))
     return tmp_path
+
+
+@pytest.fixture
+def encoded(tmp_path):
+    """A folder with the codes of 24 drawn shapes."""
+    model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+    encode_dataset(
+        drawn_shapes(num_samples=24), tmp_path / "encoded", model, VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+    )
+    return tmp_path / "encoded"
 
 
 def small(recipe, folder):
@@ -156,24 +167,41 @@ def test_a_dry_run_counts_what_is_in_the_data(tmp_path, records):
     assert report.memory.size("gradients") == 4 * sum(trained for trained, _ in report.parameters.values())
 
 
-def test_a_mixture_of_codes_trains_without_the_tower_and_refuses_those_of_another(tmp_path, monkeypatch):
-    model, processor = (
-        each.from_pretrained(TINY_CHECKPOINT) for each in (VilaUForConditionalGeneration, VilaUProcessor)
-    )
-    encode_dataset(drawn_shapes(num_samples=8), tmp_path / "encoded", model, processor)
-    source = {"name": "shapes", "format": "encoded", "source": str(tmp_path / "encoded")}
+def test_a_mixture_of_codes_trains_without_the_tower_and_refuses_those_of_another(encoded, tmp_path, monkeypatch):
+    source = {"name": "shapes", "format": "encoded", "source": str(encoded)}
     (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [source]}))
     options = {**SHORT, "dataset": tmp_path / "mixture.yaml", "output_dir": tmp_path / "out"}
     report = check_recipe(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
     assert report.num_visual_targets > 0 and all("pixel_values" not in shapes for shapes in report.shapes)
     monkeypatch.setattr(VilaUVisionTower, "encode", None)
     run_training(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
-    index = json.loads((tmp_path / "encoded/index.json").read_text())
+    index = json.loads((encoded / "index.json").read_text())
     index["tower"]["fingerprint"] = "another"
-    (tmp_path / "encoded/index.json").write_text(json.dumps(index))
+    (encoded / "index.json").write_text(json.dumps(index))
     for run in (check_recipe, run_training):
         with pytest.raises(ValueError, match="are of the tower another"):
             run(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+
+
+def test_batches_of_codes_are_grouped_by_length(encoded, tmp_path):
+    options = {**SHORT, "dataset": encoded, "unconditional_probability": 0.0, "max_steps": 6, "output_dir": tmp_path}
+    options |= {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 4}
+    trainer, lengths = run_training(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options)), []
+    for batch in trainer.get_train_dataloader():
+        lengths += batch["attention_mask"].sum(1).view(-1, 4).tolist()
+    assert sorted(itertools.chain(*lengths)) == sorted(trainer.train_dataset.with_format(None)["length"])
+    spans = sorted((min(each), max(each)) for each in lengths)
+    assert len(spans) == 6 and all(low[1] <= high[0] for low, high in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize("change", [{"dataset": "MIXTURE"}, {"row_format": "packed", "max_length": 2000}])
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_mixtures_and_packs_cannot_be_grouped_by_length(records, change, strategy):
+    options = {**SHORT, **change, "train_sampling_strategy": strategy, "output_dir": records / "out"}
+    if "dataset" in change:
+        options["dataset"] = records / "mixture.yaml"
+    with pytest.raises(ValueError, match=f"`train_sampling_strategy` must be .*, got '{strategy}'"):
+        check_recipe(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
 
 
 @pytest.mark.parametrize("row_format", ["padded", "packed"])

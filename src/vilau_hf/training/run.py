@@ -173,7 +173,19 @@ def build_dataset(data: DataArguments, args: VilaUTrainingArguments, processor, 
         args ([`VilaUTrainingArguments`])
         processor ([`VilaUProcessor`])
         model ([`VilaUForConditionalGeneration`] or [`VilaUVisionTower`]): whose tower stored codes must be of.
+
+    Raises:
+        ValueError: for a mixture without `max_steps`, codes of another tower, or a `train_sampling_strategy` that
+            asks for the lengths of a mixture or of packed rows.
     """
+    strategy = str(args.train_sampling_strategy)
+    if strategy in ("group_by_length", "batch_rebalance") and (
+        _is_mixture(data.dataset) or data.row_format == "packed"
+    ):
+        raise ValueError(
+            "`train_sampling_strategy` must be 'random' or 'sequential' for a mixture, whose lengths are not known "
+            f"before, and for packed rows, which are all of one length, got {strategy!r}."
+        )
     packer = None
     if data.row_format == "packed":
         packer = RecordPacker(processor, data.max_length, data.on_too_long)
@@ -209,8 +221,8 @@ def _records(name: str, split: str, count: int | None, data: DataArguments, proc
         return drawn_shapes(split, count or NUM_DRAWN_SHAPES, side, frames, seed=seed)
     if _is_encoded(name):
         dataset = load_encoded(name, model, processor)
-        return dataset if count is None else dataset.select(range(min(count, len(dataset))))
-    dataset = load_dataset(name, split=split)
+    else:
+        dataset = load_dataset(name, split=split)
     if count is not None:
         dataset = dataset.select(range(min(count, len(dataset))))
     if args is not None and args.train_sampling_strategy == "group_by_length":
