@@ -9,15 +9,20 @@ is a YAML file of the arguments below; any of them can be given behind it, as in
 
 import sys
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
-import yaml
 from datasets import ClassLabel, load_dataset
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, SiglipModel, set_seed
 
 from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionTowerForPreTraining
 from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
-from vilau_hf.training import VisionTowerDataCollator, VisionTowerTrainer, VisionTowerTrainingArguments, drawn_shapes
+from vilau_hf.training import (
+    VisionTowerDataCollator,
+    VisionTowerTrainer,
+    VisionTowerTrainingArguments,
+    checkpoint_to_resume,
+    drawn_shapes,
+    read_layers,
+)
 from vilau_hf.training.drawn_shapes import COLORS, SHAPES
 
 
@@ -81,11 +86,10 @@ class DataArguments:
 parser = HfArgumentParser((ModelArguments, TowerArguments, DataArguments, VisionTowerTrainingArguments))
 if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
     parser.error("the first argument must be a recipe, as in examples/recipes/tower_tiny.yaml")
-recipe, path = {}, Path(sys.argv[1])
-while path is not None:
-    layer = yaml.safe_load(path.read_text())
-    base = layer.pop("base_recipe", None)
-    recipe, path = {**layer, **recipe}, None if base is None else path.parent / base
+try:
+    recipe = read_layers(sys.argv[1])
+except (ValueError, OSError) as error:
+    parser.error(str(error))
 unknown = set(recipe) - {action.dest for action in parser._actions}
 if unknown:
     parser.error(f"unknown keys in the recipe: {', '.join(sorted(unknown))}")
@@ -172,9 +176,7 @@ if eval_data is not None:
             trainer, classes, label_of, fid=data.rfid, download_judge_weights=args.download_judge_weights
         )
     )
-trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint))
 if eval_data is not None and args.eval_strategy == "no":
     trainer.evaluate()
 trainer.save_model()
-if trainer.is_world_process_zero():
-    image_processor.save_pretrained(args.output_dir)

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
-from transformers import SiglipConfig, SiglipModel
+from transformers import AutoImageProcessor, AutoTokenizer, SiglipConfig, SiglipModel
 
 from vilau_hf import TINY_CHECKPOINT, VilaUVisionTowerForPreTraining
 from vilau_hf.training import drawn_shapes
@@ -116,6 +116,19 @@ def test_the_tiny_recipe_goes_on_from_the_shipped_tower(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_checkpoints_are_whole_and_the_last_one_is_resumed_by_true(tmp_path, monkeypatch):
+    options = {**SHORT, "save_strategy": "steps", "save_steps": "1"}
+    run(monkeypatch, EXAMPLES / "recipes" / "tower_tiny.yaml", tmp_path, **options)
+    for folder in (tmp_path / "out", tmp_path / "out/checkpoint-1"):
+        assert AutoImageProcessor.from_pretrained(folder).size["height"] == 32
+        assert AutoTokenizer.from_pretrained(folder).vocab_size > 0
+    shutil.rmtree(tmp_path / "out/checkpoint-2")
+    options["resume_from_checkpoint"] = "True"
+    trainer, _ = run(monkeypatch, EXAMPLES / "recipes" / "tower_tiny.yaml", tmp_path, **options)
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.slow
 def test_any_dataset_of_pictures_captions_and_labels_will_do(siglip, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     for split, count in (("train", 8), ("test", 5)):
@@ -147,6 +160,8 @@ def test_any_dataset_of_pictures_captions_and_labels_will_do(siglip, tmp_path, m
     ("recipe", "options", "message"),
     [
         ("learning_rat: 1.0", {}, "unknown keys in the recipe: learning_rat"),
+        ("- max_steps", {}, "must hold arguments, as in `max_steps: 100`, got ['max_steps']"),
+        ("base_recipe: none.yaml", {}, "none.yaml"),
         ("max_steps: 1", {}, "give one of `model_name_or_path` and `siglip_name_or_path`"),
         ("model_name_or_path: tiny\nfrom_scratch: true", {}, "`from_scratch` needs the configuration"),
     ],

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,24 @@ def test_a_mixture_of_codes_trains_without_the_tower_and_refuses_those_of_anothe
     for run in (check_recipe, run_training):
         with pytest.raises(ValueError, match="are of the tower another"):
             run(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+
+
+def test_checkpoints_are_whole_and_the_last_one_is_resumed_by_true(encoded, tmp_path):
+    options = {**SHORT, "dataset": encoded, "save_strategy": "steps", "save_steps": 1, "output_dir": tmp_path / "out"}
+    whole = run_training(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+    processor = VilaUProcessor.from_pretrained(tmp_path / "out/checkpoint-1")
+    assert processor.to_dict() == VilaUProcessor.from_pretrained(tmp_path / "out").to_dict()
+    assert "<image>" in processor.tokenizer.get_vocab() and processor.chat_template
+    saved = VilaUForConditionalGeneration.from_pretrained(tmp_path / "out/checkpoint-1")
+    shipped = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        assert getattr(saved.generation_config, name) == getattr(shipped.generation_config, name)
+        assert getattr(saved.config.text_config, name) == getattr(shipped.config.text_config, name)
+    shutil.rmtree(tmp_path / "out/checkpoint-2")
+    resumed = run_training(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options, resume_from_checkpoint="True"))
+    assert [log["step"] for log in resumed.state.log_history if "loss" in log] == [1, 2]
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
 
 
 def test_batches_of_codes_are_grouped_by_length(encoded, tmp_path):

@@ -1,5 +1,6 @@
 """Data, collators and trainers of both stages."""
 
+from .checkpointing import checkpoint_to_resume
 from .code_cache import EncodingReport, check_tower, encode_dataset, load_encoded
 from .converters import ConversionReport, convert_records, write_records
 from .data import VilaUDataCollator
@@ -13,7 +14,7 @@ from .mixture import Mixture, MixtureSource, add_lengths
 from .objective_vision_tower import VisionTowerObjective
 from .packing import PackedDataset, RecordPacker
 from .preference import DPOLossOutput, dpo_loss
-from .recipe import Recipe, read_recipe
+from .recipe import Recipe, read_layers, read_recipe
 from .records import RecordError, record_features, validate_record
 from .run import run_training
 from .stream import RecordStream, ResumableStream
@@ -49,11 +50,13 @@ __all__ = [
     "add_lengths",
     "check_recipe",
     "check_tower",
+    "checkpoint_to_resume",
     "convert_records",
     "dpo_loss",
     "drawn_shapes",
     "encode_dataset",
     "load_encoded",
+    "read_layers",
     "read_recipe",
     "record_features",
     "run_training",

@@ -7,7 +7,7 @@ from itertools import islice
 
 import torch
 
-from ..memory import MemoryEstimate, estimate_training_memory
+from ..memory import MemoryEstimate, estimate_training_memory, load_config
 from ..modeling import VilaUConfig, VilaUForConditionalGeneration
 from ..modeling.parts_vilau import PARTS, part_of
 from .code_cache import load_vision_tower
@@ -17,7 +17,6 @@ from .run import (
     build_collator,
     build_dataset,
     encoded_folders,
-    load_config,
     load_processor,
     lora_config,
     source_of,
@@ -87,7 +86,8 @@ def check_recipe(recipe: Recipe, num_batches: int = 2) -> DryRunReport:
             positions of the language model; and for an unknown `strategy`.
     """
     args = recipe.training
-    processor, config = load_processor(recipe.model), load_config(recipe.model)
+    processor = load_processor(recipe.model)
+    config = load_config(source_of(recipe.model.model_name_or_path or recipe.model.config_name_or_path))
     tower = None
     if encoded_folders(recipe.data):
         name = recipe.model.model_name_or_path or recipe.model.vision_tower_name_or_path

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import torch
 from datasets import load_dataset
-from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+from transformers import AutoModelForCausalLM, set_seed
 
-from ..modeling import VILAU_SKIP_MODULES, VilaUConfig, VilaUForConditionalGeneration
+from ..memory import load_config
+from ..modeling import VILAU_SKIP_MODULES, VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
-from ..recipes import load_recipe, recipe_names
+from ..recipes import recipe_names
+from .checkpointing import checkpoint_to_resume
 from .code_cache import check_tower, load_encoded, load_vision_tower
 from .code_shards import INDEX
 from .data import VilaUDataCollator
@@ -49,12 +51,10 @@ def run_training(recipe: Recipe) -> VilaUTrainer:
         train_dataset=train_dataset,
         eval_dataset=build_eval_dataset(recipe.data, processor, model),
         data_collator=build_collator(recipe.data, args, processor),
+        processing_class=processor,  # saved with every checkpoint
     )
-    resume = args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=True if resume == "true" else resume)
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint))
     trainer.save_model()
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(args.output_dir)
     return trainer
 
 
@@ -69,12 +69,6 @@ def load_processor(arguments: ModelArguments) -> VilaUProcessor:
     if name in recipe_names():
         raise ValueError(f"`config_name_or_path` {name!r} has no processor: give `processor_name_or_path`.")
     return VilaUProcessor.from_pretrained(source_of(name))
-
-
-def load_config(arguments: ModelArguments) -> VilaUConfig:
-    """The configuration of a recipe's model; no weights are read."""
-    name = arguments.model_name_or_path or arguments.config_name_or_path
-    return load_recipe(name) if name in recipe_names() else AutoConfig.from_pretrained(source_of(name))
 
 
 def load_model(arguments: ModelArguments, lora: LoraArguments, processor) -> VilaUForConditionalGeneration:
@@ -98,7 +92,7 @@ def load_model(arguments: ModelArguments, lora: LoraArguments, processor) -> Vil
 
 def _model_of_parts(arguments: ModelArguments, processor, options: dict) -> VilaUForConditionalGeneration:
     """A new model: trained tower, trained or random language model, random projector and depth transformer."""
-    config = load_config(arguments)
+    config = load_config(source_of(arguments.config_name_or_path))
     tower = load_vision_tower(source_of(arguments.vision_tower_name_or_path))
     given, needed = (
         {name: getattr(each, name) for name in ("code_depth", "codebook_size", "grid_size")}
