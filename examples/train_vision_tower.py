@@ -10,12 +10,14 @@ is a YAML file of the arguments below; any of them can be given behind it, as in
 import sys
 from dataclasses import asdict, dataclass, field
 
-from datasets import ClassLabel, load_dataset
+from datasets import ClassLabel, Image, load_dataset
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, SiglipModel, set_seed
 
 from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionTowerForPreTraining
 from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
 from vilau_hf.training import (
+    MediaLoader,
+    ReadableRows,
     VisionTowerDataCollator,
     VisionTowerTrainer,
     VisionTowerTrainingArguments,
@@ -76,6 +78,10 @@ class DataArguments:
     label_column: str | None = field(
         default=None, metadata={"help": "column of class labels in the evaluation split, for zero-shot accuracy"}
     )
+    on_bad_media: str = field(
+        default="error",
+        metadata={"help": "pictures that cannot be opened: `error`, or `skip` to take the next one in their place"},
+    )
     class_caption: str = field(default="a photo of a {}", metadata={"help": "caption of a class, for its name"})
     num_train_samples: int = field(default=200_000, metadata={"help": "how many shapes to draw"})
     num_eval_samples: int = field(default=200, metadata={"help": "pictures to evaluate on, at most"})
@@ -134,16 +140,20 @@ if data.dataset == "drawn_shapes":
         return pairs.index((record["drawing"]["color"], record["drawing"]["shape"]))
 
 else:
+    loader = MediaLoader(on_bad_media=data.on_bad_media)
 
     def to_records(batch):
-        records = {"images": [[image.convert("RGB")] for image in batch[data.image_column]]}
+        records = {"images": [[image] for image in batch[data.image_column]]}
         if tokenizer is not None:
             records["caption"] = batch[data.caption_column]
         if data.label_column in batch:
             records["label"] = batch[data.label_column]
-        return records
+        records = loader(records)
+        return {**records, "images": [[image.convert("RGB") for image in images] for images in records["images"]]}
 
-    train_data = load_dataset(data.dataset, data.dataset_config, split=data.train_split).with_transform(to_records)
+    stored = Image(decode=False)  # opened by the loader, which says what happens to those that cannot be
+    train_data = load_dataset(data.dataset, data.dataset_config, split=data.train_split)
+    train_data = train_data.cast_column(data.image_column, stored).with_transform(to_records)
     eval_data = None
     if data.eval_split is not None:
         eval_data = load_dataset(data.dataset, data.dataset_config, split=data.eval_split)
@@ -157,7 +167,9 @@ else:
             def label_of(record):
                 return record["label"]
 
-        eval_data = eval_data.with_transform(to_records)
+        eval_data = eval_data.cast_column(data.image_column, stored).with_transform(to_records)
+    if data.on_bad_media == "skip":
+        train_data, eval_data = ReadableRows(train_data), None if eval_data is None else ReadableRows(eval_data)
 
 # Training
 trainer = VisionTowerTrainer(

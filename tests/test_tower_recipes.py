@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet
 import pytest
 import torch
 from transformers import AutoImageProcessor, AutoTokenizer, SiglipConfig, SiglipModel
 
 from vilau_hf import TINY_CHECKPOINT, VilaUVisionTowerForPreTraining
-from vilau_hf.training import drawn_shapes
+from vilau_hf.training import MediaError, drawn_shapes
 
 from .conftest import TEXT_TOWER, VISION
 from .training.judge_weights import squeeze_weights  # noqa: F401
@@ -154,6 +155,42 @@ def test_any_dataset_of_pictures_captions_and_labels_will_do(siglip, tmp_path, m
     scores = next(log for log in trainer.state.log_history if "eval_psnr" in log)
     assert round(scores["eval_zero_shot_accuracy"] * 5, 4) in range(6)
     assert trainer.eval_dataset[1]["label"] == 1 and trainer.eval_dataset[0]["caption"] == drawn["caption"][0]
+
+
+@pytest.mark.slow
+def test_pictures_that_cannot_be_opened_stop_the_run_or_are_skipped(siglip, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    drawn = drawn_shapes("train", 8, SIDE, tasks={"text_to_image": 1})[:]
+    (tmp_path / "shapes").mkdir()
+    for split in ("train", "test"):
+        for index, images in enumerate(drawn["images"]):
+            images[0].save(tmp_path / f"{split}-{index}.png")
+        for index in (0, 3, 5):
+            (tmp_path / f"{split}-{index}.png").write_text("no picture")
+        columns = {
+            "image": [str(tmp_path / f"{split}-{index}.png") for index in range(8)],
+            "caption": drawn["caption"],
+        }
+        features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+        table = pyarrow.table(
+            {"image": [{"bytes": None, "path": path} for path in columns["image"]], "caption": columns["caption"]},
+            schema=features.arrow_schema,
+        )
+        pyarrow.parquet.write_table(table, tmp_path / "shapes" / f"{split}.parquet")
+    options = {
+        **SMALL,
+        **SHORT,
+        "dataset": tmp_path / "shapes",
+        "perceptual_loss_weight": 0,
+        "siglip_name_or_path": siglip,
+    }
+    options |= {"per_device_train_batch_size": "1", "max_steps": "8"}
+    recipe = EXAMPLES / "recipes" / "tower_256.yaml"
+    with pytest.raises(MediaError, match=r"Cannot open images\[0\] .*(train|test)-[035].png"):
+        run(monkeypatch, recipe, tmp_path, **options)
+    trainer, _ = run(monkeypatch, recipe, tmp_path, on_bad_media="skip", **options)
+    assert trainer.state.global_step == 8 and len(trainer.train_dataset) == 8
+    assert "train-3.png" in caplog.text and "test-3.png" in caplog.text and "so far" in caplog.text
 
 
 @pytest.mark.parametrize(

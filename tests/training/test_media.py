@@ -109,6 +109,12 @@ def test_bad_media_are_an_error_with_the_id_of_the_record(processor, tmp_path):
         MediaLoader(processor, on_bad_media="ignore")
 
 
+def test_videos_need_a_processor():
+    assert MediaLoader().load(record(images=[picture()]))["images"][0].size == (8, 6)
+    with pytest.raises(ValueError, match="'r1' has videos: give `MediaLoader` a `processor`"):
+        MediaLoader(on_bad_media="skip").load(record(videos=["a.mp4"]))
+
+
 def test_bad_media_are_skipped_counted_and_logged_if_asked_for(processor, tmp_path, caplog):
     loader = MediaLoader(processor, on_bad_media="skip")
     for field, item, cause in bad_media(tmp_path):

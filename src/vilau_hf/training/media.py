@@ -35,17 +35,18 @@ class MediaLoader:
     ```
 
     Args:
-        processor ([`VilaUProcessor`]): its video processor says how many frames are taken of a video file.
+        processor ([`VilaUProcessor`], *optional*): its video processor says how many frames are taken of a video file.
+            Without, records must not have videos.
         on_bad_media (`str`, *optional*, defaults to `"error"`): `"error"` stops at a record with an image or a video
             that cannot be opened, and names the record; `"skip"` leaves the record out, logs and counts it
             (`num_skipped`, in the process that opens it). A map-style dataset to train on is then put into
             [`ReadableRows`], or a batch may be left without records.
     """
 
-    def __init__(self, processor, on_bad_media: str = "error"):
+    def __init__(self, processor=None, on_bad_media: str = "error"):
         if on_bad_media not in ("error", "skip"):
             raise ValueError(f"`on_bad_media` must be 'error' or 'skip', got {on_bad_media!r}.")
-        self.video_processor = processor.video_processor
+        self.video_processor = None if processor is None else processor.video_processor
         self.on_bad_media = on_bad_media
         self.num_skipped = 0
 
@@ -58,7 +59,10 @@ class MediaLoader:
 
         Raises:
             MediaError: with `on_bad_media="error"`, naming the record, the image or video and the cause.
+            ValueError: for videos without a `processor`.
         """
+        if self.video_processor is None and record.get("videos"):
+            raise ValueError(f"the record {record.get('id')!r} has videos: give `MediaLoader` a `processor`.")
         loaded = dict(record)
         for kind, name in MEDIA_FIELDS.items():
             opened = []
