@@ -9,15 +9,22 @@ is a YAML file of the arguments below; any of them can be given behind it, as in
 
 import sys
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
-import yaml
-from datasets import ClassLabel, load_dataset
+from datasets import ClassLabel, Image, load_dataset
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, SiglipModel, set_seed
 
 from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionTowerForPreTraining
 from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
-from vilau_hf.training import VisionTowerDataCollator, VisionTowerTrainer, VisionTowerTrainingArguments, drawn_shapes
+from vilau_hf.training import (
+    MediaLoader,
+    ReadableRows,
+    VisionTowerDataCollator,
+    VisionTowerTrainer,
+    VisionTowerTrainingArguments,
+    checkpoint_to_resume,
+    drawn_shapes,
+    read_layers,
+)
 from vilau_hf.training.drawn_shapes import COLORS, SHAPES
 
 
@@ -71,6 +78,10 @@ class DataArguments:
     label_column: str | None = field(
         default=None, metadata={"help": "column of class labels in the evaluation split, for zero-shot accuracy"}
     )
+    on_bad_media: str = field(
+        default="error",
+        metadata={"help": "pictures that cannot be opened: `error`, or `skip` to take the next one in their place"},
+    )
     class_caption: str = field(default="a photo of a {}", metadata={"help": "caption of a class, for its name"})
     num_train_samples: int = field(default=200_000, metadata={"help": "how many shapes to draw"})
     num_eval_samples: int = field(default=200, metadata={"help": "pictures to evaluate on, at most"})
@@ -81,11 +92,10 @@ class DataArguments:
 parser = HfArgumentParser((ModelArguments, TowerArguments, DataArguments, VisionTowerTrainingArguments))
 if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
     parser.error("the first argument must be a recipe, as in examples/recipes/tower_tiny.yaml")
-recipe, path = {}, Path(sys.argv[1])
-while path is not None:
-    layer = yaml.safe_load(path.read_text())
-    base = layer.pop("base_recipe", None)
-    recipe, path = {**layer, **recipe}, None if base is None else path.parent / base
+try:
+    recipe = read_layers(sys.argv[1])
+except (ValueError, OSError) as error:
+    parser.error(str(error))
 unknown = set(recipe) - {action.dest for action in parser._actions}
 if unknown:
     parser.error(f"unknown keys in the recipe: {', '.join(sorted(unknown))}")
@@ -130,16 +140,20 @@ if data.dataset == "drawn_shapes":
         return pairs.index((record["drawing"]["color"], record["drawing"]["shape"]))
 
 else:
+    loader = MediaLoader(on_bad_media=data.on_bad_media)
 
     def to_records(batch):
-        records = {"images": [[image.convert("RGB")] for image in batch[data.image_column]]}
+        records = {"images": [[image] for image in batch[data.image_column]]}
         if tokenizer is not None:
             records["caption"] = batch[data.caption_column]
         if data.label_column in batch:
             records["label"] = batch[data.label_column]
-        return records
+        records = loader(records)
+        return {**records, "images": [[image.convert("RGB") for image in images] for images in records["images"]]}
 
-    train_data = load_dataset(data.dataset, data.dataset_config, split=data.train_split).with_transform(to_records)
+    stored = Image(decode=False)  # opened by the loader, which says what happens to those that cannot be
+    train_data = load_dataset(data.dataset, data.dataset_config, split=data.train_split)
+    train_data = train_data.cast_column(data.image_column, stored).with_transform(to_records)
     eval_data = None
     if data.eval_split is not None:
         eval_data = load_dataset(data.dataset, data.dataset_config, split=data.eval_split)
@@ -153,7 +167,9 @@ else:
             def label_of(record):
                 return record["label"]
 
-        eval_data = eval_data.with_transform(to_records)
+        eval_data = eval_data.cast_column(data.image_column, stored).with_transform(to_records)
+    if data.on_bad_media == "skip":
+        train_data, eval_data = ReadableRows(train_data), None if eval_data is None else ReadableRows(eval_data)
 
 # Training
 trainer = VisionTowerTrainer(
@@ -172,9 +188,7 @@ if eval_data is not None:
             trainer, classes, label_of, fid=data.rfid, download_judge_weights=args.download_judge_weights
         )
     )
-trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint))
 if eval_data is not None and args.eval_strategy == "no":
     trainer.evaluate()
 trainer.save_model()
-if trainer.is_world_process_zero():
-    image_processor.save_pretrained(args.output_dir)

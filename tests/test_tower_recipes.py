@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet
 import pytest
 import torch
-from transformers import SiglipConfig, SiglipModel
+from transformers import AutoImageProcessor, AutoTokenizer, SiglipConfig, SiglipModel
 
 from vilau_hf import TINY_CHECKPOINT, VilaUVisionTowerForPreTraining
-from vilau_hf.training import drawn_shapes
+from vilau_hf.training import MediaError, drawn_shapes
 
 from .conftest import TEXT_TOWER, VISION
 from .training.judge_weights import squeeze_weights  # noqa: F401
@@ -116,6 +117,19 @@ def test_the_tiny_recipe_goes_on_from_the_shipped_tower(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_checkpoints_are_whole_and_the_last_one_is_resumed_by_true(tmp_path, monkeypatch):
+    options = {**SHORT, "save_strategy": "steps", "save_steps": "1"}
+    run(monkeypatch, EXAMPLES / "recipes" / "tower_tiny.yaml", tmp_path, **options)
+    for folder in (tmp_path / "out", tmp_path / "out/checkpoint-1"):
+        assert AutoImageProcessor.from_pretrained(folder).size["height"] == 32
+        assert AutoTokenizer.from_pretrained(folder).vocab_size > 0
+    shutil.rmtree(tmp_path / "out/checkpoint-2")
+    options["resume_from_checkpoint"] = "True"
+    trainer, _ = run(monkeypatch, EXAMPLES / "recipes" / "tower_tiny.yaml", tmp_path, **options)
+    assert trainer.state.global_step == 2
+
+
+@pytest.mark.slow
 def test_any_dataset_of_pictures_captions_and_labels_will_do(siglip, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     for split, count in (("train", 8), ("test", 5)):
@@ -143,10 +157,48 @@ def test_any_dataset_of_pictures_captions_and_labels_will_do(siglip, tmp_path, m
     assert trainer.eval_dataset[1]["label"] == 1 and trainer.eval_dataset[0]["caption"] == drawn["caption"][0]
 
 
+@pytest.mark.slow
+def test_pictures_that_cannot_be_opened_stop_the_run_or_are_skipped(siglip, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    drawn = drawn_shapes("train", 8, SIDE, tasks={"text_to_image": 1})[:]
+    (tmp_path / "shapes").mkdir()
+    for split in ("train", "test"):
+        for index, images in enumerate(drawn["images"]):
+            images[0].save(tmp_path / f"{split}-{index}.png")
+        for index in (0, 3, 5):
+            (tmp_path / f"{split}-{index}.png").write_text("no picture")
+        columns = {
+            "image": [str(tmp_path / f"{split}-{index}.png") for index in range(8)],
+            "caption": drawn["caption"],
+        }
+        features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+        table = pyarrow.table(
+            {"image": [{"bytes": None, "path": path} for path in columns["image"]], "caption": columns["caption"]},
+            schema=features.arrow_schema,
+        )
+        pyarrow.parquet.write_table(table, tmp_path / "shapes" / f"{split}.parquet")
+    options = {
+        **SMALL,
+        **SHORT,
+        "dataset": tmp_path / "shapes",
+        "perceptual_loss_weight": 0,
+        "siglip_name_or_path": siglip,
+    }
+    options |= {"per_device_train_batch_size": "1", "max_steps": "8"}
+    recipe = EXAMPLES / "recipes" / "tower_256.yaml"
+    with pytest.raises(MediaError, match=r"Cannot open images\[0\] .*(train|test)-[035].png"):
+        run(monkeypatch, recipe, tmp_path, **options)
+    trainer, _ = run(monkeypatch, recipe, tmp_path, on_bad_media="skip", **options)
+    assert trainer.state.global_step == 8 and len(trainer.train_dataset) == 8
+    assert "train-3.png" in caplog.text and "test-3.png" in caplog.text and "so far" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [
         ("learning_rat: 1.0", {}, "unknown keys in the recipe: learning_rat"),
+        ("- max_steps", {}, "must hold arguments, as in `max_steps: 100`, got ['max_steps']"),
+        ("base_recipe: none.yaml", {}, "none.yaml"),
         ("max_steps: 1", {}, "give one of `model_name_or_path` and `siglip_name_or_path`"),
         ("model_name_or_path: tiny\nfrom_scratch: true", {}, "`from_scratch` needs the configuration"),
     ],

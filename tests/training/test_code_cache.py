@@ -11,19 +11,25 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUImageProcessorPil, VilaUProcessor
 from vilau_hf.training import (
+    MediaLoader,
+    Mixture,
+    MixtureSource,
     PackedDataset,
+    RecordError,
     RecordPacker,
     RecordStream,
     VilaUDataCollator,
     drawn_shapes,
     encode_dataset,
     load_encoded,
+    validate_record,
+    write_records,
 )
-from vilau_hf.training.code_cache import load_vision_tower
+from vilau_hf.training.code_cache import check_tower, load_vision_tower
 from vilau_hf.training.code_shards import code_dtype
 from vilau_hf.training.tower_fingerprint import describe_tower, vision_tower_of
 
@@ -206,6 +212,97 @@ def test_records_are_read_one_after_the_other_too(encoded, model, processor):
     whole = load_encoded(encoded[0], model, processor)
     stream = load_encoded(encoded[0], model, processor, streaming=True)
     assert list(stream) == list(whole)
+
+
+@pytest.fixture
+def stored(tower, processor, tmp_path):
+    """A folder with 24 drawn records and their codes in several files, and chats without pictures."""
+    shapes = drawn_shapes(num_samples=24, tasks={"text_to_image": 1, "image_to_text": 1, "edit": 1})
+    write_records([{**shapes[index], "id": str(index)} for index in range(24)], tmp_path / "records")
+    records = load_dataset(str(tmp_path / "records"), split="train").with_transform(MediaLoader(processor))
+    encode_dataset(records, tmp_path / "encoded", tower, processor, shard_size=10)
+    turns = [{"from": "human", "value": "draw a circle"}, {"from": "gpt", "value": "no"}]
+    chats = [{"id": str(index), "conversations": turns} for index in range(8)]
+    (tmp_path / "chats.json").write_text(json.dumps(chats))
+    return tmp_path
+
+
+def mixture_of(stored, kind, stopping_strategy="all_exhausted_without_replacement"):
+    """Of the stored records or their codes, and chats."""
+    shapes = MixtureSource(str(stored / kind), kind, "shapes", weight=3)
+    chats = MixtureSource(str(stored / "chats.json"), "llava", "chats")
+    return Mixture([shapes, chats], stopping_strategy=stopping_strategy)
+
+
+def test_a_mixture_of_codes_has_the_losses_of_its_pixels(stored, model, processor):
+    batches = {}
+    for kind in ("records", "encoded"):
+        stream = RecordStream(mixture_of(stored, kind), MediaLoader(processor), shuffle_block=32, num_passes=1)
+        batches[kind] = sorted(stream, key=lambda record: record["id"])
+    names = [record["id"] for record in batches["records"]]
+    assert names == [record["id"] for record in batches["encoded"]] and len(set(names)) == 32
+    collator, losses = VilaUDataCollator(processor, unconditional_probability=0.3), {}
+    for kind, records in batches.items():
+        parts = [collator(records[begin : begin + 8]) for begin in range(0, 32, 8)]
+        assert all("pixel_values" not in part for part in parts) == (kind == "encoded")
+        with torch.no_grad():
+            outputs = [model.train()(**part) for part in parts]
+        losses[kind] = torch.stack([part[name] for part in outputs for name in ("text_loss", "visual_loss")])
+    torch.testing.assert_close(losses["encoded"], losses["records"])
+
+
+@pytest.mark.parametrize("world_size", [1, 5])
+def test_a_mixture_of_codes_is_shared_out_and_packed(stored, processor, world_size):
+    packer, mixture = RecordPacker(processor, max_length=600), mixture_of(stored, "encoded")
+    shares = [
+        list(RecordStream(mixture, MediaLoader(processor), packer, num_passes=1).split(rank, world_size))
+        for rank in range(world_size)
+    ]
+    names = [record["id"] for share in shares for pack in share for record in pack["records"]]
+    assert sorted(names) == sorted([f"shapes/{n}" for n in range(24)] + [f"chats/{n}" for n in range(8)])
+    assert "codes" in VilaUDataCollator(processor)(shares[0])
+
+
+def test_a_mixture_knows_of_which_tower_its_codes_are(stored, model, processor):
+    assert mixture_of(stored, "records").encoded_folders == []
+    assert mixture_of(stored, "encoded").encoded_folders == [str(stored / "encoded")]
+    check_tower(mixture_of(stored, "encoded").encoded_folders, model, processor)
+    model.model.vision_tower.quantizer.codebook.weight.data[0] += 1
+    with pytest.raises(ValueError, match="they differ in weights"):
+        check_tower(mixture_of(stored, "encoded").encoded_folders, model, processor)
+    index = json.loads((stored / "encoded/index.json").read_text())
+    del index["shards"]
+    (stored / "encoded/index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="are not all encoded yet"):
+        mixture_of(stored, "encoded")
+
+
+def test_records_with_pixels_and_with_codes_in_one_batch_are_named(stored, processor):
+    sources = [MixtureSource(str(stored / kind), kind, kind) for kind in ("records", "encoded")]
+    records = list(RecordStream(Mixture(sources), MediaLoader(processor), num_passes=1))
+    with pytest.raises(ValueError, match="'encoded/.*' has codes and 'records/.*' has images: encode all"):
+        VilaUDataCollator(processor)(records)
+
+
+def test_codes_that_are_not_those_of_the_messages_are_refused():
+    parts = [{"type": "image"}, {"type": "text", "text": "a circle"}]
+    record = {"id": "a", "messages": [{"role": "document", "content": parts}]}
+    validate_record({**record, "codes": [[[0]]]})
+    with pytest.raises(RecordError, match="have 1 parts of type image or video, but `codes` has 2 items"):
+        validate_record({**record, "codes": [[[0]], [[0]]]})
+    with pytest.raises(RecordError, match="`codes` replace `images` and `videos`"):
+        validate_record({**record, "codes": [[[0]]], "images": ["a.png"]})
+
+
+def test_records_that_cannot_be_opened_are_left_out_whole_batches_too(stored, tower, processor):
+    records = load_dataset(str(stored / "records"), split="train")
+    bad = [{"path": "none.png", "bytes": None}]
+    features = records.features
+    records = [{**record, "images": bad} if place < 6 else record for place, record in enumerate(records)]
+    skipping = Dataset.from_list(records, features=features).with_transform(MediaLoader(processor, "skip"))
+    report = encode_dataset(skipping, stored / "left", tower, processor, batch_size=4)
+    assert (report.num_records, report.num_skipped) == (18, 6)
+    assert encode_dataset(skipping, stored / "left", tower, processor, batch_size=4).num_records == 0  # all there
 
 
 @pytest.mark.parametrize("settings", [{"num_workers": 2}, {"batch_size": 50}])

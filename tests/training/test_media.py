@@ -6,9 +6,11 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from torch.utils.data import DataLoader
 
-from vilau_hf.training import VilaUDataCollator
-from vilau_hf.training.media import MediaError, MediaLoader
+from vilau_hf.training import PackedDataset, RecordPacker, VilaUDataCollator
+from vilau_hf.training.media import MediaError, MediaLoader, ReadableRows
+from vilau_hf.training.packing import count_tokens
 from vilau_hf.training.records import media_part, record_features, text_part
 
 from ..processing.conftest import build_processor
@@ -107,6 +109,12 @@ def test_bad_media_are_an_error_with_the_id_of_the_record(processor, tmp_path):
         MediaLoader(processor, on_bad_media="ignore")
 
 
+def test_videos_need_a_processor():
+    assert MediaLoader().load(record(images=[picture()]))["images"][0].size == (8, 6)
+    with pytest.raises(ValueError, match="'r1' has videos: give `MediaLoader` a `processor`"):
+        MediaLoader(on_bad_media="skip").load(record(videos=["a.mp4"]))
+
+
 def test_bad_media_are_skipped_counted_and_logged_if_asked_for(processor, tmp_path, caplog):
     loader = MediaLoader(processor, on_bad_media="skip")
     for field, item, cause in bad_media(tmp_path):
@@ -124,10 +132,41 @@ def test_transform_of_a_dataset_leaves_bad_records_out_of_a_batch(processor, tmp
     batch = dataset.__getitems__([0, 1, 2])
     assert [each["id"] for each in batch] == ["0", "2"]
     assert VilaUDataCollator(processor)(batch)["pixel_values"].shape == (2, 3, 8, 8)
-    with pytest.raises(MediaError, match="None of the 1 records of a batch"):
-        dataset.__getitems__([1])
     with pytest.raises(MediaError, match="record '1'"):
         stored.with_transform(MediaLoader(processor)).__getitems__([0, 1])
+
+
+def test_rows_that_cannot_be_opened_give_way_to_the_next(processor, tmp_path, caplog):
+    records = [record(str(index), images=[picture(index)]) for index in range(5)]
+    for bad in (1, 2, 4):
+        records[bad]["images"] = [str(tmp_path / "none.png")]
+    stored, loader = Dataset.from_list(records, features=record_features()), MediaLoader(processor, "skip")
+    dataset = ReadableRows(stored.with_transform(loader))
+    assert len(dataset) == 5
+    assert [dataset[index]["id"] for index in range(5)] == ["0", "3", "3", "3", "0"]
+    assert loader.num_skipped == 4 and "Skipped, 4 so far." in caplog.text
+    assert [row["id"] for row in dataset] == ["0", "3", "3", "3", "0"]
+    for batch in DataLoader(dataset, batch_size=1, collate_fn=list):
+        assert len(batch) == 1
+    with pytest.raises(IndexError, match=r"`index` must be in \[0, 5\), got 5"):
+        dataset[5]
+    with pytest.raises(MediaError, match="record '1'"):
+        ReadableRows(stored.with_transform(MediaLoader(processor)))[1]
+    unreadable = ReadableRows(stored.select([1, 2, 4]).with_transform(MediaLoader(processor, "skip")))
+    with pytest.raises(MediaError, match="None of the 3 rows has media that can be opened"):
+        unreadable[0]
+
+
+def test_packs_that_cannot_be_opened_give_way_to_the_next(processor, tmp_path):
+    records = [record(str(index), images=[picture(index)]) for index in range(6)]
+    for bad in (0, 1, 3):
+        records[bad]["images"] = [str(tmp_path / "none.png")]
+    stored = Dataset.from_list(records, features=record_features()).with_transform(MediaLoader(processor, "skip"))
+    length = count_tokens(records[:1], processor)[0]
+    packed = PackedDataset(stored, RecordPacker(processor, max_length=2 * length))
+    assert packed.packs == [[0, 1], [2, 3], [4, 5]]
+    packs = [[each["id"] for each in pack["records"]] for pack in ReadableRows(packed)]
+    assert packs == [["2"], ["2"], ["4", "5"]]
 
 
 def test_videos_of_files_and_of_frames_make_one_batch(processor, tmp_path):

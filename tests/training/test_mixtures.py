@@ -42,12 +42,12 @@ def write_chats(folder, name, size, num_files=1):
     return str(folder / f"{name}-*.json")
 
 
-def chats(folder, sizes=SIZES, weights=None, stopping_strategy="all_exhausted", num_files=1):
+def chats(folder, sizes=SIZES, weights=None, stopping_strategy="all_exhausted", num_files=1, seed=0):
     sources = [
         MixtureSource(write_chats(folder, name, size, num_files), "llava", name, (weights or {}).get(name, 1))
         for name, size in sizes.items()
     ]
-    return Mixture(sources, stopping_strategy=stopping_strategy)
+    return Mixture(sources, seed, stopping_strategy)
 
 
 def once(folder, **kwargs):
@@ -110,9 +110,28 @@ def test_order_depends_on_seed_and_pass_and_nothing_else(tmp_path):
     assert order(1)[0] != first
     in_order = [record["id"] for record in RecordStream(chats(tmp_path, {"b": 23}), shuffle_block=1, num_passes=1)]
     assert in_order == [f"b/{number}" for number in range(23)]
-    files = RecordStream(chats(tmp_path, {"a": 8}, num_files=8), shuffle_block=1, num_passes=2)
-    by_file = [record["id"] for record in files]
-    assert sorted(by_file[:8]) == sorted(by_file[8:]) and by_file[:8] != by_file[8:]  # files in another order
+
+
+def test_files_are_taken_in_an_order_of_seed_and_pass(tmp_path):
+    """Of eight files with a record each; one that is drawn is in the written order once in 8! = 40320."""
+    mixture, orders = chats(tmp_path, {"a": 8}, num_files=8), []
+    for seed in range(3):
+        files = RecordStream(mixture, shuffle_block=1, seed=seed, num_passes=3)
+        by_file = [int(record["id"][2:]) for record in files]
+        assert by_file == [int(record["id"][2:]) for record in files]
+        orders += [tuple(by_file[begin : begin + 8]) for begin in (0, 8, 16)]
+    assert all(sorted(order) == list(range(8)) for order in orders)
+    assert len({tuple(range(8)), *orders}) == 10
+
+
+def test_draws_depend_on_the_seed_of_the_mixture_too(tmp_path):
+    def order(**seeds):
+        mixture = once(tmp_path, **{name: value for name, value in seeds.items() if name != "stream"})
+        stream = RecordStream(mixture, shuffle_block=1, seed=seeds.get("stream", 0), num_passes=1)
+        return [record["id"] for record in stream]
+
+    assert order(seed=0) == order(seed=0) != order(seed=1)
+    assert order(seed=0) != order(seed=0, stream=1)
 
 
 def test_weights_hold_throughout(tmp_path):

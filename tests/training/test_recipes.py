@@ -1,8 +1,10 @@
 """Every recipe runs at tiny size; what is wrong with one is said."""
 
+import itertools
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +18,9 @@ from transformers import LlamaForCausalLM
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
 from vilau_hf.cli import main
+from vilau_hf.modeling import VilaUVisionTower
 from vilau_hf.training import check_recipe, drawn_shapes, encode_dataset, read_recipe, run_training
-from vilau_hf.training.converters import build_converter
+from vilau_hf.training.converters import build_converter, convert_records, write_records
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -52,6 +55,16 @@ def records(tmp_path):
     source["options"] = {"media_folder": str(tmp_path / "pictures")}
     (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [source]}))
     return tmp_path
+
+
+@pytest.fixture
+def encoded(tmp_path):
+    """A folder with the codes of 24 drawn shapes."""
+    model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+    encode_dataset(
+        drawn_shapes(num_samples=24), tmp_path / "encoded", model, VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+    )
+    return tmp_path / "encoded"
 
 
 def small(recipe, folder):
@@ -154,6 +167,77 @@ def test_a_dry_run_counts_what_is_in_the_data(tmp_path, records):
     rows, length = max((shapes["input_ids"] for shapes in report.shapes), key=math.prod)
     assert f"{rows} x {length} positions" in report.memory.title and "0 visual targets" in report.memory.title
     assert report.memory.size("gradients") == 4 * sum(trained for trained, _ in report.parameters.values())
+
+
+def test_a_mixture_of_codes_trains_without_the_tower_and_refuses_those_of_another(encoded, tmp_path, monkeypatch):
+    source = {"name": "shapes", "format": "encoded", "source": str(encoded)}
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [source]}))
+    options = {**SHORT, "dataset": tmp_path / "mixture.yaml", "output_dir": tmp_path / "out"}
+    report = check_recipe(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+    assert report.num_visual_targets > 0 and all("pixel_values" not in shapes for shapes in report.shapes)
+    monkeypatch.setattr(VilaUVisionTower, "encode", None)
+    run_training(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+    index = json.loads((encoded / "index.json").read_text())
+    index["tower"]["fingerprint"] = "another"
+    (encoded / "index.json").write_text(json.dumps(index))
+    for run in (check_recipe, run_training):
+        with pytest.raises(ValueError, match="are of the tower another"):
+            run(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+
+
+def test_checkpoints_are_whole_and_the_last_one_is_resumed_by_true(encoded, tmp_path):
+    options = {**SHORT, "dataset": encoded, "save_strategy": "steps", "save_steps": 1, "output_dir": tmp_path / "out"}
+    whole = run_training(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+    processor = VilaUProcessor.from_pretrained(tmp_path / "out/checkpoint-1")
+    assert processor.to_dict() == VilaUProcessor.from_pretrained(tmp_path / "out").to_dict()
+    assert "<image>" in processor.tokenizer.get_vocab() and processor.chat_template
+    saved = VilaUForConditionalGeneration.from_pretrained(tmp_path / "out/checkpoint-1")
+    shipped = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        assert getattr(saved.generation_config, name) == getattr(shipped.generation_config, name)
+        assert getattr(saved.config.text_config, name) == getattr(shipped.config.text_config, name)
+    shutil.rmtree(tmp_path / "out/checkpoint-2")
+    resumed = run_training(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options, resume_from_checkpoint="True"))
+    assert [log["step"] for log in resumed.state.log_history if "loss" in log] == [1, 2]
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+
+
+def test_batches_of_codes_are_grouped_by_length(encoded, tmp_path):
+    options = {**SHORT, "dataset": encoded, "unconditional_probability": 0.0, "max_steps": 6, "output_dir": tmp_path}
+    options |= {"train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 4}
+    trainer, lengths = run_training(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options)), []
+    for batch in trainer.get_train_dataloader():
+        lengths += batch["attention_mask"].sum(1).view(-1, 4).tolist()
+    assert sorted(itertools.chain(*lengths)) == sorted(trainer.train_dataset.with_format(None)["length"])
+    spans = sorted((min(each), max(each)) for each in lengths)
+    assert len(spans) == 6 and all(low[1] <= high[0] for low, high in itertools.pairwise(spans))
+
+
+@pytest.mark.parametrize("change", [{"dataset": "MIXTURE"}, {"row_format": "packed", "max_length": 2000}])
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_mixtures_and_packs_cannot_be_grouped_by_length(records, change, strategy):
+    options = {**SHORT, **change, "train_sampling_strategy": strategy, "output_dir": records / "out"}
+    if "dataset" in change:
+        options["dataset"] = records / "mixture.yaml"
+    with pytest.raises(ValueError, match=f"`train_sampling_strategy` must be .*, got '{strategy}'"):
+        check_recipe(read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options))
+
+
+@pytest.mark.parametrize("row_format", ["padded", "packed"])
+def test_bad_media_are_skipped_whatever_the_size_of_a_batch(records, row_format):
+    chats = records / "chats.json"
+    converted = convert_records(str(chats), "llava", media_folder=str(records / "pictures"))
+    write_records(converted, records / "records")
+    for index in (0, 1, 2, 7, 11):
+        (records / "pictures" / f"{index}.png").write_text("no picture")
+    options = {**SHORT, "per_device_train_batch_size": 1, "max_steps": 12, "on_bad_media": "skip"}
+    options |= {"dataset": records / "records", "eval_dataset": records / "records", "eval_split": "train"}
+    options |= {"row_format": row_format, "max_length": 120, "output_dir": records / "out"}
+    recipe = read(EXAMPLES / "recipes" / "tiny_sft.yaml", **options)
+    assert check_recipe(recipe, num_batches=4).num_rows == 4
+    trainer = run_training(recipe)
+    assert trainer.state.global_step == 12 and math.isfinite(trainer.evaluate()["eval_loss"])
 
 
 def test_a_dry_run_estimates_the_memory_of_a_cluster(tmp_path):

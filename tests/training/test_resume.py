@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers.trainer_utils import get_last_checkpoint
 
-from vilau_hf.training import VilaUTrainer
+from vilau_hf.training import VilaUTrainer, checkpoint_to_resume
 
 from . import resume_run
 from .resume_run import build_trainer, files_of_checkpoints
@@ -74,6 +74,14 @@ def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, monkeypatch, met
         files_of_checkpoints(tmp_path / "run")["checkpoint-4"]
         == files_of_checkpoints(tmp_path / "whole/run")["checkpoint-4"]
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("true", True), ("True", True), (True, True), ("FALSE", None), (False, None), (None, None), ("a/b-2", "a/b-2")],
+)
+def test_the_checkpoint_to_resume_is_the_last_one_none_or_a_folder(given, meant):
+    assert checkpoint_to_resume(given) == meant
 
 
 def test_only_an_unfinished_checkpoint_is_none(tmp_path):

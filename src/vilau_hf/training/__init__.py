@@ -1,6 +1,7 @@
 """Data, collators and trainers of both stages."""
 
-from .code_cache import EncodingReport, encode_dataset, load_encoded
+from .checkpointing import checkpoint_to_resume
+from .code_cache import EncodingReport, check_tower, encode_dataset, load_encoded
 from .converters import ConversionReport, convert_records, write_records
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
@@ -8,12 +9,12 @@ from .discriminator import PatchDiscriminator
 from .drawn_records import drawn_shapes
 from .dry_run import DryRunReport, check_recipe
 from .losses import PerceptualLoss
-from .media import MediaError, MediaLoader
+from .media import MediaError, MediaLoader, ReadableRows
 from .mixture import Mixture, MixtureSource, add_lengths
 from .objective_vision_tower import VisionTowerObjective
 from .packing import PackedDataset, RecordPacker
 from .preference import DPOLossOutput, dpo_loss
-from .recipe import Recipe, read_recipe
+from .recipe import Recipe, read_layers, read_recipe
 from .records import RecordError, record_features, validate_record
 from .run import run_training
 from .stream import RecordStream, ResumableStream
@@ -33,6 +34,7 @@ __all__ = [
     "PackedDataset",
     "PatchDiscriminator",
     "PerceptualLoss",
+    "ReadableRows",
     "Recipe",
     "RecordError",
     "RecordPacker",
@@ -47,11 +49,14 @@ __all__ = [
     "VisionTowerTrainingArguments",
     "add_lengths",
     "check_recipe",
+    "check_tower",
+    "checkpoint_to_resume",
     "convert_records",
     "dpo_loss",
     "drawn_shapes",
     "encode_dataset",
     "load_encoded",
+    "read_layers",
     "read_recipe",
     "record_features",
     "run_training",

@@ -14,6 +14,19 @@ from transformers.trainer_utils import sort_checkpoints
 STAGING_FOLDER = "_unfinished_checkpoint"
 
 
+def checkpoint_to_resume(given: str | bool | None) -> str | bool | None:
+    """
+    What `Trainer.train(resume_from_checkpoint=...)` is to be given for an argument of the command line.
+
+    Args:
+        given (`str` or `bool`, *optional*): `"true"` or `"false"`, in capitals or not, or the folder of a checkpoint.
+
+    Returns:
+        `True` for the last checkpoint of the output directory, `None` to begin anew, or the folder.
+    """
+    return {"true": True, "false": None}.get(str(given).lower(), given)
+
+
 class AtomicCheckpointTrainer(Trainer):
     """
     A [`Trainer`] that writes a checkpoint into a folder beside the others and renames it when all ranks are done, so
@@ -89,4 +102,4 @@ class AtomicCheckpointTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
 
-__all__ = ["AtomicCheckpointTrainer"]
+__all__ = ["AtomicCheckpointTrainer", "checkpoint_to_resume"]

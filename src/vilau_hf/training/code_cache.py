@@ -17,6 +17,7 @@ from transformers.utils import logging
 from ..modeling import VilaUVisionTower
 from ..weight_files import first_five
 from .code_shards import CodeShards, code_dtype
+from .media import NoMediaLeftError
 from .records import text_part, validate_record
 from .tower_fingerprint import describe_tower, differences, vision_tower_of
 
@@ -139,10 +140,13 @@ def _encode_shards(
 
 
 def _check_first_record(dataset: Dataset, shards: CodeShards, shard: int, batch_size: int):
-    """What an interrupted run left must be of this dataset. A batch is read, for single records may be skipped."""
-    begin = shards.places(shard).start
-    columns = dataset[begin : begin + batch_size]
-    record = text_of_record({name: values[0] for name, values in columns.items()}, str(begin))
+    """What an interrupted run left must be of this dataset. Batches are read, for records may be skipped."""
+    places = shards.places(shard)
+    batches = (read_columns(dataset, begin, min(begin + batch_size, places.stop)) for begin in places[::batch_size])
+    columns = next(filter(None, batches), None)
+    if columns is None:
+        return
+    record = text_of_record({name: values[0] for name, values in columns.items()}, str(places.start))
     if shards.read_first(shard) != record:
         raise ValueError(
             f"{shards.path(shard)} was not made of `dataset`, whose record {record['id']!r} is another: choose "
@@ -185,7 +189,7 @@ def prepare_records(dataset: Dataset, begin: int, end: int, processor) -> tuple[
         The records with `id`, `messages`, and `num_frames` of each image (1) and video in the order of their
         placeholders; and the pixels of all of these, `(N, 3, S, S)`.
     """
-    columns = dataset[begin:end]
+    columns = read_columns(dataset, begin, end)
     records, pixels = [], []
     for place, values in enumerate(zip(*columns.values(), strict=True)):
         raw = dict(zip(columns, values, strict=True))
@@ -194,6 +198,14 @@ def prepare_records(dataset: Dataset, begin: int, end: int, processor) -> tuple[
         records.append({**record, "num_frames": [len(each) for each in frames]})
         pixels += frames
     return records, torch.cat(pixels) if pixels else torch.empty(0)
+
+
+def read_columns(dataset: Dataset, begin: int, end: int) -> dict[str, list]:
+    """The records from `begin` to `end` by columns; none if all of them are skipped."""
+    try:
+        return dataset[begin:end]
+    except NoMediaLeftError:
+        return {}
 
 
 def text_of_record(record: dict, default_id: str) -> dict:
@@ -257,6 +269,30 @@ def load_vision_tower(name_or_path: str | Path) -> VilaUVisionTower:
     return tower.eval()
 
 
+def check_tower(folders: list[str | Path], model, processor):
+    """
+    Checks that codes are those of a model's tower.
+
+    Args:
+        folders (`list[str]` or `list[Path]`): what [`encode_dataset`] wrote, complete.
+        model ([`VilaUForConditionalGeneration`] or another model with a tower): the model to train.
+        processor ([`VilaUProcessor`]): its processor.
+
+    Raises:
+        ValueError: if encoding was not finished, or the codes are those of another tower or of images prepared in
+            another way.
+    """
+    towers = {folder: CodeShards.read_index(folder)["tower"] for folder in folders}
+    own = describe_tower(vision_tower_of(model), processor) if towers else None
+    for folder, tower in towers.items():
+        if tower["fingerprint"] != own["fingerprint"]:
+            raise ValueError(
+                f"the codes in {folder} are of the tower {tower['fingerprint']}, but `model` and `processor` "
+                f"have the tower {own['fingerprint']}; they differ in {differences(tower, own)}. Encode the "
+                "dataset with this model, or train the model that it was encoded with."
+            )
+
+
 def load_encoded(folder: str | Path, model, processor, streaming: bool = False) -> Dataset | IterableDataset:
     """
     Encoded records for [`VilaUDataCollator`]: `id`, `messages` and `codes`.
@@ -271,13 +307,6 @@ def load_encoded(folder: str | Path, model, processor, streaming: bool = False) 
         ValueError: if encoding was not finished, or the codes are those of another tower or of images prepared in
             another way.
     """
-    index = CodeShards.read_index(folder)
-    own = describe_tower(vision_tower_of(model), processor)
-    if index["tower"]["fingerprint"] != own["fingerprint"]:
-        raise ValueError(
-            f"the codes in {folder} are of the tower {index['tower']['fingerprint']}, but `model` and `processor` "
-            f"have the tower {own['fingerprint']}; they differ in {differences(index['tower'], own)}. Encode the "
-            "dataset with this model, or train the model that it was encoded with."
-        )
-    files = CodeShards.files(folder, index)
+    check_tower([folder], model, processor)
+    files = CodeShards.files(folder, CodeShards.read_index(folder))
     return load_dataset("parquet", data_files=[str(file) for file in files], split="train", streaming=streaming)

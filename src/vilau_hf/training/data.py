@@ -44,6 +44,19 @@ def _identity(record: dict) -> list:
     ]
 
 
+def _refuse_pixels(records: list[dict]):
+    """Raises a `ValueError` if some of `records` have images or videos, where others have codes."""
+    is_encoded = [record.get("codes") is not None and len(record["codes"]) > 0 for record in records]
+    encoded = records[is_encoded.index(True)]
+    for record in (record for record, other in zip(records, is_encoded, strict=True) if not other):
+        for name in ("images", "videos"):
+            if record.get(name) is not None and len(record[name]):
+                raise ValueError(
+                    f"a batch must not mix pixels and codes, but the record {encoded.get('id')!r} has codes and "
+                    f"{record.get('id')!r} has {name}: encode all sources of a mixture that have any (`vilau encode`)."
+                )
+
+
 class VilaUDataCollator:
     r"""
     Makes a batch of records `{"messages": [...], "images": [...], "videos": [...]}`; `images` and `videos` may be
@@ -146,6 +159,8 @@ class VilaUDataCollator:
             for name in ("images", "videos", "codes")
         )
         codes = codes if any(len(row) for row in codes) else None
+        if codes is not None:
+            _refuse_pixels(records)
         return dict(self.processor.encode_training_samples(conversations, images, videos, self.max_length, codes))
 
     def _pack(self, input_ids, labels, attention_mask, counts: list[int]) -> dict[str, torch.Tensor | int]:

@@ -4,17 +4,23 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import torch
 
-from ..memory import MemoryEstimate, estimate_training_memory
+from ..memory import MemoryEstimate, estimate_training_memory, load_config
 from ..modeling import VilaUConfig, VilaUForConditionalGeneration
 from ..modeling.parts_vilau import PARTS, part_of
 from .code_cache import load_vision_tower
-from .code_shards import INDEX
 from .recipe import Recipe
-from .run import add_adapters, build_collator, build_dataset, load_config, load_processor, lora_config, source_of
+from .run import (
+    add_adapters,
+    build_collator,
+    build_dataset,
+    encoded_folders,
+    load_processor,
+    lora_config,
+    source_of,
+)
 from .stream import ResumableStream
 from .trainer_vilau import freeze_parts
 
@@ -80,9 +86,10 @@ def check_recipe(recipe: Recipe, num_batches: int = 2) -> DryRunReport:
             positions of the language model; and for an unknown `strategy`.
     """
     args = recipe.training
-    processor, config = load_processor(recipe.model), load_config(recipe.model)
+    processor = load_processor(recipe.model)
+    config = load_config(source_of(recipe.model.model_name_or_path or recipe.model.config_name_or_path))
     tower = None
-    if (Path(recipe.data.dataset) / INDEX).is_file():
+    if encoded_folders(recipe.data):
         name = recipe.model.model_name_or_path or recipe.model.vision_tower_name_or_path
         tower = load_vision_tower(source_of(name))
     dataset = build_dataset(recipe.data, args, processor, tower)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Image
 from transformers.utils import logging
 
@@ -19,26 +20,33 @@ class MediaError(ValueError):
     """An image or a video of a record that cannot be opened."""
 
 
+class NoMediaLeftError(MediaError):
+    """Records that were asked for at once and all of which are skipped."""
+
+
 class MediaLoader:
     r"""
     Opens the media of records: images become PIL images, video files arrays of sampled frames `(F, H, W, 3)`; what is
-    open already stays. A transform for map-style datasets of records, used by [`RecordStream`] for streams:
+    open already stays, and so do `codes`. A transform for map-style datasets of records, used by [`RecordStream`] for
+    streams:
 
     ```python
     dataset = dataset.with_transform(MediaLoader(processor))
     ```
 
     Args:
-        processor ([`VilaUProcessor`]): its video processor says how many frames are taken of a video file.
+        processor ([`VilaUProcessor`], *optional*): its video processor says how many frames are taken of a video file.
+            Without, records must not have videos.
         on_bad_media (`str`, *optional*, defaults to `"error"`): `"error"` stops at a record with an image or a video
             that cannot be opened, and names the record; `"skip"` leaves the record out, logs and counts it
-            (`num_skipped`, in the process that opens it).
+            (`num_skipped`, in the process that opens it). A map-style dataset to train on is then put into
+            [`ReadableRows`], or a batch may be left without records.
     """
 
-    def __init__(self, processor, on_bad_media: str = "error"):
+    def __init__(self, processor=None, on_bad_media: str = "error"):
         if on_bad_media not in ("error", "skip"):
             raise ValueError(f"`on_bad_media` must be 'error' or 'skip', got {on_bad_media!r}.")
-        self.video_processor = processor.video_processor
+        self.video_processor = None if processor is None else processor.video_processor
         self.on_bad_media = on_bad_media
         self.num_skipped = 0
 
@@ -51,7 +59,10 @@ class MediaLoader:
 
         Raises:
             MediaError: with `on_bad_media="error"`, naming the record, the image or video and the cause.
+            ValueError: for videos without a `processor`.
         """
+        if self.video_processor is None and record.get("videos"):
+            raise ValueError(f"the record {record.get('id')!r} has videos: give `MediaLoader` a `processor`.")
         loaded = dict(record)
         for kind, name in MEDIA_FIELDS.items():
             opened = []
@@ -75,12 +86,18 @@ class MediaLoader:
         return loaded
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
-        """Opens the media of a batch, a list for each field; skipped records are missing in what it gives."""
+        """
+        Opens the media of a batch, a list for each field; skipped records are missing in what it gives.
+
+        Raises:
+            MediaError: as [`load`] does.
+            NoMediaLeftError: if all records of the batch are skipped.
+        """
         size = len(next(iter(batch.values())))
         records = [self.load({name: values[row] for name, values in batch.items()}) for row in range(size)]
         kept = [record for record in records if record is not None]
         if size and not kept:
-            raise MediaError(f"None of the {size} records of a batch has media that can be opened.")
+            raise NoMediaLeftError(f"None of the {size} records of a batch has media that can be opened.")
         return {name: [record[name] for record in kept] for name in kept[0]} if kept else dict(batch)
 
     def open_video(self, item: Any) -> Any:
@@ -104,6 +121,39 @@ class MediaLoader:
             path, None if processor.do_sample_frames is False else processor.sample_frames
         )
         return frames
+
+
+class ReadableRows(torch.utils.data.Dataset):
+    r"""
+    The rows of a dataset that skips records; in place of one of which nothing can be opened, the next that can:
+
+    ```python
+    dataset = ReadableRows(dataset.with_transform(MediaLoader(processor, on_bad_media="skip")))
+    ```
+
+    Args:
+        dataset (`datasets.Dataset` or [`PackedDataset`]): with a [`MediaLoader`] as the transform of its records.
+
+    Raises:
+        MediaError: if no row is left, when one is read.
+    """
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        size = len(self)
+        if not 0 <= index < size:
+            raise IndexError(f"`index` must be in [0, {size}), got {index}.")
+        for step in range(size):
+            try:
+                return self.dataset[(index + step) % size]
+            except NoMediaLeftError:
+                continue
+        raise MediaError(f"None of the {size} rows has media that can be opened.")
 
 
 def open_image(item: Any) -> Any:
@@ -131,4 +181,4 @@ def _name(item: Any) -> str:
     return repr(item)[:200]
 
 
-__all__ = ["MediaError", "MediaLoader", "open_image"]
+__all__ = ["MediaError", "MediaLoader", "NoMediaLeftError", "ReadableRows", "open_image"]

@@ -61,6 +61,9 @@ class Mixture:
       - {name: documents, format: mmc4, source: "mmc4/*.jsonl", options: {media_folder: mmc4/images}}
     ```
 
+    Sources of the format `"encoded"` hold the codes of their images and videos (see [`encode_dataset`]). A mixture of
+    them trains without the tower; the others of its sources may then have text alone.
+
     Args:
         sources (`list[MixtureSource]`): at least one, with different names.
         seed (`int`, *optional*, defaults to 0): seed of the draws.
@@ -100,6 +103,12 @@ class Mixture:
             _check_keys(entry, {"source", "format", "name"}, allowed, f"`datasets[{place}]` of {str(file)!r}")
         sources = [MixtureSource(**entry) for entry in config["datasets"]]
         return cls(sources, **{name: value for name, value in config.items() if name != "datasets"})
+
+    @property
+    def encoded_folders(self) -> list[str]:
+        """Folders of codes among the sources: [`check_tower`] says whether they are of the tower of a model."""
+        folders = [source.source for source in self.sources if source.format == "encoded"]
+        return [name for each in folders for name in ([each] if isinstance(each, str) else each)]
 
     @property
     def probabilities(self) -> list[float]:

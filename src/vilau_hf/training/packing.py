@@ -102,7 +102,8 @@ class PackedDataset(torch.utils.data.Dataset):
     Packs `{"records": [...]}` of the records of a dataset, found when it is made; no stored media are opened for that.
 
     Args:
-        dataset (`datasets.Dataset`): records, with [`MediaLoader`] as their transform; shuffle it before.
+        dataset (`datasets.Dataset`): records, with [`MediaLoader`] as their transform; shuffle it before. Where that
+            skips records, put the packs into [`ReadableRows`].
         packer ([`RecordPacker`]).
         window (`int`, *optional*, defaults to 1000): successive records that are packed together.
 

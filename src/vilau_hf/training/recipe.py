@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -151,18 +152,21 @@ class RecipeParser(HfArgumentParser):
         raise ValueError(message)
 
 
-def read_recipe(file: str | Path, overrides: list[str] = ()) -> Recipe:
+def read_layers(file: str | Path) -> dict[str, Any]:
     """
-    Reads a recipe. Its key `base_recipe` names another one, beside it, whose arguments hold where it gives none.
+    The arguments of a recipe's file. Its key `base_recipe` names another one, beside it, whose arguments hold where it
+    gives none.
 
     Args:
         file (`str` or `Path`): YAML file.
-        overrides (`list[str]`, *optional*): arguments of the command line, as in `["--max_steps", "100"]`.
+
+    Returns:
+        Arguments by name, without `base_recipe`.
 
     Raises:
-        ValueError: for keys, arguments and combinations that are not known, naming them.
+        ValueError: for a file that holds something else.
+        OSError: for a file that is not there.
     """
-    parser = RecipeParser(tuple(Recipe.__dataclass_fields__[name].type for name in Recipe.__dataclass_fields__))
     recipe, path = {}, Path(file)
     while path is not None:
         layer = yaml.safe_load(path.read_text())
@@ -170,6 +174,22 @@ def read_recipe(file: str | Path, overrides: list[str] = ()) -> Recipe:
             raise ValueError(f"`file` {str(path)!r} must hold arguments, as in `max_steps: 100`, got {layer!r}.")
         base = layer.pop("base_recipe", None)
         recipe, path = {**layer, **recipe}, None if base is None else path.parent / base
+    return recipe
+
+
+def read_recipe(file: str | Path, overrides: list[str] = ()) -> Recipe:
+    """
+    Reads a recipe.
+
+    Args:
+        file (`str` or `Path`): see [`read_layers`].
+        overrides (`list[str]`, *optional*): arguments of the command line, as in `["--max_steps", "100"]`.
+
+    Raises:
+        ValueError: for keys, arguments and combinations that are not known, naming them.
+    """
+    parser = RecipeParser(tuple(Recipe.__dataclass_fields__[name].type for name in Recipe.__dataclass_fields__))
+    recipe = read_layers(file)
     unknown = sorted(set(recipe) - {action.dest for action in parser._actions})
     if unknown:
         hint = " Recipes of a vision tower are for examples/train_vision_tower.py."
@@ -183,4 +203,4 @@ def read_recipe(file: str | Path, overrides: list[str] = ()) -> Recipe:
         raise ValueError(str(error)) from error
 
 
-__all__ = ["DataArguments", "LoraArguments", "ModelArguments", "Recipe", "RunArguments", "read_recipe"]
+__all__ = ["DataArguments", "LoraArguments", "ModelArguments", "Recipe", "RunArguments", "read_layers", "read_recipe"]

@@ -72,11 +72,11 @@ def validate_record(record: Mapping) -> None:
     [`MediaLoader`] opens).
 
     Args:
-        record (`Mapping`): with `messages`, and `id`, `images` and `videos` if it has any.
+        record (`Mapping`): with `messages`, and `id`, `images`, `videos` if it has any; or `codes` in place of these.
 
     Raises:
         RecordError: naming the record and what is wrong: an unknown role or type, a text that is none, a
-            placeholder within text, a number of images or videos other than that of their parts, no target.
+            placeholder within text, a number of images, videos or codes other than that of their parts, no target.
     """
     record_id = record.get("id")
 
@@ -90,6 +90,9 @@ def validate_record(record: Mapping) -> None:
         refuse("no messages", f"`messages` must be a list of at least one message, got {_shortly(messages)}.")
     parts = [part for place, message in enumerate(messages) for part in _parts_of(message, place, refuse)]
     _check_roles([message["role"] for message in messages], refuse)
+    if record.get("codes") is not None:
+        _check_codes(record, sum(part["type"] in MEDIA_FIELDS for part in parts), refuse)
+        return
     for kind, field in MEDIA_FIELDS.items():
         media, wanted = record.get(field), sum(part["type"] == kind for part in parts)
         if media is not None and not isinstance(media, (list, tuple)):
@@ -143,6 +146,16 @@ def _check_roles(roles: list[str], refuse):
         refuse("document among turns", f"`document` must be the only message, got {', '.join(roles)}.")
     if not {"assistant", "document"} & set(roles):
         refuse("no target", f"there must be an assistant turn or a document, got {', '.join(roles)}.")
+
+
+def _check_codes(record: Mapping, wanted: int, refuse):
+    if any(record.get(field) for field in MEDIA_FIELDS.values()):
+        refuse("codes beside images or videos", "`codes` replace `images` and `videos`: give one or the other.")
+    if len(record["codes"]) != wanted:
+        refuse(
+            "number of codes differs from their parts",
+            f"`messages` have {wanted} parts of type image or video, but `codes` has {len(record['codes'])} items.",
+        )
 
 
 def _is_media(kind: str, item: Any) -> bool:

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import torch
 from datasets import load_dataset
-from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+from transformers import AutoModelForCausalLM, set_seed
 
-from ..modeling import VILAU_SKIP_MODULES, VilaUConfig, VilaUForConditionalGeneration
+from ..memory import load_config
+from ..modeling import VILAU_SKIP_MODULES, VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
-from ..recipes import load_recipe, recipe_names
-from .code_cache import load_encoded, load_vision_tower
+from ..recipes import recipe_names
+from .checkpointing import checkpoint_to_resume
+from .code_cache import check_tower, load_encoded, load_vision_tower
 from .code_shards import INDEX
 from .data import VilaUDataCollator
 from .drawn_records import drawn_shapes
-from .media import MediaLoader
+from .media import MediaLoader, ReadableRows
 from .mixture import Mixture, add_lengths
 from .packing import PackedDataset, RecordPacker
 from .recipe import DataArguments, LoraArguments, ModelArguments, Recipe
@@ -49,12 +51,10 @@ def run_training(recipe: Recipe) -> VilaUTrainer:
         train_dataset=train_dataset,
         eval_dataset=build_eval_dataset(recipe.data, processor, model),
         data_collator=build_collator(recipe.data, args, processor),
+        processing_class=processor,  # saved with every checkpoint
     )
-    resume = args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=True if resume == "true" else resume)
+    trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_checkpoint))
     trainer.save_model()
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(args.output_dir)
     return trainer
 
 
@@ -69,12 +69,6 @@ def load_processor(arguments: ModelArguments) -> VilaUProcessor:
     if name in recipe_names():
         raise ValueError(f"`config_name_or_path` {name!r} has no processor: give `processor_name_or_path`.")
     return VilaUProcessor.from_pretrained(source_of(name))
-
-
-def load_config(arguments: ModelArguments) -> VilaUConfig:
-    """The configuration of a recipe's model; no weights are read."""
-    name = arguments.model_name_or_path or arguments.config_name_or_path
-    return load_recipe(name) if name in recipe_names() else AutoConfig.from_pretrained(source_of(name))
 
 
 def load_model(arguments: ModelArguments, lora: LoraArguments, processor) -> VilaUForConditionalGeneration:
@@ -98,7 +92,7 @@ def load_model(arguments: ModelArguments, lora: LoraArguments, processor) -> Vil
 
 def _model_of_parts(arguments: ModelArguments, processor, options: dict) -> VilaUForConditionalGeneration:
     """A new model: trained tower, trained or random language model, random projector and depth transformer."""
-    config = load_config(arguments)
+    config = load_config(source_of(arguments.config_name_or_path))
     tower = load_vision_tower(source_of(arguments.vision_tower_name_or_path))
     given, needed = (
         {name: getattr(each, name) for name in ("code_depth", "codebook_size", "grid_size")}
@@ -153,6 +147,21 @@ def lora_config(lora: LoraArguments):
     )
 
 
+def encoded_folders(data: DataArguments) -> list[str]:
+    """Folders of codes that a recipe trains on."""
+    if _is_mixture(data.dataset):
+        return Mixture.from_yaml(data.dataset).encoded_folders
+    return [data.dataset] if _is_encoded(data.dataset) else []
+
+
+def _is_mixture(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _is_encoded(name: str) -> bool:
+    return (Path(name) / INDEX).is_file()
+
+
 def build_dataset(data: DataArguments, args: VilaUTrainingArguments, processor, model):
     """
     The training data of a recipe.
@@ -162,27 +171,43 @@ def build_dataset(data: DataArguments, args: VilaUTrainingArguments, processor, 
         args ([`VilaUTrainingArguments`])
         processor ([`VilaUProcessor`])
         model ([`VilaUForConditionalGeneration`] or [`VilaUVisionTower`]): whose tower stored codes must be of.
+
+    Raises:
+        ValueError: for a mixture without `max_steps`, codes of another tower, or a `train_sampling_strategy` that
+            asks for the lengths of a mixture or of packed rows.
     """
+    strategy = str(args.train_sampling_strategy)
+    if strategy in ("group_by_length", "batch_rebalance") and (
+        _is_mixture(data.dataset) or data.row_format == "packed"
+    ):
+        raise ValueError(
+            "`train_sampling_strategy` must be 'random' or 'sequential' for a mixture, whose lengths are not known "
+            f"before, and for packed rows, which are all of one length, got {strategy!r}."
+        )
     packer = None
     if data.row_format == "packed":
         packer = RecordPacker(processor, data.max_length, data.on_too_long)
-    if data.dataset.endswith((".yaml", ".yml")):
+    if _is_mixture(data.dataset):
         if args.max_steps <= 0:
             raise ValueError(f"a mixture has no end: give `max_steps`, got {args.max_steps}.")
         media = MediaLoader(processor, data.on_bad_media)
         mixture = Mixture.from_yaml(data.dataset)
+        check_tower(mixture.encoded_folders, model, processor)
         return RecordStream(mixture, media, packer, data.shuffle_block, args.seed)
     dataset = _records(data.dataset, data.train_split, data.num_train_samples, data, processor, model, args)
-    return dataset if packer is None else PackedDataset(dataset.shuffle(seed=args.seed), packer)
+    if packer is not None:
+        dataset = PackedDataset(dataset.shuffle(seed=args.seed), packer)
+    return ReadableRows(dataset) if data.on_bad_media == "skip" else dataset
 
 
 def build_eval_dataset(data: DataArguments, processor, model):
     """The records that a recipe evaluates on, or `None`."""
     if data.eval_dataset is None:
         return None
-    if data.eval_dataset.endswith((".yaml", ".yml")):
+    if _is_mixture(data.eval_dataset):
         raise ValueError(f"`eval_dataset` must not be a mixture, got {data.eval_dataset!r}: write its records first.")
-    return _records(data.eval_dataset, data.eval_split, data.num_eval_samples, data, processor, model)
+    dataset = _records(data.eval_dataset, data.eval_split, data.num_eval_samples, data, processor, model)
+    return ReadableRows(dataset) if data.on_bad_media == "skip" else dataset
 
 
 def _records(name: str, split: str, count: int | None, data: DataArguments, processor, model, args=None):
@@ -192,10 +217,10 @@ def _records(name: str, split: str, count: int | None, data: DataArguments, proc
         frames = processor.video_processor.num_frames
         seed = 0 if args is None else args.seed
         return drawn_shapes(split, count or NUM_DRAWN_SHAPES, side, frames, seed=seed)
-    if (Path(name) / INDEX).is_file():
+    if _is_encoded(name):
         dataset = load_encoded(name, model, processor)
-        return dataset if count is None else dataset.select(range(min(count, len(dataset))))
-    dataset = load_dataset(name, split=split)
+    else:
+        dataset = load_dataset(name, split=split)
     if count is not None:
         dataset = dataset.select(range(min(count, len(dataset))))
     if args is not None and args.train_sampling_strategy == "group_by_length":

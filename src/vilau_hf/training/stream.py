@@ -54,7 +54,7 @@ class RecordStream(ResumableStream):
             after that.
         shuffle_block (`int`, *optional*, defaults to 1000): 1 keeps the order. A worker holds that many records, with
             the bytes of their media where these are not files of their own.
-        seed (`int`, *optional*, defaults to 0): of the shuffling.
+        seed (`int`, *optional*, defaults to 0): of the shuffling, at least 0; the seed of a mixture counts, too.
         num_passes (`int`, *optional*): by default the stream never ends; training is bounded by `max_steps`.
     """
 
@@ -109,7 +109,7 @@ class RecordStream(ResumableStream):
             if worker_id >= share.num_shards:
                 return
             index, is_whole, is_empty = self._state["pass"], self._state == _start_of_pass(self._state["pass"]), True
-            share.set_epoch(index)
+            share.set_epoch(self._order_of_pass(index))
             for record in self._one_pass(share, worker_id):
                 is_empty = False
                 yield {**record, "pass": index}
@@ -119,6 +119,11 @@ class RecordStream(ResumableStream):
                     "there are workers, or all of them were skipped."
                 )
             self._state = _start_of_pass(index + 1)
+
+    def _order_of_pass(self, index: int) -> int:
+        """The number that `datasets` shuffles files and draws sources by; it would shuffle nothing by 0."""
+        seeds = [self.seed, self.source.seed if isinstance(self.source, Mixture) else 0, index]
+        return 1 + int(np.random.SeedSequence(seeds).generate_state(1)[0])
 
     def _one_pass(self, share: datasets.IterableDataset, worker_id: int) -> Iterator[dict]:
         """The rest of a pass, block by block. The state of a block is that of the dataset before it."""

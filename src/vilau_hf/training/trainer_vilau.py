@@ -12,6 +12,7 @@ from transformers.trainer_utils import unwrap_peft_model
 from ..modeling.parts_vilau import PARTS, part_of
 from .fsdp import keep_tower_whole, whole_state_dict
 from .loss_logging import LossPartsTrainer, parameter_groups
+from .media import ReadableRows
 from .sampler import LengthGroupedBatchSampler
 from .stream_trainer import StreamTrainer
 
@@ -73,6 +74,7 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        dataset = dataset.dataset if isinstance(dataset, ReadableRows) else dataset
         name = self.args.length_column_name
         if self.args.train_sampling_strategy != "group_by_length" or not isinstance(dataset, Dataset):
             return super()._get_train_sampler(train_dataset)

@@ -11,6 +11,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..codebook_metrics import perplexity_of_counts, usage_of_counts
 from ..modeling.contrastive_loss_vilau import contrastive_loss
+from .data_vision_tower import VisionTowerDataCollator
 from .discriminator import PatchDiscriminator
 from .loss_logging import LossPartsTrainer, parameter_groups
 from .losses import PerceptualLoss
@@ -216,6 +217,8 @@ class VisionTowerTrainer(LossPartsTrainer):
     def _save(self, output_dir=None, state_dict=None):
         with self._tower_as_model():
             super()._save(output_dir, state_dict)
+        if isinstance(self.data_collator, VisionTowerDataCollator) and self.args.should_save:
+            self.data_collator.image_processor.save_pretrained(output_dir or self.args.output_dir)
         if self.ema is not None and self.args.should_save:
             folder = os.path.join(output_dir or self.args.output_dir, EMA_FOLDER)
             self.ema.module.save_pretrained(folder)

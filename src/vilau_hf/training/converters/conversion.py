@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..records import MEDIA_FIELDS, RecordError, validate_record
+from datasets import Features
+
+from ..records import MEDIA_FIELDS, RecordError, record_features, validate_record
 from .rows import list_sources, read_rows
 
 
@@ -81,6 +83,10 @@ class Converter(ABC):
     def list_sources(self, source: str | list[str]) -> list[str]:
         """Files of `source` in a fixed order."""
         return list_sources(source)
+
+    def features(self, files: list[str]) -> Features:
+        """The schema of the records of `files`."""
+        return record_features()
 
     def rows(self, source: str, part: int, num_parts: int) -> Iterator[tuple[str, Any]]:
         """Names and rows of one file, every `num_parts`-th of them or another fixed share."""

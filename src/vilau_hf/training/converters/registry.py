@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from datasets import IterableDataset
 from transformers.utils import logging
 
-from ..records import record_features
 from .chat import ChatConverter
 from .conversion import ConversionReport, Converter
+from .encoded_records import EncodedRecordConverter
 from .hub_captions import HubCaptionConverter
 from .llava import LlavaConverter
 from .mmc4 import Mmc4Converter
@@ -34,6 +34,8 @@ FORMATS: dict[str, type[Converter]] = {
     "hub": HubCaptionConverter,
     "chat": ChatConverter,
 }
+# formats of streams: codes cannot be turned into records with images
+STREAM_FORMATS: dict[str, type[Converter]] = {**FORMATS, "encoded": EncodedRecordConverter}
 
 
 def build_converter(format: str, **options) -> Converter:
@@ -41,7 +43,7 @@ def build_converter(format: str, **options) -> Converter:
     The converter of a format.
 
     Args:
-        format (`str`): one of `FORMATS`.
+        format (`str`): one of `FORMATS`, or `"encoded"`.
         options: those of the converter's class.
 
     Raises:
@@ -49,14 +51,14 @@ def build_converter(format: str, **options) -> Converter:
     """
     if format == "pickle":
         raise ValueError(f"`format` 'pickle': a source that {PICKLE_REFUSAL}")
-    if format not in FORMATS:
-        raise ValueError(f"`format` must be one of {', '.join(FORMATS)}, got {format!r}.")
-    signature = inspect.signature(FORMATS[format])
+    if format not in STREAM_FORMATS:
+        raise ValueError(f"`format` must be one of {', '.join(STREAM_FORMATS)}, got {format!r}.")
+    signature = inspect.signature(STREAM_FORMATS[format])
     try:
         signature.bind(**options)
     except TypeError as error:
         raise ValueError(f"Options of the format {format!r} are {signature}: {error}.") from error
-    return FORMATS[format](**options)
+    return STREAM_FORMATS[format](**options)
 
 
 def convert_records(
@@ -74,7 +76,8 @@ def convert_records(
         source (`str` or `list[str]`): a file, a pattern, a folder or a list of them; for the formats `"hub"` and
             `"chat"` also the id of a dataset of the Hub.
         format (`str`): `"records"` (written by [`write_records`]), `"llava"`, `"mmc4"`, `"parquet"`, `"webdataset"`,
-            `"openvid"`, `"vflan"`, `"hub"` or `"chat"`.
+            `"openvid"`, `"vflan"`, `"hub"` or `"chat"`; or `"encoded"` (a folder of [`encode_dataset`], whose records
+            have `codes` in place of images and videos).
         report ([`ConversionReport`], *optional*): counts what is given and skipped, in the process that iterates.
             Without, each part of the source logs what it skipped when it was read to its end.
         num_shards (`int`, *optional*, defaults to 1): least number of parts that can be read apart from each other
@@ -113,7 +116,7 @@ def stream_records(
     count = len(units) // num_shards * num_shards
     return IterableDataset.from_generator(
         functools.partial(_generate, converter, report, name),
-        features=record_features(),
+        features=converter.features(files),
         gen_kwargs={"shards": [units[index::count] for index in range(count)]},
     )
 
