@@ -17,7 +17,8 @@ class VilaUCodebook(nn.Embedding):
     """The code embeddings; a call without codes gives all of them, fetched from wherever they are offloaded to."""
 
     def forward(self, codes: torch.LongTensor | None = None) -> torch.Tensor:
-        return self.weight if codes is None else super().forward(codes)
+        # a view holds what ZeRO-3 has gathered, which it takes out of the parameter after the call
+        return self.weight.view_as(self.weight) if codes is None else super().forward(codes)
 
 
 class VilaUResidualQuantizer(Float32Module):

@@ -174,10 +174,10 @@ class VilaUModel(VilaUPreTrainedModel):
                 )
         return grid
 
-    def _meet_other_ranks(self, has_pixels: bool):
+    def _meet_other_ranks(self, has_pixels: bool, device: torch.device):
         """Runs the vision tower for nothing, if its weights are in shards and other ranks have pixels to encode."""
         if largest_of_ranks(int(has_pixels), self.vision_tower) and not has_pixels:
-            side, device = self.config.vision_config.image_size, self.get_input_embeddings().weight.device
+            side = self.config.vision_config.image_size
             with torch.no_grad():
                 self.vision_tower.encode(torch.zeros(1, 3, side, side, device=device))
 
@@ -265,7 +265,7 @@ class VilaUModel(VilaUPreTrainedModel):
             use_cache = False  # a cache would hide packed samples from the attention masks
         has_pixels = not (pixel_values is None and pixel_values_videos is None)
         if use_cache is False:
-            self._meet_other_ranks(has_pixels)
+            self._meet_other_ranks(has_pixels, (inputs_embeds if input_ids is None else input_ids).device)
         if visual_codes is None and (has_pixels or codes is not None):
             visual_codes = self.get_visual_codes(input_ids, pixel_values, pixel_values_videos, codes, inputs_embeds)
         if inputs_embeds is None:

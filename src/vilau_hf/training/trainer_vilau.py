@@ -123,6 +123,11 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
         loss = outputs["loss"] * self.accelerator.num_processes  # ranks' gradients are averaged, the losses are sums
         return (loss, outputs) if return_outputs else loss
 
+    def _prepare_input(self, data):
+        if isinstance(data, torch.Tensor):
+            return data.to(self.args.device)  # with DeepSpeed the base class would round pixels, too
+        return super()._prepare_input(data)
+
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
         self._evaluated = torch.zeros(2, 2, device=self.args.device)
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
