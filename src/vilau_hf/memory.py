@@ -112,9 +112,9 @@ def estimate_training_memory(
     Memory of one device while [`~training.VilaUTrainer`] trains with AdamW, gradients of an earlier micro-batch in
     place. Not counted: the driver's context, workspaces of its libraries, fragmentation.
 
-    What is kept of weights follows accelerate: float32 weights with autocast for DDP (frozen weights of a LoRA run are
-    bfloat16), the same in shards for FSDP2, all but the vision tower's; bfloat16 weights with float32 master weights
-    for ZeRO (Rajbhandari et al., 2020, section 3). Units of FSDP2 are the layers of language model and depth
+    What is kept of weights follows examples/accelerate: float32 weights with autocast (frozen weights of a LoRA run
+    are bfloat16), in shards for FSDP2, all but the vision tower's, and for ZeRO-3; ZeRO-2 has gradients and averages
+    in shards (Rajbhandari et al., 2020, section 3). Units of FSDP2 are the layers of language model and depth
     transformer; ZeRO has DeepSpeed's default sizes.
 
     Args:
@@ -137,9 +137,7 @@ def estimate_training_memory(
     if visual_targets is None:
         visual_targets = rows * length - text_targets
     _check_training(gpus, strategy, rows, length, text_targets, visual_targets, frozen_parts)
-    sharded_in_bf16 = bf16 and strategy in ("zero2", "zero3")
-    loaded = torch.bfloat16 if sharded_in_bf16 or (bf16 and lora_config is not None) else torch.float32
-    model = model_on_meta(config, loaded).train()
+    model = model_on_meta(config, torch.bfloat16 if bf16 and lora_config is not None else torch.float32).train()
     for part in frozen_parts:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and not name.startswith(PARTS[part]))
@@ -147,23 +145,18 @@ def estimate_training_memory(
         from peft import get_peft_model
 
         get_peft_model(model, lora_config, low_cpu_mem_usage=True)  # changes the layers of `model` itself
-    if bf16 and not sharded_in_bf16:  # trained weights are kept in float32
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
     held = _training_states(model, gpus, strategy, bf16)
     if strategy == "fsdp" and bf16:
         model.to(torch.bfloat16)  # as the layers' gathered weights
     if activation_checkpointing:
         model.activation_checkpointing_enable()
-    uses_autocast = bf16 and strategy in ("ddp", "fsdp")
     if not packed:
         ALL_ATTENTION_FUNCTIONS["sdpa_without_mask"] = sdpa_attention_forward  # the library makes none for it
         model.config.text_config._attn_implementation = "sdpa_without_mask"
-    phases = _training_phases(model, rows, length, text_targets, visual_targets, uses_autocast)
-    if sharded_in_bf16:
-        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        phases.append(MemoryLine("optimizer step: gradients in float32", math.ceil(4 * trained / gpus)))
+    phases = _training_phases(model, rows, length, text_targets, visual_targets, bf16)
     title = (
         f"training on {gpus} x {strategy}, {rows} x {length} positions, "
         f"{text_targets} text labels, {visual_targets} visual targets"
@@ -218,10 +211,8 @@ def _training_states(model, gpus: int, strategy: str, bf16: bool) -> list[Memory
     whole_part = "vision_tower" if strategy == "fsdp" else ""
     lines = _weight_lines(model, gpus if strategy in ("fsdp", "zero3") else 1, whole_part)
     lines.append(MemoryLine("gradients", math.ceil(size / shards)))
-    if strategy in ("zero2", "zero3") and bf16:
-        lines.append(MemoryLine("AdamW: float32 weights, two averages", math.ceil(12 * count / shards)))
-    else:  # each parameter has a step counter, too
-        lines.append(MemoryLine("AdamW: two averages", math.ceil(2 * size / shards) + 4 * len(trained)))
+    # each parameter has a step counter, too
+    lines.append(MemoryLine("AdamW: two averages", math.ceil(2 * size / shards) + 4 * len(trained)))
     if gpus == 1:
         return lines
     width = 2 if bf16 else 4
@@ -235,12 +226,12 @@ def _training_states(model, gpus: int, strategy: str, bf16: bool) -> list[Memory
         lines.append(MemoryLine("FSDP2: gathered weights that are in no layer", rest * width))
         lines.append(MemoryLine("FSDP2: gathered weights of two layers, gradients of one", 3 * max(sizes) * width))
     else:
-        bucket = min(REDUCE_BUCKET_SIZE, count) * width
+        bucket = min(REDUCE_BUCKET_SIZE, count) * 4
         lines.append(MemoryLine(f"ZeRO: bucket of gradients (reduce_bucket_size {REDUCE_BUCKET_SIZE:,})", bucket))
         if strategy == "zero3":
             live = min(STAGE3_MAX_LIVE_PARAMETERS, sum(parameter.numel() for parameter in model.parameters()))
             name = f"ZeRO: gathered weights (stage3_max_live_parameters {STAGE3_MAX_LIVE_PARAMETERS:,})"
-            lines.append(MemoryLine(name, live * width))
+            lines.append(MemoryLine(name, live * 4))
     return lines
 
 

@@ -68,6 +68,12 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
         super().__init__(model=model, args=args, **kwargs)
         if self.is_fsdp_enabled:
             keep_tower_whole(self.accelerator.state.fsdp_plugin)
+        if self.is_deepspeed_enabled and (args.bf16 or args.fp16):
+            name = "bf16" if args.bf16 else "fp16"
+            raise ValueError(
+                f"`{name}` must be False with DeepSpeed, got True: it would round the vision tower's weights, and so "
+                "change codes. Its `torch_autocast` does not, as in examples/accelerate/zero2.json."
+            )
         if args.use_liger_kernel:  # Trainer finds none for the model as a whole
             kernels = {**(args.liger_kernel_config or {}), "cross_entropy": False, "fused_linear_cross_entropy": False}
             apply_liger_kernel(unwrap_peft_model(model).model.language_model, kernels)
