@@ -34,7 +34,7 @@ def test_blocks_of_the_training_page_run(tmp_path):
     assert "800 records, 0 rows skipped" in printed and "Complete: " in printed
     right = int(re.search(r"right answers about new pictures: (\d+)%", printed)[1])
     assert right >= 85
-    for name in ("tuned", "merged", "mixed", "pretrained", "two", "resumed"):
+    for name in ("tuned", "merged", "mixed", "pretrained", "tower", "two", "resumed"):
         assert (tmp_path / name / "model.safetensors").is_file(), name
 
 

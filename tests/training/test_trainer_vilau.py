@@ -182,6 +182,27 @@ def test_parts_get_their_learning_rates(config, tmp_path):
             assert group["lr"] == expected, name
 
 
+@pytest.mark.parametrize("part", ["projector", "language_model", "depth_transformer"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_part_comes_in_at_its_step(config, tmp_path, part, schedule):
+    torch.manual_seed(1)
+    begun = VilaUForConditionalGeneration(config).state_dict()
+    settings = {f"{part}_start_step": 2, "lr_scheduler_type": schedule, "learning_rate": 0.1, "optim": "adamw_torch"}
+    before = train(config, tmp_path, **settings).model.state_dict()
+    after = train(config, tmp_path, max_steps=4, **settings).model.state_dict()
+    for name, weight in begun.items():
+        if name.startswith(PARTS["vision_tower"]):
+            continue
+        assert torch.equal(before[name], weight) == name.startswith(PARTS[part]), name
+        assert not torch.equal(after[name], weight), name
+
+
+def test_a_later_part_needs_a_schedule_by_steps(config, tmp_path):
+    settings = {"projector_start_step": 1, "lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps"}
+    with pytest.raises(ValueError, match="`lr_scheduler_type` is 'reduce_lr_on_plateau'"):
+        train(config, tmp_path, **settings)
+
+
 def test_other_trainers_get_the_mean_over_batches(config, tmp_path):
     rows = [{"input_ids": ids, "labels": ids} for ids in torch.randint(3, 50, (8, 10))]
     losses = []

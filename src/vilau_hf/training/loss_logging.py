@@ -72,14 +72,15 @@ class LossPartsTrainer(AtomicCheckpointTrainer):
         self._num_steps[prefix] = 0
 
 
-def parameter_groups(trainer: Trainer, rate_of, betas_of=lambda name: None) -> list[dict]:
+def parameter_groups(trainer: Trainer, rate_of, betas_of=lambda name: None, start_of=lambda name: 0) -> list[dict]:
     """
-    Optimizer groups of the trainable parameters by learning rate, weight decay and betas.
+    Optimizer groups of the trainable parameters by learning rate, weight decay, betas and first step.
 
     Args:
         trainer ([`Trainer`]): gives the model, which parameters decay, and the default rate.
         rate_of (`Callable`): the learning rate of a parameter name, or `None` for the default.
         betas_of (`Callable`, *optional*): Adam's betas of a parameter name, or `None` for the default.
+        start_of (`Callable`, *optional*): steps before the parameter of a name is trained, `start_step` of its group.
     """
     args, decaying = trainer.args, set(trainer.get_decay_parameter_names(trainer.model))
     groups = defaultdict(list)
@@ -90,9 +91,16 @@ def parameter_groups(trainer: Trainer, rate_of, betas_of=lambda name: None) -> l
                 args.learning_rate if rate is None else rate,
                 args.weight_decay if name in decaying else 0.0,
                 betas_of(name),
+                start_of(name),
             )
             groups[key].append(parameter)
     return [
-        {"params": params, "lr": rate, "weight_decay": decay, **({} if betas is None else {"betas": betas})}
-        for (rate, decay, betas), params in groups.items()
+        {
+            "params": params,
+            "lr": rate,
+            "weight_decay": decay,
+            "start_step": start,
+            **({} if betas is None else {"betas": betas}),
+        }
+        for (rate, decay, betas, start), params in groups.items()
     ]

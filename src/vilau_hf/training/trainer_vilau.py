@@ -2,9 +2,11 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainingArguments
 from transformers.integrations.liger import apply_liger_kernel
 from transformers.trainer_utils import unwrap_peft_model
@@ -40,6 +42,11 @@ class VilaUTrainingArguments(TrainingArguments):
     )
     projector_learning_rate: float | None = field(default=None, metadata={"help": "default: `learning_rate`"})
     depth_transformer_learning_rate: float | None = field(default=None, metadata={"help": "default: `learning_rate`"})
+    language_model_start_step: int = field(
+        default=0, metadata={"help": "optimizer steps before the language model is trained; until then its rate is 0"}
+    )
+    projector_start_step: int = field(default=0, metadata={"help": "the same for the projector"})
+    depth_transformer_start_step: int = field(default=0, metadata={"help": "the same for the depth transformer"})
 
     def __post_init__(self):
         super().__post_init__()
@@ -164,6 +171,31 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             def rate_of(name):
                 return rates.get(part_of(name))
 
+            def start_of(name):
+                return getattr(self.args, f"{part_of(name)}_start_step", 0)
+
             optimizer_class, kwargs = Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
-            self.optimizer = optimizer_class(parameter_groups(self, rate_of), **kwargs)
+            self.optimizer = optimizer_class(parameter_groups(self, rate_of, start_of=start_of), **kwargs)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        is_new = self.lr_scheduler is None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        starts = [group["start_step"] for group in scheduler.optimizer.param_groups]
+        if is_new and any(starts):
+            if not isinstance(scheduler, LambdaLR):
+                raise ValueError(
+                    "`language_model_start_step` and the like need a schedule by steps, `lr_scheduler_type` is "
+                    f"{self.args.lr_scheduler_type.value!r}."
+                )
+            scheduler.lr_lambdas = [
+                partial(_rate_after, start, rate) for start, rate in zip(starts, scheduler.lr_lambdas, strict=True)
+            ]
+            for group, start in zip(scheduler.optimizer.param_groups, starts, strict=True):
+                group["lr"] = 0.0 if start else group["lr"]  # of the first step, which was set before
+        return scheduler
+
+
+def _rate_after(start: int, rate, step: int) -> float:
+    """The factor `rate(step)` of the learning rate; 0 for the steps before `start`."""
+    return rate(step) if step >= start else 0.0
