@@ -229,10 +229,6 @@ class VilaUResidualQuantizer(Float32Module):
             codes = codes + torch.arange(self.code_depth, device=codes.device) * self.codebook_size
         return self.codebook(codes)
 
-    def embed_depth(self, codes: torch.LongTensor, depth: int) -> torch.Tensor:
-        """Embeddings `(M, C)` of the `codes` `(M,)` of one 0-based `depth`."""
-        return self.codebook(codes + self.first_row(depth))
-
     def decode(self, codes: torch.LongTensor) -> torch.Tensor:
         """Maps `codes` of shape `(N, L, D)` to quantized features of shape `(N, L, C)`, the sum over the depths."""
         return self.code_embeddings(codes).sum(dim=-2)
