@@ -192,3 +192,4 @@ trainer.train(resume_from_checkpoint=checkpoint_to_resume(args.resume_from_check
 if eval_data is not None and args.eval_strategy == "no":
     trainer.evaluate()
 trainer.save_model()
+trainer.accelerator.end_training()

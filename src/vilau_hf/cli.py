@@ -315,6 +315,8 @@ def main(argv: list[str] | None = None):
         args.run(args)
     except (ValueError, ImportError, OSError) as error:
         parser.exit(1, f"vilau: {error}\n")
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # its threads would abort a process that ends with them
 
 
 if __name__ == "__main__":

@@ -64,3 +64,4 @@ trainer = VilaUTrainer(model=model, args=args, train_dataset=rows(), data_collat
 trainer.train()
 trainer.save_model()
 torch.save(codes, folder / f"codes_{state.process_index}.pt")
+trainer.accelerator.end_training()

@@ -446,6 +446,7 @@ from tests.training.test_mixtures import once, record_training
 folder, resume = Path(sys.argv[2]), sys.argv[3]
 trainer = record_training(folder / "out", once(folder), 10, resume or None)
 (folder / f"seen_{trainer.args.process_index}.json").write_text(json.dumps(trainer.seen))
+trainer.accelerator.end_training()
 """
 
 
