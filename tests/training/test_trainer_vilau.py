@@ -197,6 +197,18 @@ def test_a_part_comes_in_at_its_step(config, tmp_path, part, schedule):
         assert not torch.equal(after[name], weight), name
 
 
+def test_an_optimizer_of_ones_own_is_used(config, tmp_path):
+    model = VilaUForConditionalGeneration(config)
+    optimizer = torch.optim.SGD(model.model.multi_modal_projector.parameters(), lr=0.1)
+    begun = {name: weight.clone() for name, weight in model.state_dict().items()}
+    args = VilaUTrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to="none", save_strategy="no")
+    VilaUTrainer(
+        model=model, args=args, train_dataset=Rows(8), data_collator=collate, optimizers=(optimizer, None)
+    ).train()
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, begun[name]) == (not name.startswith(PARTS["projector"])), name
+
+
 def test_a_later_part_needs_a_schedule_by_steps(config, tmp_path):
     settings = {"projector_start_step": 1, "lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps"}
     with pytest.raises(ValueError, match="`lr_scheduler_type` is 'reduce_lr_on_plateau'"):

@@ -34,15 +34,11 @@ class LossPartsTrainer(AtomicCheckpointTrainer):
             )
         self._part_sums = {"": defaultdict(list), "eval_": defaultdict(list)}
         self._part_shares = {"": defaultdict(float), "eval_": defaultdict(float)}
-        self._num_steps = {"": 0, "eval_": 0}
+        self._num_steps = 0
 
     def get_batch_samples(self, *args, **kwargs):
-        self._num_steps[""] += 1
+        self._num_steps += 1
         return super().get_batch_samples(*args, **kwargs)
-
-    def prediction_step(self, *args, **kwargs):
-        self._num_steps["eval_"] += 1
-        return super().prediction_step(*args, **kwargs)
 
     def record_loss_parts(self, model, outputs):
         """Keeps the parts of one forward pass; for training to be called once a micro-batch."""
@@ -65,11 +61,12 @@ class LossPartsTrainer(AtomicCheckpointTrainer):
         for name, values in self._part_sums[prefix].items():
             total = self.accelerator.reduce(torch.stack(values).sum(), reduction=self.loss_parts_reduction)
             is_mean = self.loss_parts_reduction == "mean"
-            steps = self._part_shares[prefix][name] if is_mean else max(1, self._num_steps[prefix])
+            steps = self._part_shares[prefix][name] if is_mean else max(1, self._num_steps)
             logs[prefix + name] = total.item() / steps
         self._part_sums[prefix].clear()
         self._part_shares[prefix].clear()
-        self._num_steps[prefix] = 0
+        if not prefix:
+            self._num_steps = 0
 
 
 def parameter_groups(trainer: Trainer, rate_of, betas_of=lambda name: None, start_of=lambda name: 0) -> list[dict]:

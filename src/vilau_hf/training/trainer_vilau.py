@@ -104,9 +104,10 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
         collator = self.data_collator
         if not is_training and hasattr(collator, "for_evaluation"):
             self.data_collator = collator.for_evaluation()
-        loader = super()._get_dataloader(*args, is_training=is_training, **kwargs)
-        self.data_collator = collator
-        return loader
+        try:
+            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+        finally:
+            self.data_collator = collator
 
     def _run_epoch(self, *, epoch, **kwargs):
         if hasattr(self.data_collator, "set_epoch"):
@@ -181,7 +182,7 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
     def create_scheduler(self, num_training_steps, optimizer=None):
         is_new = self.lr_scheduler is None
         scheduler = super().create_scheduler(num_training_steps, optimizer)
-        starts = [group["start_step"] for group in scheduler.optimizer.param_groups]
+        starts = [group.get("start_step", 0) for group in scheduler.optimizer.param_groups]
         if is_new and any(starts):
             if not isinstance(scheduler, LambdaLR):
                 raise ValueError(
