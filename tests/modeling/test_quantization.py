@@ -55,11 +55,11 @@ def test_pictures_of_quantized_layers_pass_the_oracle_within_five_points(quantiz
 
 def test_pictures_with_a_four_bit_cache_show_what_was_asked_for():
     pytest.importorskip("optimum.quanto")
-    targets = drawings("test")[::9]
+    targets = drawings("test")[::2]
     captions = [drawing.caption for drawing in targets]
     processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
     cache = {"backend": "quanto", "nbits": 4, "residual_length": 32}
     settings = {"cache_implementation": "quantized", "cache_config": cache}
     pictures = draw_captions(model, processor, captions, "image", seed=0, **settings)
-    assert evaluate_pictures(pictures, targets)["picture_color_and_shape"] >= 0.85
+    assert evaluate_pictures(pictures, targets)["picture_color_and_shape"] >= 0.95
