@@ -6,8 +6,8 @@ from pathlib import Path
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, SiglipTextConfig, SiglipVisionConfig
-from transformers.configuration_utils import SubConfigSpec
-from transformers.utils import CONFIG_NAME
+
+from .compat_modeling_vilau import CONFIG_NAME, SubConfigSpec
 
 
 _SIGLIP_LARGE_256 = {
@@ -72,7 +72,7 @@ class VilaUVisionConfig(VilaUBaseConfig):
         decoder's levels, from the highest to the lowest resolution.
     up_block_types (`list[str]`, *optional*): diffusers' block types of the levels, from the lowest to the highest
         resolution; by default attention at the lowest one.
-    layers_per_block (`int`, *optional*, defaults to 2): residual blocks of a level.
+    layers_per_block (`int`, *optional*, defaults to 2): residual blocks of a level besides its first one; 0 is allowed.
     norm_num_groups (`int`, *optional*, defaults to 32): groups of the pixel decoder's group normalisation.
     decoder_latent_size (`int`, *optional*): side of the grid given to the pixel decoder, where it differs from the
         encoder's; the quantized features are then resized bilinearly.
@@ -154,9 +154,10 @@ class VilaUVisionConfig(VilaUBaseConfig):
         return (self.decoder_latent_size or self.grid_size) * 2 ** (len(self.block_out_channels) - 1)
 
     def validate_sizes(self):
-        for name in ("codebook_size", "code_depth", "latent_channels", "layers_per_block"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        # a level always has one residual block more than `layers_per_block` says
+        for name, least in (("codebook_size", 1), ("code_depth", 1), ("latent_channels", 1), ("layers_per_block", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
         if self.encoder_config.num_hidden_layers < 2:
             raise ValueError(
                 "`encoder_config.num_hidden_layers` must be at least 2 (the second-to-last layer gives the features), "
@@ -265,8 +266,8 @@ class VilaUConfig(VilaUBaseConfig):
 
     model_type = "vilau"
     sub_configs_defaults = {
-        "vision_config": VilaUVisionConfig,
-        "depth_config": VilaUDepthConfig,
+        "vision_config": SubConfigSpec(config_class=VilaUVisionConfig),
+        "depth_config": SubConfigSpec(config_class=VilaUDepthConfig),
         "text_config": SubConfigSpec(
             config_class=AutoConfig,
             model_type="llama",

@@ -1,29 +1,24 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Generation of text, images and videos: text by transformers' own loops, visual spans by depth decoding."""
 
-import copy
-
 import torch
 from transformers import (
+    Cache,
     DynamicCache,
     GenerationConfig,
     LogitsProcessorList,
     StaticCache,
+    StoppingCriteriaList,
+    StopStringCriteria,
     SuppressTokensLogitsProcessor,
 )
 
-from .depth_decoding_vilau import CodeInputs, DepthDecoder
-from .outputs_vilau import VilaUGenerateOutput
+from .compat_modeling_vilau import CACHE_NAME, rename_cache
 from .scoring_vilau import default_unconditional_ids
 from .span_cache_vilau import VilaUSpanCache
-from .visual_positions_vilau import PositionGraphs, PositionWriter
-from .visual_prompts_vilau import (
-    check_first_frames,
-    check_image_prompts,
-    check_pictures,
-    encode_first_frames,
-    move_codes,
-)
+from .visual_decoding_vilau import VisualDecoding
+from .visual_positions_vilau import PositionGraphs
+from .visual_prompts_vilau import check_first_frames, check_image_prompts, check_pictures, infer_attention_mask
 from .visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS
 from .visual_settings_vilau import (
     check_cache,
@@ -32,22 +27,27 @@ from .visual_settings_vilau import (
     check_mode,
     check_text_arguments,
     check_visual_arguments,
-    keep_to_sampling,
+    fix_lengths,
+    limit_text_length,
     make_visual_settings,
+    merge_generation_config,
     passed_settings,
-    set_lengths,
     take_input_ids,
     take_visual_settings,
     wanted_tokens,
 )
-from .visual_streams_vilau import StreamPrompt, Streams, hold_place_for_markers
-from .visual_writing_vilau import InterleavedWriter, write_span
+from .visual_streams_vilau import StreamPrompt, hold_place_for_markers
+
+
+# arguments of `generate` that hold the images and videos of the prompts
+_IMAGES = ("pixel_values", "pixel_values_videos", "codes", "visual_codes")
 
 
 class VilaUGenerationMixin:
     """`generate` of VILA-U; to stand before `GenerationMixin` in a class's bases."""
 
-    _position_graphs: PositionGraphs | None = None
+    # compiled positions, where `compile_generation` asked for them
+    position_graphs: PositionGraphs | None = None
 
     def compile_generation(self, enabled: bool = True, **compile_kwargs):
         """
@@ -68,7 +68,7 @@ class VilaUGenerationMixin:
             raise ValueError(
                 f"a model with parts on {', '.join(sorted(devices))} cannot be compiled: offload nothing."
             )
-        self._position_graphs = PositionGraphs(compile_kwargs or {"mode": "reduce-overhead"}) if enabled else None
+        self.position_graphs = PositionGraphs(compile_kwargs or {"mode": "reduce-overhead"}) if enabled else None
 
     def generate(
         self,
@@ -151,6 +151,7 @@ class VilaUGenerationMixin:
         """
         mode = generation_mode or "text"
         check_mode(mode)
+        rename_cache(kwargs)
         own = {
             "guidance_scale": guidance_scale,
             "image_guidance_scale": image_guidance_scale,
@@ -178,60 +179,99 @@ class VilaUGenerationMixin:
         return self._generate_visual(mode, input_ids, own, generation_config, kwargs)
 
     def _generate_text(self, input_ids, generation_config, kwargs):
-        """Transformers' own loops, which must not write visual tokens."""
-        given = next((x for x in (input_ids, kwargs.get("inputs_embeds")) if x is not None), None)
-        self._check_context(0 if given is None else given.shape[1], 1)
+        """Generates text by transformers' own loops, which must not write visual tokens."""
+        embeds = kwargs.get("inputs_embeds")
+        given = input_ids if embeds is None else embeds
+        length = 1 if given is None else given.shape[1]  # without a prompt the library begins with the bos token
+        self._check_context(length, 1)
+        room = self.config.text_config.max_position_embeddings - length
+        generation_config = limit_text_length(generation_config, self.generation_config, kwargs, length, room)
         device = self.device if given is None else given.device  # weights may be offloaded
         kwargs["logits_processor"] = self._without_visual_ids(kwargs.pop("logits_processor", None), device)
         if input_ids is not None:
             kwargs["input_ids"] = input_ids
+        self._encode_images(input_ids, kwargs)
         return super().generate(generation_config=generation_config, **kwargs)
 
+    def _encode_images(self, input_ids, kwargs):
+        """
+        Replaces images and videos in `kwargs` by their codes, which have a row for each prompt.
+
+        The library repeats arguments row by row for beams and several results. Rows of pixels are images, of which a
+        prompt may have none or many.
+        """
+        images = {name: kwargs.pop(name) for name in _IMAGES[:3] if kwargs.get(name) is not None}
+        embeds = kwargs.get("inputs_embeds")
+        if not images:
+            return
+        codes = self.model.get_visual_codes(input_ids, **images, inputs_embeds=embeds)
+        if embeds is None:
+            kwargs["visual_codes"] = codes
+        else:
+            kwargs["inputs_embeds"] = self.model.place_codes(embeds, codes, codes[..., 0] >= 0)
+
     def _generate_visual(self, mode, input_ids, own, generation_config, kwargs):
-        """Visual spans, alone or between text. Only what the library's `generate` does at last reads pictures."""
-        if self._position_graphs is not None:
+        """Generates visual spans, alone or between text. The images of the prompts are read after all checks."""
+        if self.position_graphs is not None:
             passed = passed_settings(generation_config, kwargs)
             check_compilable(own.get("code_logits_processor"), passed.get("cache_implementation"))
         values = take_visual_settings(mode, own, kwargs, generation_config, self.generation_config)
         wanted = wanted_tokens((kwargs, generation_config), input_ids.shape[1])  # the checkpoint's own is for text
-        config, kwargs = self._merge_settings(mode, generation_config, kwargs)
-        check_cache(config.cache_implementation, self.device)
-        settings = make_visual_settings(self.config, mode, input_ids, own, values, config)
+        merged, kwargs = merge_generation_config(mode, generation_config, self.generation_config, kwargs)
+        check_cache(merged.cache_implementation, self.device)
+        settings = make_visual_settings(self.config, mode, input_ids, own, values, merged)
         mask = kwargs.pop("attention_mask", None)
-        self._prepare_special_tokens(config, mask is not None, input_ids.device, len(input_ids))
-        check_pictures(self.model, input_ids, kwargs)
+        images = {name: kwargs.pop(name) for name in _IMAGES if kwargs.get(name) is not None}
+        check_pictures(self.model, input_ids, images)
         if settings.first_frames is not None:
             check_first_frames(self.model, settings.first_frames, settings)
-        opened, mask = self._open_span(input_ids, self._mask_of(input_ids, mask, config), mode)
-        self._set_comparing_prompts(settings, opened, own, values, config)
+        opened, mask = self._open_span(input_ids, self._mask_of(input_ids, mask, merged), mode)
+        self._set_comparing_prompts(settings, opened, own, values, merged)
         self._check_streams_fit(settings, opened)
         room = self.config.text_config.max_position_embeddings - settings.longest
-        set_lengths(config, settings, self._num_positions(settings), room if wanted is None else min(wanted, room))
-        if kwargs.get("visual_codes") is not None:
-            codes, missing = kwargs["visual_codes"].to(opened.device), opened.shape[1] - input_ids.shape[1]
-            kwargs["visual_codes"] = torch.nn.functional.pad(codes, (0, 0, 0, missing), value=-1)
+        fix_lengths(merged, mode, self._num_positions(settings), room if wanted is None else min(wanted, room))
+        if "visual_codes" in images:
+            codes, missing = images["visual_codes"].to(opened.device), opened.shape[1] - input_ids.shape[1]
+            images["visual_codes"] = torch.nn.functional.pad(codes, (0, 0, 0, missing), value=-1)
+        streamer, criteria = kwargs.get("streamer"), self._stop_strings(merged, kwargs.pop("tokenizer", None))
+        cache = self._make_cache(merged, settings)
+        if cache is not None:
+            kwargs[CACHE_NAME] = cache
+        decoding = VisualDecoding(settings, opened, images, streamer, criteria)
         return super().generate(
-            generation_config=config, input_ids=opened, attention_mask=mask, visual_settings=settings, **kwargs
+            generation_config=merged, input_ids=opened, attention_mask=mask, custom_generate=decoding, **kwargs
         )
 
-    def _merge_settings(self, mode, generation_config, kwargs) -> tuple[GenerationConfig, dict]:
-        """One generation config of what the call, its own config and the checkpoint's say; and the other arguments."""
-        if mode != "interleaved":  # codes have `visual_do_sample`; of greedy text the library repeats no prompt
-            kwargs.pop("do_sample", None)
-            if generation_config is None:
-                kwargs["do_sample"] = True
-            else:
-                generation_config = copy.deepcopy(generation_config)
-                generation_config.do_sample = True
-        config, kwargs = self._prepare_generation_config(generation_config, **kwargs)
-        keep_to_sampling(config, mode)
-        return config, kwargs
+    def _stop_strings(self, merged, tokenizer) -> StoppingCriteriaList:
+        """Criteria of the `stop_strings` of interleaved output: the library hands a callable no tokenizer."""
+        if not merged.stop_strings:
+            return StoppingCriteriaList()
+        if tokenizer is None:
+            raise ValueError("`stop_strings` need the `tokenizer` of the checkpoint as an argument, got None.")
+        criterion = StopStringCriteria(tokenizer=tokenizer, stop_strings=merged.stop_strings)
+        merged.fix(stop_strings=None)
+        return StoppingCriteriaList([criterion])
+
+    def _make_cache(self, merged, settings) -> Cache | None:
+        """
+        A cache for the prompts of all streams and what is generated, or `None` for kinds that grow as they are used.
+
+        The library's own would have the size of the rows' own prompts.
+        """
+        kind = merged.cache_implementation
+        if kind not in (None, "static", "offloaded_static"):
+            return None
+        merged.fix(cache_implementation=None)  # the library takes either a cache or the name of one
+        config, capacity = self.config.text_config, settings.longest + merged.max_new_tokens
+        if kind is not None:
+            return StaticCache(config, max_cache_len=capacity, offloading=kind == "offloaded_static")
+        whole = DynamicCache(config=config)
+        # buffers of full length only where every layer attends to everything
+        return whole if any(whole.is_sliding) else VilaUSpanCache(config.num_hidden_layers, capacity)
 
     def _mask_of(self, input_ids, mask, generation_config):
         """The mask that is given, or else what the library infers from padding."""
-        if mask is not None:
-            return mask
-        return self._prepare_attention_mask_for_generation(input_ids, generation_config, {})
+        return infer_attention_mask(input_ids, generation_config) if mask is None else mask
 
     def _set_comparing_prompts(self, settings, opened, own, values, generation_config):
         """What guidance compares with: the unconditional prompts and those of images alone."""
@@ -315,136 +355,19 @@ class VilaUGenerationMixin:
         suppress = SuppressTokensLogitsProcessor(ids, device=device)
         return LogitsProcessorList([*(logits_processor or []), suppress])
 
-    def _prepare_generation_config(self, generation_config, **kwargs):
-        if kwargs.get("visual_settings") is not None:  # it was merged for the checks
-            return generation_config, kwargs
-        return super()._prepare_generation_config(generation_config, **kwargs)
-
-    def _prepare_model_inputs(self, inputs=None, bos_token_id=None, model_kwargs=None):
-        """Pictures become codes; all that can be wrong with a call was found before."""
-        names = ("pixel_values", "pixel_values_videos", "codes")
-        given = {name: model_kwargs.pop(name) for name in names if name in model_kwargs}
-        ids, embeds = model_kwargs.get("input_ids"), model_kwargs.get("inputs_embeds")
-        if any(value is not None for value in given.values()):
-            codes = self.model.get_visual_codes(ids, **given, inputs_embeds=embeds)
-            if embeds is None:
-                model_kwargs["visual_codes"] = codes  # a row for each prompt, which repeats with it
-            else:
-                model_kwargs["inputs_embeds"] = self.model.place_codes(embeds, codes, codes[..., 0] >= 0)
-        settings, codes = model_kwargs.get("visual_settings"), model_kwargs.get("visual_codes")
-        if settings is not None and settings.image_only is not None and codes is not None:
-            settings.image_only.visual_codes = move_codes(self.config, codes, settings.image_only.ids)
-        if settings is not None and settings.first_frames is not None:
-            settings.first_codes = encode_first_frames(self.model, settings.first_frames)
-        return super()._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
-
-    def _prepare_generated_length(self, generation_config, input_ids_length, inputs_tensor, **kwargs):
-        """Text ends where the language model's positions do."""
-        config = super()._prepare_generated_length(
-            generation_config=generation_config,
-            input_ids_length=input_ids_length,
-            inputs_tensor=inputs_tensor,
-            **kwargs,
-        )
-        room = self.config.text_config.max_position_embeddings - inputs_tensor.shape[1]
-        config.max_length = min(config.max_length, input_ids_length + room)
-        return config
-
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, generation_mode, batch_size, max_length):
-        settings, kind = model_kwargs.get("visual_settings"), generation_config.cache_implementation
-        if settings is None or kind not in (None, "static", "offloaded_static"):
-            return super()._prepare_cache_for_generation(
-                generation_config, model_kwargs, generation_mode, batch_size, max_length
-            )
-        # the library's own would hold but the rows' own prompts
-        config, capacity = self.config.text_config, settings.longest + generation_config.max_new_tokens
-        whole = DynamicCache(config=config)
-        if kind is not None:
-            cache = StaticCache(config, max_cache_len=capacity, offloading=kind == "offloaded_static")
-        elif any(whole.is_sliding):
-            cache = whole
-        else:  # every layer attends to everything
-            cache = VilaUSpanCache(config.num_hidden_layers, capacity)
-        model_kwargs["past_key_values"] = cache
-
-    def _validate_model_kwargs(self, model_kwargs):
-        super()._validate_model_kwargs({k: v for k, v in model_kwargs.items() if k != "visual_settings"})
-
     def prepare_inputs_for_generation(
         self, input_ids, visual_codes=None, is_first_iteration=False, inputs_embeds=None, **kwargs
     ):
         model_inputs = super().prepare_inputs_for_generation(
             input_ids, is_first_iteration=is_first_iteration, inputs_embeds=inputs_embeds, **kwargs
         )
-        if visual_codes is not None and (is_first_iteration or kwargs.get("past_key_values") is None):
+        if visual_codes is not None and (is_first_iteration or kwargs.get(CACHE_NAME) is None):
             length = model_inputs["input_ids"].shape[1]
             missing = length - visual_codes.shape[1]
             if missing > 0:  # text that came after the prompt
                 visual_codes = torch.nn.functional.pad(visual_codes, (0, 0, 0, missing), value=-1)
             model_inputs["visual_codes"] = visual_codes[:, -length:]
         return model_inputs
-
-    def _sample(self, input_ids, generation_config, visual_settings=None, **kwargs):
-        """The stock loop for text; for what has visual spans our own."""
-        if visual_settings is None:
-            return super()._sample(input_ids, generation_config=generation_config, **kwargs)
-        settings, rows = visual_settings, input_ids.shape[0]
-        mask = kwargs.get("attention_mask")
-        mask = torch.ones_like(input_ids) if mask is None else mask
-        own = StreamPrompt(input_ids, mask, kwargs.get("visual_codes"))
-        prompts = [own, *(prompt.repeat(rows) for prompt in (settings.image_only, settings.negative) if prompt)]
-        placeholder = self.config.image_token_id if settings.mode == "image" else self.config.video_token_id
-        if settings.first_codes is not None:
-            prompts = [prompt.append_visual(placeholder, settings.first_codes) for prompt in prompts]
-        forced = 0 if settings.first_codes is None else settings.first_codes.shape[1]
-        num_new, graphs = generation_config.max_length - input_ids.shape[1] - forced, self._position_graphs
-        cache = kwargs["past_key_values"]
-        if graphs is not None:
-            cache = graphs.cache(self.model.language_model, rows * len(prompts), settings.longest + forced + num_new)
-        decoder = DepthDecoder(
-            self,
-            settings.sampling,
-            settings.guidance,
-            CodeInputs(self) if graphs is None else graphs.code_inputs(self),
-            generation_config.output_scores,
-            settings.output_log_probs,
-        )
-        streams = Streams(self.model, prompts, num_new, cache, opening=int(settings.mode == "interleaved"))
-        writer = PositionWriter(self, streams, decoder, graphs)
-        criteria, streamer = kwargs["stopping_criteria"], kwargs.get("streamer")
-        if settings.mode == "interleaved":
-            interleaved = InterleavedWriter(
-                writer, settings, kwargs["logits_processor"], criteria, generation_config, streamer
-            )
-            spans = interleaved.write()
-            guided, unguided = interleaved.log_probs or (None, None)
-            return VilaUGenerateOutput(
-                sequences=interleaved.ids,
-                visual_codes=interleaved.codes,
-                code_log_probs=guided,
-                conditional_code_log_probs=unguided,
-                spans=spans,
-                prompt_length=input_ids.shape[1],
-            )
-        places = range(forced, self._num_positions(settings))
-        drawn = write_span(writer, places, placeholder, criteria, streamer)
-        codes = drawn.codes
-        if forced:
-            codes = torch.cat([settings.first_codes.repeat_interleave(rows // len(settings.first_codes), 0), codes], 1)
-        grid = self.config.vision_config.grid_size
-        codes = codes.unflatten(1, (settings.num_frames, grid, grid))  # (rows, F, h, w, D)
-        if settings.mode == "image":
-            codes = codes[:, 0]
-        if not generation_config.return_dict_in_generate:
-            return codes
-        span = input_ids.new_full((rows, self._num_positions(settings)), placeholder)
-        return VilaUGenerateOutput(
-            sequences=torch.cat([input_ids, span], 1),
-            codes=codes,
-            scores=drawn.scores,
-            code_log_probs=drawn.log_probs,
-            conditional_code_log_probs=drawn.conditional_log_probs,
-        )
 
 
 __all__ = ["VilaUGenerationMixin"]

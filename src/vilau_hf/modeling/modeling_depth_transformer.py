@@ -5,11 +5,9 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.masking_utils import create_causal_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import GradientCheckpointingLayer, PreTrainedModel
 
+from .compat_modeling_vilau import ALL_ATTENTION_FUNCTIONS, make_causal_mask
 from .configuration_vilau import VilaUDepthConfig
 from .weight_init_vilau import LibraryInitialization
 
@@ -151,9 +149,7 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
         so_far = code_embeddings[:, :-1].cumsum(dim=1).to(first.dtype)  # (M, D - 1, C)
         depths = torch.arange(depth, device=first.device)
         hidden_states = torch.cat([first, self.in_proj_code(so_far)], dim=1) + self.depth_embedding(depths)
-        mask = create_causal_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=None, past_key_values=None
-        )
+        mask = make_causal_mask(self.config, hidden_states)
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask=mask)
         hidden_states = self.norm(hidden_states)

@@ -5,8 +5,8 @@ import math
 
 import torch
 from torch import nn
-from transformers.utils import torch_compilable_check
 
+from .compat_modeling_vilau import torch_compilable_check
 from .float32_module_vilau import Float32Module
 
 

@@ -5,14 +5,13 @@ import torch
 from torch import nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import torch_compilable_check
-from transformers.utils.generic import can_return_tuple
 
 from .code_loss_vilau import code_loss
+from .compat_modeling_vilau import CACHE_NAME, cache_arguments, can_return_tuple, torch_compilable_check
 from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
-from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
+from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, VilaUVisionTowerOutput, rounded_dtype
 from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast
 from .scoring_vilau import VilaUScoringMixin
 from .sharded_ranks_vilau import largest_of_ranks
@@ -50,7 +49,8 @@ class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
     # not the quantizer: it is read by methods beside its `forward`, for which FSDP2 would not gather it
     _no_split_modules = ["SiglipEncoderLayer", "VilaUDepthLayer", "LlamaDecoderLayer"]
     _keep_in_fp32_modules_strict = FLOAT32_MODULES
-    _skip_keys_device_placement = ["past_key_values"]
+    # both names of the cache: its layers stay on the devices of their language model's layers
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -61,6 +61,24 @@ class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
     def dtype(self) -> torch.dtype:
         """Dtype of the weights; the tower's image encoder and quantizer stay in float32."""
         return rounded_dtype(self)
+
+
+def _rows_of(features: BaseModelOutputWithPooling, rows: slice) -> BaseModelOutputWithPooling:
+    """Returns the `rows` of image features, whose tensors have images and frames in dimension 0."""
+
+    def pick(value):
+        if isinstance(value, (tuple, list)):  # of layers; `None` for those that were not asked for
+            return tuple(None if each is None else each[rows] for each in value)
+        return None if value is None else value[rows]
+
+    return BaseModelOutputWithPooling(**{name: pick(value) for name, value in features.items()})
+
+
+def _frames_to_videos(features: BaseModelOutputWithPooling, num_videos: int) -> BaseModelOutputWithPooling:
+    """Joins the tokens of the frames of each video: `(V * F, L, ...)` becomes `(V, F * L, ...)`."""
+    for name in ("last_hidden_state", "pooler_output"):
+        features[name] = features[name].unflatten(0, (num_videos, -1)).flatten(1, 2)
+    return features
 
 
 class VilaUModel(VilaUPreTrainedModel):
@@ -103,12 +121,11 @@ class VilaUModel(VilaUPreTrainedModel):
     @can_return_tuple
     def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """
-        As `get_image_features` for the frames of videos `(V, F, 3, S, S)`: `last_hidden_state` is `(V * F, L, C)`,
-        `pooler_output` `(V, F * L, H)`.
+        As `get_image_features` for videos `(V, F, 3, S, S)`: `last_hidden_state` is `(V, F * L, C)` and `pooler_output`
+        `(V, F * L, H)`. `hidden_states` and `attentions` are those of the frames, `(V * F, ...)`.
         """
         features = self.get_image_features(pixel_values_videos.flatten(0, 1), return_dict=True, **kwargs)
-        features.pooler_output = features.pooler_output.unflatten(0, (len(pixel_values_videos), -1)).flatten(1, 2)
-        return features
+        return _frames_to_videos(features, len(pixel_values_videos))
 
     @torch.no_grad()
     def get_visual_codes(
@@ -137,34 +154,35 @@ class VilaUModel(VilaUPreTrainedModel):
         Raises:
             ValueError: if placeholders and visual tokens differ in number, or `codes` are wrong in shape or range.
         """
-        is_image, is_video = (
-            self._placeholders(token_id, input_ids, inputs_embeds)
-            for token_id in (self.config.image_token_id, self.config.video_token_id)
-        )
-        depth = self.config.vision_config.code_depth
-        grid = torch.full((*is_image.shape, depth), -1, dtype=torch.long, device=is_image.device)
+        is_image, is_video = self._placeholders(input_ids, inputs_embeds)
         if codes is not None:
             if pixel_values is not None or pixel_values_videos is not None:
                 raise ValueError("`codes` replace `pixel_values` and `pixel_values_videos`: give one or the other.")
             self.check_codes(codes)
-            return self._place(grid, is_image | is_video, codes, "codes")
+            return self._place(self._empty_grid(is_image), is_image | is_video, codes, "codes")
         if pixel_values is None and pixel_values_videos is None:
             raise ValueError(
                 f"the prompt holds {int((is_image | is_video).sum())} placeholders, but none of `pixel_values`, "
                 "`pixel_values_videos` and `codes` is given."
             )
-        frames = None if pixel_values_videos is None else pixel_values_videos.flatten(0, 1)  # (V * F, 3, S, S)
-        given = [pixels for pixels in (pixel_values, frames) if pixels is not None]
-        for pixels in given:
-            self.vision_tower.check_pixels(pixels)
-        codes = self.vision_tower.encode(torch.cat(given)).codes  # at once: ranks with shards of the tower meet there
-        for mask, pixels, name in (
-            (is_image, pixel_values, "pixel_values"),
-            (is_video, frames, "pixel_values_videos"),
+        codes = self._encode_pixels(pixel_values, pixel_values_videos).codes
+        return self._place_pixel_codes(is_image, is_video, pixel_values, pixel_values_videos, codes)
+
+    def _empty_grid(self, mask: torch.BoolTensor) -> torch.LongTensor:
+        """Codes `(B, T, D)` of a batch without visual tokens, all -1; `mask` `(B, T)` gives rows and device."""
+        shape = (*mask.shape, self.config.vision_config.code_depth)
+        return torch.full(shape, -1, dtype=torch.long, device=mask.device)
+
+    def _place_pixel_codes(self, is_image, is_video, pixel_values, pixel_values_videos, codes) -> torch.LongTensor:
+        """Puts `codes` `(N + V * F, L, D)` of the pixels at their placeholders; `(B, T, D)`, -1 elsewhere."""
+        grid = self._empty_grid(is_image)
+        num_images = 0 if pixel_values is None else len(pixel_values)
+        for mask, given, its_codes, name in (
+            (is_image, pixel_values, codes[:num_images], "pixel_values"),
+            (is_video, pixel_values_videos, codes[num_images:], "pixel_values_videos"),
         ):
-            if pixels is not None:
-                grid = self._place(grid, mask, codes[: len(pixels)], name)
-                codes = codes[len(pixels) :]
+            if given is not None:
+                grid = self._place(grid, mask, its_codes, name)
             else:
                 torch_compilable_check(
                     ~mask.any(),
@@ -174,6 +192,19 @@ class VilaUModel(VilaUPreTrainedModel):
                 )
         return grid
 
+    @torch.no_grad()
+    def _encode_pixels(self, pixel_values, pixel_values_videos, **kwargs) -> VilaUVisionTowerOutput:
+        """
+        Encodes images `(N, 3, S, S)` and the frames of videos `(V, F, 3, S, S)`, one of them optional, in this order.
+
+        One call encodes all: where the tower's weights are in shards, every rank must call it equally often.
+        """
+        frames = None if pixel_values_videos is None else pixel_values_videos.flatten(0, 1)  # (V * F, 3, S, S)
+        given = [pixels for pixels in (pixel_values, frames) if pixels is not None]
+        for pixels in given:
+            self.vision_tower.check_pixels(pixels)
+        return self.vision_tower.encode(torch.cat(given), **kwargs)
+
     def _meet_other_ranks(self, has_pixels: bool, device: torch.device):
         """Runs the vision tower for nothing, if its weights are in shards and other ranks have pixels to encode."""
         if largest_of_ranks(int(has_pixels), self.vision_tower) and not has_pixels:
@@ -181,14 +212,22 @@ class VilaUModel(VilaUPreTrainedModel):
             with torch.no_grad():
                 self.vision_tower.encode(torch.zeros(1, 3, side, side, device=device))
 
-    def _placeholders(self, token_id: int, input_ids, inputs_embeds) -> torch.BoolTensor:
-        """Where a placeholder stands, `(B, T)`; without ids it is known by its embedding."""
+    def _placeholders(self, input_ids, inputs_embeds) -> tuple[torch.BoolTensor, torch.BoolTensor]:
+        """
+        Returns where placeholders of images and of videos stand, `(B, T)` each.
+
+        Without ids a placeholder is known by its embedding.
+        """
+        token_ids = (self.config.image_token_id, self.config.video_token_id)
         if input_ids is not None:
-            return input_ids == token_id
+            return tuple(input_ids == token_id for token_id in token_ids)
         table = self.get_input_embeddings()
-        if token_id >= table.num_embeddings:
-            return torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
-        return (inputs_embeds == table(torch.tensor(token_id, device=inputs_embeds.device))).all(-1)
+        return tuple(
+            (inputs_embeds == table(torch.tensor(token_id, device=inputs_embeds.device))).all(-1)
+            if token_id < table.num_embeddings
+            else torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
+            for token_id in token_ids
+        )
 
     def check_codes(self, codes: torch.LongTensor):
         """Raises a `ValueError` unless `codes` have shape `(N, L, D)` and are in range."""
@@ -200,6 +239,12 @@ class VilaUModel(VilaUPreTrainedModel):
                 f"{tuple(codes.shape)}."
             )
         self.vision_tower.quantizer.check_range(codes)
+
+    def _insert_features(self, inputs_embeds, is_image, is_video, features, num_images):
+        """Puts the `pooler_output` of `features` at the placeholders, images first; `is_image` `(B, T)` as `is_video`."""
+        embedded = features.pooler_output.to(inputs_embeds.device, inputs_embeds.dtype)  # (N + V * F, L, H)
+        inputs_embeds = inputs_embeds.masked_scatter(is_image[..., None], embedded[:num_images])
+        return inputs_embeds.masked_scatter(is_video[..., None], embedded[num_images:])
 
     def _place(self, grid, mask, codes, name):
         num_tokens = codes.shape[0] * codes.shape[1]
@@ -241,9 +286,10 @@ class VilaUModel(VilaUPreTrainedModel):
         pixel_values_videos: torch.Tensor | None = None,
         codes: torch.LongTensor | None = None,
         visual_codes: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs,
     ) -> VilaUModelOutputWithPast:
         """
@@ -255,22 +301,41 @@ class VilaUModel(VilaUPreTrainedModel):
             pixel_values_videos (`torch.Tensor` of shape `(V, F, 3, S, S)`): videos in [-1, 1].
             codes (`torch.LongTensor` of shape `(N, L, D)`): codes in place of pixels; the tower is not run.
             visual_codes (`torch.LongTensor` of shape `(B, T, D)`): the same by position, as `get_visual_codes` gives.
-            past_key_values (`Cache`): keys and values of earlier positions.
+            cache (`Cache`): keys and values of earlier positions.
             inputs_embeds (`torch.Tensor` of shape `(B, T, H)`): embeddings in place of `input_ids`.
             use_cache (`bool`): return the cache.
+            past_key_values (`Cache`): the name of `cache` before transformers 5.24.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give one of `input_ids` and `inputs_embeds`.")
-        if use_cache is None and self.training and past_key_values is None:
+        cached = cache_arguments(cache, past_key_values)
+        if use_cache is None and self.training and not any(each is not None for each in cached.values()):
             use_cache = False  # a cache would hide packed samples from the attention masks
         has_pixels = not (pixel_values is None and pixel_values_videos is None)
         if use_cache is False:
             self._meet_other_ranks(has_pixels, (inputs_embeds if input_ids is None else input_ids).device)
-        if visual_codes is None and (has_pixels or codes is not None):
+        features = None
+        if visual_codes is None and has_pixels and codes is None:
+            is_image, is_video = self._placeholders(input_ids, inputs_embeds)
+            wanted = {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
+            encoded = self._encode_pixels(pixel_values, pixel_values_videos, **wanted)
+            visual_codes = self._place_pixel_codes(
+                is_image, is_video, pixel_values, pixel_values_videos, encoded.codes
+            )
+            features = BaseModelOutputWithPooling(
+                last_hidden_state=encoded.quantized,
+                pooler_output=self.embed_codes(encoded.codes),  # (N + V * F, L, H), with gradients for the projector
+                hidden_states=encoded.hidden_states,
+                attentions=encoded.attentions,
+            )
+            num_images = 0 if pixel_values is None else len(pixel_values)
+            embeds = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
+            inputs_embeds = self._insert_features(embeds, is_image, is_video, features, num_images)
+        elif visual_codes is None and codes is not None:
             visual_codes = self.get_visual_codes(input_ids, pixel_values, pixel_values_videos, codes, inputs_embeds)
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids, visual_codes)
-        elif visual_codes is not None:
+        elif visual_codes is not None and features is None:
             inputs_embeds = self.place_codes(inputs_embeds, visual_codes, visual_codes[..., 0] >= 0)
         if visual_codes is None and use_cache is False:
             # the projector is part of each training step on each rank, or distributed training waits for ever
@@ -282,17 +347,25 @@ class VilaUModel(VilaUPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             return_dict=True,
+            **cached,
             **kwargs,
         )
         return VilaUModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             visual_codes=visual_codes,
+            image_outputs=None
+            if pixel_values is None or features is None
+            else _rows_of(features, slice(0, num_images)),
+            video_outputs=(
+                None
+                if pixel_values_videos is None or features is None
+                else _frames_to_videos(_rows_of(features, slice(num_images, None)), len(pixel_values_videos))
+            ),
+            **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
         )
 
 
@@ -403,7 +476,7 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         pixel_values_videos: torch.Tensor | None = None,
         codes: torch.LongTensor | None = None,
         visual_codes: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
@@ -411,6 +484,7 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         output_code_logits: bool = False,
         num_text_items: torch.Tensor | int | None = None,
         num_visual_items: torch.Tensor | int | None = None,
+        past_key_values: Cache | None = None,
         **kwargs,
     ) -> VilaUCausalLMOutputWithPast:
         """
@@ -440,10 +514,11 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
             pixel_values_videos=pixel_values_videos,
             codes=codes,
             visual_codes=visual_codes,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             return_dict=True,
+            cache=cache,
+            past_key_values=past_key_values,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
@@ -462,9 +537,11 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
             visual_loss=visual_loss,
             logits=logits,
             code_logits=code_logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            image_outputs=outputs.image_outputs,
+            video_outputs=outputs.video_outputs,
+            **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
         )
 
     def _losses(self, hidden_states, targets, visual_codes, num_text_items, num_visual_items, output_code_logits):
@@ -484,7 +561,15 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
             )
             visual_codes = targets.new_zeros(*targets.shape, self.config.depth_config.code_depth)
         next_codes = visual_codes.to(targets.device).roll(-1, dims=1)
-        visual_loss, code_logits = self._code_loss(hidden_states[is_visual], next_codes[is_visual], output_code_logits)
+        target_codes = next_codes[is_visual]  # (M, D)
+        torch_compilable_check(
+            (target_codes >= 0).all(),
+            lambda: (
+                f"`labels` hold a placeholder at {int((target_codes < 0).any(-1).sum())} positions where `input_ids` "
+                "have no visual token: its codes are unknown."
+            ),
+        )
+        visual_loss, code_logits = self._code_loss(hidden_states[is_visual], target_codes, output_code_logits)
         visual_loss = visual_loss / (self._count(is_visual, num_visual_items) * next_codes.shape[-1])
         return text_loss, visual_loss, code_logits
 

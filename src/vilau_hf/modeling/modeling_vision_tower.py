@@ -4,25 +4,26 @@
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.autoencoders.vae import Decoder
 from torch import nn
 from transformers import PreTrainedModel, SiglipModel, SiglipTextModel
-from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
-from transformers.models.siglip.modeling_siglip import (
+from transformers.utils import ModelOutput
+
+from .compat_modeling_vilau import (
+    PixelDecoder,
     SiglipAttention,
     SiglipEncoderLayer,
     SiglipMultiheadAttentionPoolingHead,
     SiglipPreTrainedModel,
     SiglipVisionEmbeddings,
+    can_return_tuple,
+    capture_outputs,
+    init,
+    merge_with_config_defaults,
 )
-from transformers.utils import ModelOutput
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
-from transformers.utils.output_capturing import capture_outputs
-
 from .configuration_vilau import VilaUVisionConfig
 from .contrastive_loss_vilau import contrastive_loss
-from .float32_module_vilau import Float32Module
+from .float32_module_vilau import Float32Module, float32_parameters
 from .modeling_residual_quantizer import VilaUResidualQuantizer
 from .weight_init_vilau import LibraryInitialization
 
@@ -186,10 +187,11 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
 
     def __init__(self, config: VilaUVisionConfig):
         super().__init__(config)
-        self.image_encoder = VilaUVisionEncoder._from_config(config.encoder_config)
-        self.quantizer = VilaUResidualQuantizer(config)
+        with float32_parameters():
+            self.image_encoder = VilaUVisionEncoder(config.encoder_config)
+            self.quantizer = VilaUResidualQuantizer(config)
         self.post_quant_conv = nn.Conv2d(config.hidden_size, config.latent_channels, kernel_size=1)
-        self.pixel_decoder = Decoder(
+        self.pixel_decoder = PixelDecoder(
             in_channels=config.latent_channels,
             out_channels=3,
             up_block_types=tuple(config.up_block_types),

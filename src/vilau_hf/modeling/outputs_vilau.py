@@ -4,50 +4,58 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
 from .visual_writing_vilau import VisualSpan
 
 
+class _NestedOutput(ModelOutput):
+    """An output whose tuple holds the outputs of the image encoder as tuples, too."""
+
+    def to_tuple(self) -> tuple:
+        # as in transformers 5.24, where the base classes of multimodal outputs do the same
+        return tuple(value.to_tuple() if isinstance(value, ModelOutput) else value for value in super().to_tuple())
+
+
+# The cache is a field of the base classes, so that each version of transformers names it as it reads it.
 @dataclass
-class VilaUModelOutputWithPast(ModelOutput):
+class VilaUModelOutputWithPast(_NestedOutput, BaseModelOutputWithPast):
     r"""
     last_hidden_state (`torch.Tensor` of shape `(B, T, H)`): output of the language model's last layer, after its norm.
-    past_key_values (`Cache`, *optional*): keys and values of the language model.
+    cache, or past_key_values before transformers 5.24 (`Cache`, *optional*): keys and values of the language model.
+    hidden_states, attentions (`tuple`, *optional*): those of the language model, if they are asked for.
     visual_codes (`torch.LongTensor` of shape `(B, T, D)`, *optional*, with visual input): codes at visual positions,
         -1 elsewhere.
-    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
+    image_outputs, video_outputs (`BaseModelOutputWithPooling`, *optional*, with `pixel_values`,
+        `pixel_values_videos`): what `get_image_features` and `get_video_features` give for these pixels.
     """
 
-    last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
     visual_codes: torch.LongTensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+    video_outputs: BaseModelOutputWithPooling | None = None
 
 
 @dataclass
-class VilaUCausalLMOutputWithPast(ModelOutput):
+class VilaUCausalLMOutputWithPast(_NestedOutput, CausalLMOutputWithPast):
     r"""
     loss (`torch.Tensor` of shape `()`, *optional*, when `labels` is given): weighted sum of the two losses.
-    text_loss, visual_loss (`torch.Tensor` of shape `()`, *optional*): cross-entropy over text tokens, over codes.
     logits (`torch.Tensor` of shape `(B, T, vocab_size)`, *optional*): text scores before softmax; left out when a
         training step with `labels` needs them only where a label stands.
+    cache, or past_key_values before transformers 5.24 (`Cache`, *optional*): keys and values of the language model.
+    hidden_states, attentions (`tuple`, *optional*): those of the language model, if they are asked for.
+    text_loss, visual_loss (`torch.Tensor` of shape `()`, *optional*): cross-entropy over text tokens, over codes.
     code_logits (`torch.Tensor` of shape `(M, D, K)`, *optional*, with `output_code_logits`): code scores of the M
         supervised visual tokens, in order.
-    past_key_values (`Cache`, *optional*): keys and values of the language model.
-    hidden_states, attentions (`tuple`, *optional*): of the language model, if asked for.
+    image_outputs, video_outputs (`BaseModelOutputWithPooling`, *optional*, with `pixel_values`,
+        `pixel_values_videos`): what `get_image_features` and `get_video_features` give for these pixels.
     """
 
-    loss: torch.Tensor | None = None
     text_loss: torch.Tensor | None = None
     visual_loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
     code_logits: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
+    image_outputs: BaseModelOutputWithPooling | None = None
+    video_outputs: BaseModelOutputWithPooling | None = None
 
 
 @dataclass

@@ -2,8 +2,7 @@
 """Keys and values of a text that is as long as is known beforehand."""
 
 import torch
-from transformers import Cache
-from transformers.cache_utils import DynamicLayer
+from transformers import Cache, DynamicLayer
 
 
 class VilaUSpanCacheLayer(DynamicLayer):
@@ -15,7 +14,7 @@ class VilaUSpanCacheLayer(DynamicLayer):
         self.length = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
+        self.device = key_states.device
         shape = (*key_states.shape[:2], self.max_length)
         self.key_buffer = key_states.new_empty(*shape, key_states.shape[-1])
         self.value_buffer = value_states.new_empty(*shape, value_states.shape[-1])

@@ -6,6 +6,7 @@ from types import FunctionType
 import torch
 from transformers import StaticCache
 
+from .compat_modeling_vilau import cache_arguments
 from .depth_decoding_vilau import CodeInputs, DecodedPosition, DepthDecoder
 from .visual_streams_vilau import Streams
 
@@ -75,7 +76,7 @@ def _advance(model, decoder, cache, dtype, codes, noise, scale, position_ids, ma
         inputs_embeds=embeds[:, None].repeat(len(position_ids) // len(codes), 1, 1),
         attention_mask=mask,
         position_ids=position_ids,
-        past_key_values=cache,
+        **cache_arguments(cache, None),
         use_cache=True,
     ).last_hidden_state[:, -1]
     return decoder.compute(hidden, noise, scale)

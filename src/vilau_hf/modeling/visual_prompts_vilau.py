@@ -9,6 +9,19 @@ def placeholders(config, input_ids: torch.LongTensor) -> torch.BoolTensor:
     return (input_ids == config.image_token_id) | (input_ids == config.video_token_id)
 
 
+def infer_attention_mask(input_ids: torch.LongTensor, generation_config) -> torch.LongTensor:
+    """
+    Returns the mask `(B, T)` that transformers' `generate` infers for `input_ids` `(B, T)` without a mask.
+
+    Padding is masked, unless it cannot be told from an end token.
+    """
+    pad, ends = generation_config.pad_token_id, generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else ends or []
+    if pad is None or pad in ends:
+        return torch.ones_like(input_ids)
+    return input_ids.ne(pad).long()
+
+
 def check_pictures(model, input_ids: torch.LongTensor, given: dict):
     """
     Raises a `ValueError` if prompts have placeholders, and `given`, the arguments of `generate`, no pictures for them;

@@ -1,11 +1,13 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """What a call of `generate` that may write visual spans was asked for, checked before any work is done."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from transformers import GenerationConfig
 
+from .compat_modeling_vilau import CACHE_NAME
 from .depth_decoding_vilau import Guidance
 from .visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, seeded_generators
 from .visual_streams_vilau import StreamPrompt
@@ -83,7 +85,7 @@ _TENSORS = (
 class VisualSettings:
     """
     The settings of one call. Of the prompts beside the rows' own, `negative` is there with guidance, `image_only` with
-    an image scale; `first_codes` `(1 or prompts, f * L, D)` of `first_frames` are what a video begins with.
+    an image scale; `first_frames` are what a video begins with.
     """
 
     mode: str
@@ -97,7 +99,6 @@ class VisualSettings:
     negative: StreamPrompt | None = None
     image_only: StreamPrompt | None = None
     first_frames: torch.Tensor | None = None
-    first_codes: torch.LongTensor | None = None
     longest: int = 0  # tokens of the longest prompt of all streams
 
     def __post_init__(self):
@@ -173,8 +174,8 @@ def check_visual_arguments(mode: str, input_ids, own: dict, generation_config, k
     _check_generators(own.get("generator"), own.get("seed"))
     if kwargs.get("inputs_embeds") is not None:
         raise ValueError(f'`inputs_embeds` are for text: `generation_mode="{mode}"` reads `input_ids`.')
-    if kwargs.get("past_key_values") is not None:
-        raise ValueError("`past_key_values` cannot be gone on with where codes are generated.")
+    if kwargs.get(CACHE_NAME) is not None:
+        raise ValueError(f"`{CACHE_NAME}` is not supported for image or video generation: leave it out.")
     streamer = kwargs.get("streamer")
     if mode != "interleaved" and streamer is not None and not hasattr(streamer, "put_visual"):
         raise ValueError(
@@ -287,7 +288,7 @@ def make_visual_settings(config, mode: str, input_ids, own: dict, values: dict, 
     arguments, `values` what `take_visual_settings` gave, and the `generation_config` is merged.
     """
     prompts, generators = len(input_ids), own.get("generator")
-    rows = prompts * generation_config.num_return_sequences
+    rows = prompts * (generation_config.num_return_sequences or 1)
     if "seed" in own:
         generators = seeded_generators(own["seed"], rows, input_ids.device)
     settings = VisualSettings(
@@ -318,28 +319,97 @@ def make_visual_settings(config, mode: str, input_ids, own: dict, values: dict, 
     return settings
 
 
-def keep_to_sampling(generation_config, mode: str):
-    """Undoes in a merged `generation_config` what a checkpoint saves for text and loops of codes do not follow."""
-    for name, other in _OTHER_DECODING.items():
-        setattr(generation_config, name, other)
-    generation_config.guidance_scale = None  # the library's own acts on text
-    generation_config.token_healing, generation_config.use_cache = False, True
-    if mode == "interleaved":
-        generation_config.output_scores = False
-    else:
-        generation_config.stop_strings = None
+class MergedGenerationConfig(GenerationConfig):
+    """
+    Settings of a call, merged with those of the checkpoint, for `generate`, which merges once more.
+
+    `generate` fills each field that is `None` with the checkpoint's value. Fields that were set by `fix` keep theirs,
+    `None` too.
+    """
+
+    _fixed: tuple[str, ...] = ()
+
+    def fix(self, **values) -> None:
+        """Sets fields for good."""
+        self._fixed = (*self._fixed, *values)
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def update(self, defaults_only: bool = False, allow_custom_entries: bool = False, **kwargs) -> dict:
+        """Sets fields, like the base method, and leaves out defaults of fixed fields."""
+        if defaults_only:
+            kwargs = {name: value for name, value in kwargs.items() if name not in self._fixed}
+        return super().update(defaults_only=defaults_only, allow_custom_entries=allow_custom_entries, **kwargs)
 
 
-def set_lengths(generation_config, settings: VisualSettings, num_positions: int, most: int):
-    """How much is written: a span of `num_positions`, or text and spans of at the `most` so many positions."""
-    generation_config.max_length = None
-    if settings.mode == "interleaved":
-        generation_config.max_new_tokens = most
-        if generation_config.min_new_tokens is not None:
-            generation_config.min_length = None
-    else:
-        generation_config.max_new_tokens = num_positions
-        generation_config.min_length, generation_config.min_new_tokens = 0, None
+def merge_generation_config(
+    mode: str, generation_config: GenerationConfig | None, saved_config: GenerationConfig, kwargs: dict
+) -> tuple[MergedGenerationConfig, dict]:
+    """
+    Merges the settings of a call in `mode`: its arguments win over its `generation_config`, that over the checkpoint's.
+
+    Returns:
+        The merged settings, and the arguments that are none.
+    """
+    given = {} if generation_config is None else generation_config.to_dict()
+    kwargs = dict(kwargs)
+    if mode != "interleaved":
+        # Whether codes are sampled says `visual_do_sample`. For greedy text the library refuses to repeat a prompt.
+        kwargs.pop("do_sample", None)
+        given["do_sample"] = True
+    merged = MergedGenerationConfig.from_dict(given)
+    merged.update(**saved_config.to_dict(), defaults_only=True, allow_custom_entries=True)
+    others = merged.update(**kwargs)
+    merged.fix(**{name: value for name, value in kwargs.items() if name not in others})  # `None` of a caller, too
+    # options that only the library's text decoding supports, and that a checkpoint may save
+    merged.fix(**_OTHER_DECODING, guidance_scale=None, token_healing=False, use_cache=True)
+    merged.fix(**({"output_scores": False} if mode == "interleaved" else {"stop_strings": None}))
+    return merged, others
+
+
+def fix_lengths(merged: MergedGenerationConfig, mode: str, num_positions: int, most: int) -> None:
+    """Fixes how much is generated: a span of `num_positions`, or text and spans of at most `most` positions."""
+    if mode != "interleaved":
+        merged.fix(max_length=None, max_new_tokens=num_positions, min_length=0, min_new_tokens=None)
+        return
+    merged.fix(max_length=None, max_new_tokens=most)
+    if merged.min_new_tokens is not None:
+        merged.fix(min_length=None)
+
+
+def limit_text_length(
+    generation_config: GenerationConfig | None, saved_config: GenerationConfig, kwargs: dict, length: int, room: int
+) -> GenerationConfig | None:
+    """
+    Makes text end after at most `room` new tokens, the positions that the language model has left.
+
+    Args:
+        generation_config (`GenerationConfig`, *optional*): settings of the call.
+        saved_config (`GenerationConfig`): settings of the checkpoint.
+        kwargs (`dict`): arguments of the call, changed where they ask for more.
+        length (`int`): tokens of the prompt.
+        room (`int`): most new tokens.
+
+    Returns:
+        `generation_config`, or a copy of it that asks for less.
+    """
+    sources = [kwargs, *(config.to_dict() for config in (generation_config, saved_config) if config is not None)]
+    new, whole = (
+        next((source[name] for source in sources if source.get(name) is not None), None)
+        for name in ("max_new_tokens", "max_length")
+    )
+    if new is None:  # without any length the library generates 20 tokens
+        new = 20 if whole is None else whole - length
+    if new <= room:
+        return generation_config
+    kwargs.pop("max_length", None)
+    if generation_config is None:
+        kwargs["max_new_tokens"] = room
+        return None
+    kwargs.pop("max_new_tokens", None)  # the library warns where both hold settings
+    limited = copy.deepcopy(generation_config)
+    limited.max_new_tokens, limited.max_length = room, None
+    return limited
 
 
 def wanted_tokens(sources, length: int) -> int | None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .compat_modeling_vilau import cache_arguments
+
 
 @dataclass
 class StreamPrompt:
@@ -124,7 +126,7 @@ class Streams:
             attention_mask=prompt_mask.long(),
             position_ids=(prompt_mask.cumsum(-1) - 1).clamp(min=0),
             visual_codes=self.codes if bool((self.codes >= 0).any()) else None,
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=True,
         )
         self.dtype = output.last_hidden_state.dtype
@@ -144,7 +146,7 @@ class Streams:
             inputs_embeds=embeds.to(self.dtype)[:, None].repeat(len(self.seen) // self.rows, 1, 1),
             attention_mask=mask,
             position_ids=position_ids,
-            past_key_values=self.cache,
+            **cache_arguments(self.cache, None),
             use_cache=True,
         )
         return output.last_hidden_state[:, -1]

@@ -4,7 +4,7 @@
 from dataclasses import dataclass, field
 
 import torch
-from transformers.generation.stopping_criteria import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
+from transformers import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
 
 from .depth_decoding_vilau import DecodedPosition
 from .visual_positions_vilau import PositionWriter

@@ -3,18 +3,18 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers import BatchFeature
-from transformers.image_processing_backends import PilBackend
-from transformers.image_utils import PILImageResampling, SizeDict, is_valid_image, load_image
-from transformers.processing_utils import ImagesKwargs, Unpack
+from PIL.Image import Resampling
+from transformers import BatchFeature, ImagesKwargs, PilBackend
+
+from .compat_processing_vilau import SizeDict, is_valid_image, load_image
 
 
-class VilaUImageProcessorPilKwargs(ImagesKwargs, total=False):
+class VilaUImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
     resize_before_rgb (`bool`, *optional*, defaults to `False`):
         Whether a PIL image is resized in its own mode (palette, alpha) and converted to RGB after that, as the
@@ -93,7 +93,7 @@ def prepare_picture(
             raise ValueError(f"`size` must have the keys 'height' and 'width', got {dict(size)}.")
         if image.size != (size.width, size.height):
             image = image.resize(
-                (size.width, size.height), PILImageResampling.BICUBIC if resample is None else resample
+                (size.width, size.height), Resampling.BICUBIC if resample is None else resample
             )
     if do_convert_rgb and image.mode != "RGB":
         image = image.convert("RGB")
@@ -175,7 +175,7 @@ class VilaUImageProcessorPil(ShortPreprocessing, PilBackend):
     ```
     """
 
-    resample = PILImageResampling.BICUBIC
+    resample = Resampling.BICUBIC
     image_mean = [0.5, 0.5, 0.5]
     image_std = [0.5, 0.5, 0.5]
     size = {"height": 256, "width": 256}
@@ -186,9 +186,9 @@ class VilaUImageProcessorPil(ShortPreprocessing, PilBackend):
     resize_before_rgb = False
     crop_to_square = False
     pad_to_square = False
-    valid_kwargs = VilaUImageProcessorPilKwargs
+    valid_kwargs = VilaUImageProcessorKwargs
 
-    def __init__(self, **kwargs: Unpack[VilaUImageProcessorPilKwargs]):
+    def __init__(self, **kwargs: Unpack[VilaUImageProcessorKwargs]):
         super().__init__(**kwargs)
 
     def fetch_images(self, image_url_or_urls):

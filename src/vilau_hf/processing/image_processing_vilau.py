@@ -1,37 +1,21 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Image processor of VILA-U on torchvision."""
 
+from typing import Unpack
+
 import torch
 from PIL import Image
-from transformers.image_processing_backends import TorchvisionBackend
-from transformers.image_utils import PILImageResampling
-from transformers.processing_utils import ImagesKwargs, Unpack
+from PIL.Image import Resampling
+from transformers import TorchvisionBackend
 
 from .image_processing_pil_vilau import (
     ExactRescaling,
     ShortPreprocessing,
+    VilaUImageProcessorKwargs,
     fetch_pictures,
     pixels_to_images,
     prepare_picture,
 )
-
-
-class VilaUImageProcessorKwargs(ImagesKwargs, total=False):
-    r"""
-    resize_before_rgb (`bool`, *optional*, defaults to `False`):
-        Whether a PIL image is resized in its own mode (palette, alpha) and converted to RGB after that, as the
-        original VILA-U did for understanding. By default it is converted first.
-    crop_to_square (`bool`, *optional*, defaults to `False`):
-        Whether a PIL image is first cut to a square, centred in width and from the top in height, as the original
-        VILA-U did with the images it learned to generate.
-    pad_to_square (`bool`, *optional*, defaults to `False`):
-        Whether a PIL image is first padded to a square, in RGB with `image_mean` on both sides, as the original VILA-U
-        did with the aspect ratio "pad".
-    """
-
-    resize_before_rgb: bool | None
-    crop_to_square: bool | None
-    pad_to_square: bool | None
 
 
 class VilaUImageProcessor(ShortPreprocessing, ExactRescaling, TorchvisionBackend):
@@ -50,7 +34,7 @@ class VilaUImageProcessor(ShortPreprocessing, ExactRescaling, TorchvisionBackend
     ```
     """
 
-    resample = PILImageResampling.BICUBIC
+    resample = Resampling.BICUBIC
     image_mean = [0.5, 0.5, 0.5]
     image_std = [0.5, 0.5, 0.5]
     size = {"height": 256, "width": 256}

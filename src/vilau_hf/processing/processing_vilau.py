@@ -7,25 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers.feature_extraction_utils import BatchFeature
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
-from transformers.utils.chat_template_utils import render_jinja_template
-from transformers.video_processing_utils import BaseVideoProcessor
+from transformers import BaseVideoProcessor, BatchFeature, ProcessorMixin
 
 from .chat_templates_vilau import vilau_chat_template
+from .compat_processing_vilau import TEXT_DEFAULTS, MultiModalData, VilaUProcessorKwargs, render_jinja_template
 
 
 GENERATION_MODES = ("text", "image", "video", "interleaved")
-
-
-class VilaUProcessorKwargs(ProcessingKwargs, total=False):
-    r"""
-    generation_mode (`str`, *optional*, defaults to `"text"`):
-        What will be generated: `"text"`, `"image"`, `"video"` or `"interleaved"`. The prompt is the same for all;
-        `generate` puts the start marker behind it.
-    """
-
-    generation_mode: str
 
 
 class VilaUProcessor(ProcessorMixin):
@@ -48,8 +36,7 @@ class VilaUProcessor(ProcessorMixin):
     """
 
     valid_processor_kwargs = VilaUProcessorKwargs
-    text_kwargs = {"padding": True, "padding_side": "left"}
-    generation_mode = "text"
+    text_kwargs = TEXT_DEFAULTS
 
     def __init__(
         self,
@@ -82,6 +69,26 @@ class VilaUProcessor(ProcessorMixin):
         chat_template = vilau_chat_template() if chat_template is None else chat_template
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
 
+    def __call__(self, images=None, text=None, videos=None, audio=None, generation_mode: str = "text", **kwargs):
+        """
+        Processes prompts with their images and videos, as transformers' processors do.
+
+        Args:
+            images, text, videos: as for the base class.
+            audio: not supported.
+            generation_mode (`str`, *optional*, defaults to `"text"`): what will be generated: `"text"`, `"image"`,
+                `"video"` or `"interleaved"`. Prompts are the same for all: `generate` adds the start marker.
+            kwargs: as for the base class.
+
+        Raises:
+            ValueError: for an unknown mode, or prompts whose placeholders do not match their media.
+        """
+        if generation_mode not in GENERATION_MODES:
+            raise ValueError(
+                f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {generation_mode!r}."
+            )
+        return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
     @classmethod
     def from_args_and_dict(cls, args, processor_dict, **kwargs):
         settings = next((part.init_kwargs for part in args if hasattr(part, "init_kwargs")), {})
@@ -110,9 +117,6 @@ class VilaUProcessor(ProcessorMixin):
                 raise ValueError("`text` is an empty list, give at least one prompt.")
             if not self.context_markers:
                 text = [self._space_after_placeholders(prompt) for prompt in prompts]
-        mode = kwargs.get("generation_mode", self.generation_mode)
-        if mode not in GENERATION_MODES:
-            raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {mode!r}.")
         images, videos = (None if _is_empty(media) else media for media in (images, videos))
         return super().prepare_inputs_layout(images, text, _paths_to_strings(videos), audio, **kwargs)
 

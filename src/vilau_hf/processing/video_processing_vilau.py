@@ -3,17 +3,22 @@
 
 import os
 import sys
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers.image_utils import PILImageResampling
-from transformers.processing_utils import Unpack, VideosKwargs
-from transformers.utils import is_torchcodec_usable, requires_backends
-from transformers.video_processing_utils import BaseVideoProcessor
-from transformers.video_utils import VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos
+from PIL.Image import Resampling
+from transformers import BaseVideoProcessor, VideosKwargs
 
+from .compat_processing_vilau import (
+    VideoMetadata,
+    default_sample_indices_fn,
+    is_torchcodec_usable,
+    load_video,
+    make_batched_videos,
+    requires_backends,
+)
 from .image_processing_pil_vilau import ExactRescaling, fetch_pictures, prepare_picture
 
 
@@ -45,7 +50,7 @@ class VilaUVideoProcessor(ExactRescaling, BaseVideoProcessor):
     ```
     """
 
-    resample = PILImageResampling.BICUBIC
+    resample = Resampling.BICUBIC
     image_mean = [0.5, 0.5, 0.5]
     image_std = [0.5, 0.5, 0.5]
     size = {"height": 256, "width": 256}
