@@ -5,6 +5,8 @@ import torch
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration, VilaUVisionConfig, VilaUVisionTower
 
+from .deprecations import DeprecationRecorder
+
 
 VISION = {
     "encoder_config": {
@@ -69,6 +71,14 @@ TOKEN_IDS = {
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_that_is_used_is_deprecated():
+    """Fails a test in which a library logs a deprecation; warnings are errors by `filterwarnings` in setup.cfg."""
+    with DeprecationRecorder() as recorder:
+        yield
+    assert not recorder.messages, "deprecated, so it will stop to work: " + "; ".join(recorder.messages)
 
 
 @pytest.fixture

@@ -223,6 +223,27 @@ def test_other_language_models_are_those_of_transformers(source, change):
     torch.testing.assert_close(model(ids).logits, reference(ids).logits)
 
 
+@torch.no_grad()
+def test_a_release_without_further_residual_blocks_converts(source):
+    path = source / "vision_tower/config.json"
+    tower = json.loads(path.read_text())["rqvaesiglip"]
+    edit(path, rqvaesiglip={**tower, "ddconfig": {**tower["ddconfig"], "num_res_blocks": 0}})
+
+    def change(weights):  # of each level only the first block is left
+        for name in [name for name in weights if re.search(r"decoder\.up\.\d\.(block|attn)\.1\.", name)]:
+            del weights[name]
+
+    edit_weights(source, "vision_tower", change)
+    model = VilaUForConditionalGeneration.from_original(source)
+    assert model.config.vision_config.layers_per_block == 0
+    decoder = model.model.vision_tower.pixel_decoder
+    assert [len(block.resnets) for block in decoder.up_blocks] == [1] * 5
+    kept = load_file(source / "vision_tower/model.safetensors")
+    (first,) = [tensor for name, tensor in kept.items() if name.endswith("decoder.up.0.block.0.conv1.weight")]
+    assert torch.equal(decoder.up_blocks[4].resnets[0].conv1.weight, first)
+    assert model.decode_image_tokens(torch.zeros(1, 4, 4, 4, dtype=torch.long)).isfinite().all()
+
+
 def test_a_release_without_rows_for_the_markers_gets_them(source):
     drop_markers(source)
 

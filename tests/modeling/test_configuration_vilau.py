@@ -137,6 +137,7 @@ def test_a_folder_without_configuration_is_refused(tmp_path):
         ("depth_config", {"num_attention_heads": 5}, r"`hidden_size` \(32\) .*`num_attention_heads` \(5\)"),
         ("vision_config", {"norm_num_groups": 3}, r"`block_out_channels` \(\[8, 8, 8\]\) .*`norm_num_groups` \(3\)"),
         ("vision_config", {"code_depth": 0}, "`code_depth` must be at least 1, got 0"),
+        ("vision_config", {"layers_per_block": -1}, "`layers_per_block` must be at least 0, got -1"),
         ("vision_config", {"codebook_initialization": "zeros"}, "must be one of random, kmeans, got 'zeros'"),
         ("vision_config", {"contrastive_loss_type": "clip"}, "must be one of sigmoid, softmax, got 'clip'"),
         ("vision_config", {"l1_loss_weight": -1.0}, "`l1_loss_weight` must be at least 0, got -1.0"),

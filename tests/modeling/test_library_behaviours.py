@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CompileConfig, PreTrainedModel, SiglipTextConfig, set_seed
 
 from vilau_hf import VilaUForConditionalGeneration, VilaUVisionTowerForPreTraining
+from vilau_hf.modeling.compat_modeling_vilau import CACHE_NAME
 
 from ..conftest import TEXT_TOWER
 
@@ -274,9 +275,37 @@ def test_features_of_images_and_videos(either, inputs):
     assert len(either.get_image_features(pixel_values=images).hidden_states) == len(features.hidden_states)
     assert isinstance(either.get_image_features(pixel_values=images, return_dict=False), tuple)
     videos = torch.rand(2, 3, 3, 16, 16)
-    pooled = either.get_video_features(pixel_values_videos=videos).pooler_output
-    assert pooled.shape == (2, 3 * 16, 48)
-    torch.testing.assert_close(pooled[1, 16:32], either.get_image_features(videos[1, 1:2]).pooler_output[0])
+    features, frame = either.get_video_features(videos), either.get_image_features(videos[1, 1:2])
+    for name, width in (("last_hidden_state", vision.hidden_size), ("pooler_output", 48)):
+        assert features[name].shape == (2, 3 * 16, width)
+        torch.testing.assert_close(features[name][1, 16:32], frame[name][0])
+
+
+@torch.no_grad()
+def test_outputs_hold_the_features_of_images_and_videos(either, config):
+    images, videos = torch.rand(2, 3, 16, 16), torch.rand(1, 2, 3, 16, 16)
+    image, video = [config.image_token_id] * 16, [config.video_token_id] * 32
+    ids = torch.tensor([[1, *image, 5, *video, 6, *image]])
+    output = either(ids, pixel_values=images, pixel_values_videos=videos, output_hidden_states=True)
+    for found, expected in (
+        (output.image_outputs, either.get_image_features(images, output_hidden_states=True)),
+        (output.video_outputs, either.get_video_features(videos, output_hidden_states=True)),
+    ):
+        assert len(found.hidden_states) == len(expected.hidden_states) == config.vision_config.num_hidden_layers + 1
+        for name in ("last_hidden_state", "pooler_output"):
+            torch.testing.assert_close(found[name], expected[name])
+        for a, b in zip(found.hidden_states, expected.hidden_states, strict=True):
+            torch.testing.assert_close(a, b)
+    alone = either(ids[:, :17], pixel_values=images[:1])
+    assert alone.video_outputs is None and alone.image_outputs.hidden_states is None
+    assert either(ids[:, :1]).image_outputs is None
+    as_tuple = either(ids[:, :17], pixel_values=images[:1], return_dict=False)
+    assert isinstance(as_tuple[-1], tuple) and torch.equal(as_tuple[-1][1], alone.image_outputs.pooler_output)
+
+
+@torch.no_grad()
+def test_a_stock_trainer_keeps_no_cache_and_no_features(config):
+    assert {"cache", "past_key_values", "image_outputs", "video_outputs"} <= set(config.keys_to_ignore_at_inference)
 
 
 def test_attention_can_be_chosen_for_all_and_for_a_part(model):
@@ -406,7 +435,7 @@ def test_generation_goes_on_from_a_returned_cache(model, inputs):
     ended = model.generate(
         input_ids=begun.sequences,
         attention_mask=torch.ones_like(begun.sequences),
-        past_key_values=begun.past_key_values,
+        cache=begun[CACHE_NAME],
         **{**settings, "max_new_tokens": 2},
     )
     assert torch.equal(ended.sequences, whole.sequences)

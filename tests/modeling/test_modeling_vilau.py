@@ -237,6 +237,14 @@ def test_codes_that_do_not_fit_are_refused(model, mixed_batch, codes, message):
         model(**inputs, codes=codes)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_a_visual_label_where_no_visual_token_stands_is_refused(model, mixed_batch, training):
+    labels = mixed_batch["labels"].clone()
+    labels[0, 1] = model.config.image_token_id  # a text token stands there
+    with pytest.raises(ValueError, match="`labels` hold a placeholder at 1 positions where `input_ids` have no"):
+        model.train(training)(**{**mixed_batch, "labels": labels})
+
+
 def test_visual_labels_without_visual_input_are_refused(model):
     inputs = batch_of([[1, 5, *IMAGE, 2]], [2])
     embeds = F.embedding(inputs.pop("input_ids"), model.get_input_embeddings().weight)

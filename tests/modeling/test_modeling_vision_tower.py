@@ -119,6 +119,27 @@ def test_loss_falls_on_one_batch(pretraining, batch):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_built_in_half_precision_keeps_encoder_and_quantizer_in_float32(config, dtype):
+    default = torch.get_default_dtype()
+    tower = AutoModel.from_config(config, dtype=dtype).model.vision_tower
+    assert torch.get_default_dtype() == default
+    for module in (tower.image_encoder, tower.quantizer):
+        assert {each.dtype for each in module.state_dict().values() if each.is_floating_point()} == {torch.float32}
+    assert tower.post_quant_conv.weight.dtype == tower.pixel_decoder.conv_in.weight.dtype == dtype
+    weight = tower.image_encoder.layers[0].mlp.fc1.weight
+    assert not torch.equal(weight, weight.to(dtype).float())  # drawn in float32, not rounded and cast back
+
+
+@torch.no_grad()
+def test_a_decoder_with_one_residual_block_a_level_decodes(vision_config):
+    vision_config.layers_per_block = 0
+    tower = VilaUVisionTower(vision_config).eval()
+    assert [len(block.resnets) for block in tower.pixel_decoder.up_blocks] == [1, 1, 1]
+    assert tower.decode(torch.zeros(1, 16, 3, dtype=torch.long)).shape == (1, 3, 16, 16)
+
+
+@torch.no_grad()
 def test_codes_and_features_decode_to_the_same_pixels(tower):
     encoded = tower.encode(torch.rand(2, 3, 16, 16) * 2 - 1)
     pixels = tower.decode(encoded.codes)

@@ -1,11 +1,14 @@
+import inspect
 import json
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import ExifTags, Image
 from safetensors.torch import load_file
+from transformers import PilBackend
 from transformers.image_utils import load_image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -30,6 +33,22 @@ def converted_first(recorded, file):
     return recorded[name if name in recorded else f"{stem}.understanding.uint8"]
 
 
+def allowed_levels(file) -> int:
+    """
+    Levels of 255 by which an image may differ from the recording, which was made with Pillow 13.
+
+    Pillow 12 rounds grey and palette images in another way when it resizes them: by one level in a grey image, in the
+    palette image by at most one level at all but 11 of 12,288 values and by four at the worst.
+    """
+    if int(PIL.__version__.split(".")[0]) >= 13:
+        return 0
+    return {"L": 1, "P": 4}.get(Image.open(GOLDEN / file).mode, 0)
+
+
+def assert_recorded_levels(found, expected, file):
+    assert (found.int() - expected.int()).abs().max() <= allowed_levels(file)
+
+
 def to_uint8(pixels):
     return ((pixels * 0.5 + 0.5) * 255).round().to(torch.uint8)
 
@@ -43,8 +62,9 @@ def test_an_opened_image_gives_the_pixels_of_the_original(recorded, cls, file, v
     processor = cls(size={"height": 64, "width": 64}, **options)
     pixels = processor(Image.open(GOLDEN / file), return_tensors="pt")["pixel_values"][0]
     expected = recorded[f"{Path(file).stem}.{variant}.uint8"]
-    assert torch.equal(to_uint8(pixels), expected)
-    torch.testing.assert_close(pixels, (expected / 255 - 0.5) / 0.5, atol=2e-7, rtol=0)
+    assert_recorded_levels(to_uint8(pixels), expected, file)
+    atol = 2e-7 + 2 * allowed_levels(file) / 255
+    torch.testing.assert_close(pixels, (expected / 255 - 0.5) / 0.5, atol=atol, rtol=0)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -53,14 +73,14 @@ def test_a_file_name_gives_the_pixels_of_the_original(recorded, cls, file):
     processor = cls(size={"height": 64, "width": 64}, resize_before_rgb=True)
     expected = converted_first(recorded, file)
     for name in (GOLDEN / file, str(GOLDEN / file)):
-        assert torch.equal(to_uint8(processor(name, return_tensors="pt")["pixel_values"][0]), expected)
+        assert_recorded_levels(to_uint8(processor(name, return_tensors="pt")["pixel_values"][0]), expected, file)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("file", FILES)
 def test_by_default_an_opened_image_gives_the_pixels_of_its_file(recorded, cls, file):
     pixels = cls(size={"height": 64, "width": 64})(Image.open(GOLDEN / file), return_tensors="pt")["pixel_values"][0]
-    assert torch.equal(to_uint8(pixels), converted_first(recorded, file))
+    assert_recorded_levels(to_uint8(pixels), converted_first(recorded, file), file)
 
 
 def test_recorded_floats_are_reproduced(recorded):
@@ -120,10 +140,17 @@ def test_a_file_is_opened_as_the_library_opens_it(mode, suffix, orientation, tmp
     assert np.array_equal(np.asarray(opened), np.asarray(expected))
 
 
+def test_both_backends_document_their_options_in_one_class_named_as_the_library_expects():
+    assert [cls.valid_kwargs.__name__ for cls in CLASSES] == ["VilaUImageProcessorKwargs"] * 2
+
+
 def test_backends_agree_on_a_batch_of_unlike_images():
     images = [Image.open(GOLDEN / file) for file in FILES]
     rng = np.random.default_rng(0)
-    arrays = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in [(64, 64, 3), (1, 64, 64), (64, 64, 4)]]
+    shapes = [(64, 64, 3), (1, 64, 64), (64, 64, 4)]
+    if "input_data_format" not in inspect.signature(PilBackend.convert_to_rgb).parameters:
+        shapes = [(64, 64, 3)] * 3  # before transformers 5.21 arrays of other than three channels are refused
+    arrays = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
     outputs = [cls(size=64)(images + arrays, return_tensors="pt")["pixel_values"] for cls in CLASSES]
     assert outputs[0].shape == (7, 3, 64, 64) and outputs[0].dtype == outputs[1].dtype == torch.float32
     torch.testing.assert_close(outputs[0][:6], outputs[1][:6], atol=1e-6, rtol=0)

@@ -2,7 +2,7 @@
 """
 All names of this island that transformers and diffusers do not document as public.
 
-A layout test forbids such imports in every other file. When a new version moves a name, this file is the one to change.
+A layout test forbids such imports in every other file. When a new version moves a name, change it here.
 Each entry says why it is needed, in which versions of transformers it was read, and when it can go.
 """
 
@@ -25,14 +25,14 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 
-# PixelDecoder: diffusers exports whole autoencoders only, and the tower has its own encoder. Read in diffusers 0.40 and
-# 0.42. It can go when diffusers exports its decoder.
+# PixelDecoder: diffusers exports whole autoencoders only, and the tower has its own encoder. Read in diffusers 0.40.0
+# and 0.42.1. It can go when diffusers exports its decoder.
 #
 # init: initialisers that skip weights which a checkpoint has filled. `_init_weights` of the library's own models uses
 # them. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library exports the module.
 #
-# SubConfigSpec: the library's way to declare nested configurations. 5.20.2 accepts only instances of it, later versions
-# also accept a class. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library exports it.
+# SubConfigSpec: the library's way to declare nested configurations. 5.20.2 accepts instances of it only, later
+# versions also accept a class. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library exports it.
 #
 # ALL_ATTENTION_FUNCTIONS: the registry that gives a layer the attention function its configuration names. Read in
 # 5.20.2, 5.23.0 and 5.24.0. It can go when `AttentionInterface` offers the look-up by name as a class method.
@@ -42,8 +42,8 @@ from transformers.utils.output_capturing import capture_outputs
 #
 # CONFIG_NAME: name of a checkpoint's configuration file. Read in 5.20.2, 5.23.0 and 5.24.0.
 #
-# torch_compilable_check: raises outside of a compiled graph and becomes an assertion inside. Read in 5.20.2, 5.23.0 and
-# 5.24.0. It can go when torch offers one call for both.
+# torch_compilable_check: raises outside of a compiled graph and becomes an assertion inside. Read in 5.20.2, 5.23.0
+# and 5.24.0. It can go when torch offers one call for both.
 #
 # can_return_tuple, merge_with_config_defaults, capture_outputs: the decorators behind `return_dict`, configuration
 # defaults and recorded hidden states of the library's own models. Read in 5.20.2, 5.23.0 and 5.24.0.
@@ -90,8 +90,8 @@ def make_causal_mask(config, inputs_embeds):
     """
     Returns the causal mask of `inputs_embeds` `(M, T, W)` in the form that the configured attention function reads.
 
-    The fourth parameter of `create_causal_mask`, the cache, changed its name in 5.24, so it is passed by position. Read
-    in 5.20.2, 5.23.0 and 5.24.0. The function can go when `create_causal_mask` is exported.
+    The fourth parameter of `create_causal_mask`, the cache, changed its name in 5.24, so it is passed by position.
+    Read in 5.20.2, 5.23.0 and 5.24.0. The function can go when `create_causal_mask` is exported.
     """
     return create_causal_mask(config, inputs_embeds, None, None)
 

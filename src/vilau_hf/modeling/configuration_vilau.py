@@ -72,7 +72,7 @@ class VilaUVisionConfig(VilaUBaseConfig):
         decoder's levels, from the highest to the lowest resolution.
     up_block_types (`list[str]`, *optional*): diffusers' block types of the levels, from the lowest to the highest
         resolution; by default attention at the lowest one.
-    layers_per_block (`int`, *optional*, defaults to 2): residual blocks of a level besides its first one; 0 is allowed.
+    layers_per_block (`int`, *optional*, defaults to 2): residual blocks of a level besides its first one, at least 0.
     norm_num_groups (`int`, *optional*, defaults to 32): groups of the pixel decoder's group normalisation.
     decoder_latent_size (`int`, *optional*): side of the grid given to the pixel decoder, where it differs from the
         encoder's; the quantized features are then resized bilinearly.
@@ -265,6 +265,8 @@ class VilaUConfig(VilaUBaseConfig):
     """
 
     model_type = "vilau"
+    # outputs that `Trainer` would gather over a whole evaluation set: the cache by both of its names, and features
+    keys_to_ignore_at_inference = ["cache", "past_key_values", "image_outputs", "video_outputs"]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(config_class=VilaUVisionConfig),
         "depth_config": SubConfigSpec(config_class=VilaUDepthConfig),

@@ -121,8 +121,10 @@ class VilaUModel(VilaUPreTrainedModel):
     @can_return_tuple
     def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
         """
-        As `get_image_features` for videos `(V, F, 3, S, S)`: `last_hidden_state` is `(V, F * L, C)` and `pooler_output`
-        `(V, F * L, H)`. `hidden_states` and `attentions` are those of the frames, `(V * F, ...)`.
+        Returns the features of videos `(V, F, 3, S, S)`, like `get_image_features`.
+
+        `last_hidden_state` is `(V, F * L, C)`, `pooler_output` `(V, F * L, H)`. `hidden_states` and `attentions` are
+        those of the frames, `(V * F, ...)`.
         """
         features = self.get_image_features(pixel_values_videos.flatten(0, 1), return_dict=True, **kwargs)
         return _frames_to_videos(features, len(pixel_values_videos))
@@ -241,7 +243,7 @@ class VilaUModel(VilaUPreTrainedModel):
         self.vision_tower.quantizer.check_range(codes)
 
     def _insert_features(self, inputs_embeds, is_image, is_video, features, num_images):
-        """Puts the `pooler_output` of `features` at the placeholders, images first; `is_image` `(B, T)` as `is_video`."""
+        """Puts `features.pooler_output` at the placeholders; of its rows the first `num_images` are images."""
         embedded = features.pooler_output.to(inputs_embeds.device, inputs_embeds.dtype)  # (N + V * F, L, H)
         inputs_embeds = inputs_embeds.masked_scatter(is_image[..., None], embedded[:num_images])
         return inputs_embeds.masked_scatter(is_video[..., None], embedded[num_images:])

@@ -346,7 +346,9 @@ def merge_generation_config(
     mode: str, generation_config: GenerationConfig | None, saved_config: GenerationConfig, kwargs: dict
 ) -> tuple[MergedGenerationConfig, dict]:
     """
-    Merges the settings of a call in `mode`: its arguments win over its `generation_config`, that over the checkpoint's.
+    Merges the settings of a call in `mode`.
+
+    Arguments win over `generation_config`, and this wins over the settings of the checkpoint.
 
     Returns:
         The merged settings, and the arguments that are none.

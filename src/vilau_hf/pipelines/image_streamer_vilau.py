@@ -6,11 +6,10 @@ from queue import Queue
 
 import torch
 from PIL import Image
-from transformers import PreTrainedModel, ProcessorMixin
-from transformers.generation.streamers import BaseStreamer
+from transformers import PreTrainedModel, ProcessorMixin, TextStreamer
 
 
-class VilaUImageStreamer(BaseStreamer):
+class VilaUImageStreamer:
     r"""
     Streamer for `generate` that shows what there is of an image, or of the running frame of a video, every few
     positions. `generate` runs in a thread; iterating over the streamer gives lists with a picture for each row (`None`
@@ -22,7 +21,7 @@ class VilaUImageStreamer(BaseStreamer):
         every (`int`, *optional*, defaults to 16): visual positions from one preview to the next; an image that is
             finished is always shown.
         timeout (`float`, *optional*): seconds to wait for the next preview before `queue.Empty` is raised.
-        text_streamer (`BaseStreamer`, *optional*): gets the text, as a `TextStreamer` of transformers for one row.
+        text_streamer (`TextStreamer`, *optional*): gets the text of one row.
 
     Example:
 
@@ -46,7 +45,7 @@ class VilaUImageStreamer(BaseStreamer):
         processor: ProcessorMixin,
         every: int = 16,
         timeout: float | None = None,
-        text_streamer: BaseStreamer | None = None,
+        text_streamer: TextStreamer | None = None,
     ):
         if every < 1:
             raise ValueError(f"`every` must be at least 1, got {every}.")

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import Pipeline
-from transformers.utils.chat_template_utils import Chat
 
 
 class VilaUTextToImagePipeline(Pipeline):
@@ -54,10 +53,13 @@ class VilaUTextToImagePipeline(Pipeline):
     def _sanitize_parameters(self, num_workers=None, batch_size=None, **kwargs):
         return {}, kwargs, {}
 
-    def preprocess(self, prompt: str | Chat):
-        if not isinstance(prompt, (str, Chat)):
-            raise ValueError(f"`prompt` must be a string or a chat, got {type(prompt).__name__}.")
-        messages = prompt.messages if isinstance(prompt, Chat) else [{"role": "user", "content": prompt}]
+    def preprocess(self, prompt: Any):
+        # the library wraps a list of messages into an object with the attribute `messages`
+        messages = getattr(prompt, "messages", None)
+        if messages is None:
+            if not isinstance(prompt, str):
+                raise ValueError(f"`prompt` must be a string or a chat, got {type(prompt).__name__}.")
+            messages = [{"role": "user", "content": prompt}]
         text = self.processor.apply_chat_template(messages, add_generation_prompt=True)
         return self.processor(text=text, return_tensors="pt")
 

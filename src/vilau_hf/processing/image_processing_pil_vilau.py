@@ -92,9 +92,7 @@ def prepare_picture(
         if not (size.height and size.width):
             raise ValueError(f"`size` must have the keys 'height' and 'width', got {dict(size)}.")
         if image.size != (size.width, size.height):
-            image = image.resize(
-                (size.width, size.height), Resampling.BICUBIC if resample is None else resample
-            )
+            image = image.resize((size.width, size.height), Resampling.BICUBIC if resample is None else resample)
     if do_convert_rgb and image.mode != "RGB":
         image = image.convert("RGB")
     return image

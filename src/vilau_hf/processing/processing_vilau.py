@@ -10,7 +10,13 @@ import torch
 from transformers import BaseVideoProcessor, BatchFeature, ProcessorMixin
 
 from .chat_templates_vilau import vilau_chat_template
-from .compat_processing_vilau import TEXT_DEFAULTS, MultiModalData, VilaUProcessorKwargs, render_jinja_template
+from .compat_processing_vilau import (
+    TEXT_DEFAULTS,
+    MultiModalData,
+    VilaUProcessorKwargs,
+    make_batched_videos,
+    render_jinja_template,
+)
 
 
 GENERATION_MODES = ("text", "image", "video", "interleaved")
@@ -127,7 +133,7 @@ class VilaUProcessor(ProcessorMixin):
         return re.sub(rf"({placeholders})(?!\Z|{special})", r"\1 ", prompt)
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Compares placeholders with media, row by row where the media are given by row."""
+        """Compares placeholders with media, row by row where the media are given by row, else as a whole."""
         for kind, media in (("image", images), ("video", videos)) if text is not None else ():
             token = getattr(self, f"{kind}_token")
             found = [prompt.count(token) for prompt in text]
@@ -139,10 +145,15 @@ class VilaUProcessor(ProcessorMixin):
                         f"The number of {token} tokens in the prompts should be the same as the number of {kind}s of "
                         f"each prompt. Found {found} {token} tokens and {given} {kind}s."
                     )
-            elif media is None and any(found):
+                continue
+            # the base class compares totals, too, but not in 5.20.2
+            given = 0
+            if media is not None:
+                given = _count_images(media) if kind == "image" else len(make_batched_videos(media))
+            if sum(found) != given:
                 raise ValueError(
                     f"The total number of {token} tokens in the prompts should be the same as the number of {kind}s "
-                    f"passed. Found total {sum(found)} {token} tokens and 0 {kind}s."
+                    f"passed. Found total {sum(found)} {token} tokens and {given} {kind}s."
                 )
         super().validate_inputs(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
@@ -290,7 +301,7 @@ class VilaUProcessor(ProcessorMixin):
         """Ids of all samples in a row, the sample each belongs to, and whether it is the assistant's (all 1-D)."""
         prompts, spans = render_jinja_template(
             conversations=conversations,
-            chat_template=self._resolve_chat_template(None),
+            chat_template=self._default_chat_template(),
             return_assistant_tokens_mask=True,
             **self.tokenizer.special_tokens_map,
         )
@@ -314,6 +325,11 @@ class VilaUProcessor(ProcessorMixin):
         offsets = np.concatenate([np.asarray(row, dtype=np.int64) for row in encoded["offset_mapping"]])
         offsets = offsets + first_chars[rows, None]  # (tokens, 2)
         return ids, rows, covered[offsets[:, 1]] > covered[offsets[:, 0]]
+
+    def _default_chat_template(self) -> str:
+        """The chat template, or where a processor has several by name the one called "default"."""
+        template = self.chat_template
+        return template["default"] if isinstance(template, dict) else template
 
     def _check_placeholders(self, kind: str, rows: np.ndarray, media: list[list]):
         for row, (found, items) in enumerate(zip(np.bincount(rows, minlength=len(media)), media, strict=True)):
@@ -435,6 +451,13 @@ def _kind_of(text: Any) -> str:
 def _is_empty(media: Any) -> bool:
     """Whether `media` is a list without anything in it, at any nesting."""
     return isinstance(media, (list, tuple)) and all(_is_empty(item) for item in media)
+
+
+def _count_images(images: Any) -> int:
+    """Number of images in a (nested) list, or in an array or tensor `(N, ...)` of them."""
+    if isinstance(images, (list, tuple)):
+        return sum(_count_images(item) for item in images)
+    return len(images) if getattr(images, "ndim", 0) == 4 else 1
 
 
 def _paths_to_strings(media: Any) -> Any:

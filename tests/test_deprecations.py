@@ -1,0 +1,29 @@
+import logging
+import warnings
+
+import pytest
+
+from .deprecations import LIBRARIES, DeprecationRecorder
+
+
+def record(name, message, level=logging.WARNING):
+    return logging.LogRecord(name, level, "file.py", 1, message, (), None)
+
+
+def test_a_logged_deprecation_is_recorded_and_other_messages_are_not():
+    with DeprecationRecorder() as recorder:
+        for library in LIBRARIES:
+            assert recorder in logging.getLogger(library).handlers
+        for message in ("`a` is deprecated, use `b`", "something else", "`c` was Deprecated in 5.24"):
+            recorder.handle(record("transformers.some.module", message))
+    assert recorder not in logging.getLogger("transformers").handlers
+    assert recorder.messages == [
+        "transformers.some.module: `a` is deprecated, use `b`",
+        "transformers.some.module: `c` was Deprecated in 5.24",
+    ]
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning])
+def test_a_warning_of_a_deprecation_is_an_error(category):
+    with pytest.raises(category, match="old"):
+        warnings.warn("old", category, stacklevel=1)
