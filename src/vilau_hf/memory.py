@@ -5,9 +5,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import AttentionInterface, DynamicCache
 
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
@@ -154,7 +152,7 @@ def estimate_training_memory(
     if activation_checkpointing:
         model.activation_checkpointing_enable()
     if not packed:
-        ALL_ATTENTION_FUNCTIONS["sdpa_without_mask"] = sdpa_attention_forward  # the library makes none for it
+        AttentionInterface.register("sdpa_without_mask", AttentionInterface()["sdpa"])  # no mask is made for this name
         model.config.text_config._attn_implementation = "sdpa_without_mask"
     phases = _training_phases(model, rows, length, text_targets, visual_targets, bf16)
     title = (
