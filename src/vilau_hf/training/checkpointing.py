@@ -59,17 +59,18 @@ class AtomicCheckpointTrainer(Trainer):
             folder (`str`): the unfinished checkpoint.
         """
 
-    # The base class has no setting for the folder that a checkpoint is written to: `_save_checkpoint` writes all of it
-    # to `checkpoint-<step>` in what `_get_output_dir` returns, `args.output_dir`. Changing that argument meanwhile
-    # would change `training_args.bin`. Read in transformers 5.20.2, 5.23.0 and 5.24.0, where the two are the same.
-    # Can go when the base class writes checkpoints atomically.
+    # The base class writes a checkpoint to `checkpoint-<step>` in the folder that this returns, `args.output_dir`.
+    # We return another one while a checkpoint is written. Changing the argument meanwhile would do the same, but
+    # `training_args.bin` holds it. Read in transformers 5.20.2, 5.23.0 and 5.24.0, where it is the same. Can go when
+    # the base class writes checkpoints atomically.
     def _get_output_dir(self, trial):
         run_dir = super()._get_output_dir(trial)
         return os.path.join(run_dir, STAGING_FOLDER) if self._is_staging else run_dir
 
-    # The base class calls this between evaluating and the event `on_save`. Callbacks come before (`on_step_end`, when
-    # the best checkpoint is not known yet) or after (`on_save`), and `save_model` when the rest is yet to be written.
-    # Read in transformers 5.20.2, 5.23.0 and 5.24.0; can go when the base class writes checkpoints atomically.
+    # The base class writes a whole checkpoint here, under its final name; we rename it when all is written. No public
+    # method encloses the writing: `on_step_end` comes before the evaluation, which finds the best checkpoint,
+    # `save_model` writes only the model, and `on_save` comes after. Read in transformers 5.20.2, 5.23.0 and 5.24.0,
+    # where it is the same. Can go when the base class writes checkpoints atomically.
     def _save_checkpoint(self, model, trial):
         run_dir, name = Path(self._get_output_dir(trial)), f"checkpoint-{self.state.global_step}"
         staging = run_dir / STAGING_FOLDER
@@ -90,9 +91,10 @@ class AtomicCheckpointTrainer(Trainer):
         if self.args.push_to_hub:
             super()._push_from_checkpoint(str(run_dir / name))
 
-    # The base class's `_save_checkpoint` calls this, with an upload in the background, when all is written. Our folder
-    # still moves then, so `_save_checkpoint` above uploads after that. Only `args.push_to_hub` could prevent the call,
-    # which `training_args.bin` holds. Read in transformers 5.20.2, 5.23.0 and 5.24.0; can go with `_save_checkpoint`.
+    # The base class's `_save_checkpoint` starts an upload in the background here. Our folder is renamed after that, so
+    # `_save_checkpoint` above starts it later. Only `args.push_to_hub=False` would prevent the call, and
+    # `training_args.bin` holds that. Read in transformers 5.20.2, 5.23.0 and 5.24.0, where it is the same. Can go with
+    # `_save_checkpoint`.
     def _push_from_checkpoint(self, checkpoint_folder):
         """Does nothing: `_save_checkpoint` uploads a checkpoint when it has its name."""
 
@@ -117,10 +119,10 @@ class AtomicCheckpointTrainer(Trainer):
         for folder in others[: max(0, len(others) + len(kept) - limit)]:
             folder.rename(staging / folder.name)
 
-    # With a limit of 1 only the best checkpoint is left after training. The base class deletes the others here in place,
-    # and a run killed meanwhile would leave a part of one under its name; so they are moved away before. Callbacks come
-    # too late (`on_train_end`), or cannot know that training has ended (`on_save`, `on_log`). Read in transformers
-    # 5.20.2, 5.23.0 and 5.24.0, where it is the same; can go when the base class deletes after renaming.
+    # With a limit of 1 only the best checkpoint is left after training. The base class deletes the others in place
+    # here, and a run killed meanwhile would leave a part of one under its name; so we move them away before.
+    # `on_train_end` comes after that, and `on_save` and `on_log` do not know that training has ended. Read in
+    # transformers 5.20.2, 5.23.0 and 5.24.0, where it is the same. Can go when the base class deletes atomically.
     def _finalize_training(self, trial, *args, **kwargs):
         run_dir = Path(self._get_output_dir(trial))
         if self.args.should_save and self.args.save_total_limit == 1 and self.state.best_model_checkpoint is not None:

@@ -88,10 +88,10 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             whole = model.get_base_model() if hasattr(model, "get_base_model") else model  # without adapters of peft
             apply_liger_kernel(whole.model.language_model, kernels)
 
-    # The base class's sampler for `group_by_length` reads a dataset with its transform, which opens all media, and
-    # draws from the global generator, so that a resumed run would get another order. `get_train_dataloader` takes no
-    # sampler, to override it would be to copy `_get_dataloader`. Read in transformers 5.20.2, 5.23.0 and 5.24.0, where
-    # it is the same; can go when a sampler can be given.
+    # For `group_by_length` the base class reads all lengths through the transform of the dataset, which opens the
+    # media, and its sampler draws from the global generator: a run resumed within a pass gets another order. Ours does
+    # neither. `get_train_dataloader` takes no sampler, and another one would copy `_get_dataloader`. Read in
+    # transformers 5.20.2, 5.23.0 and 5.24.0, where it is the same. Can go when a sampler can be given.
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         dataset = dataset.dataset if isinstance(dataset, ReadableRows) else dataset

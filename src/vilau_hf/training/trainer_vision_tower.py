@@ -199,10 +199,10 @@ class VisionTowerTrainer(LossPartsTrainer):
             self.optimizer = optimizer_class(parameter_groups(self, rate_of, betas_of), **kwargs)
         return self.optimizer
 
-    # The base class clips all parameters of the model by one norm, and logs it: gradients of the discriminator would
-    # shrink those of the tower. `on_pre_optimizer_step` comes after that; to do it there `max_grad_norm` would have to
-    # be 0, which checkpoints keep. Read in transformers 5.20.2, 5.23.0 and 5.24.0; can go when the base class clips by
-    # groups of parameters, or calls a public method for it.
+    # The base class clips all parameters of the model by one norm, and logs it: large gradients of the discriminator
+    # would shrink those of the tower. `on_pre_optimizer_step` comes after that. Clipping there instead would need
+    # `args.max_grad_norm=0`, which `training_args.bin` would hold. Read in transformers 5.20.2, 5.23.0 and 5.24.0,
+    # where it is the same. Can go when the base class clips groups of parameters apart.
     def _clip_grad_norm(self, model):
         """Clips the tower's and the discriminator's gradients apart; gives the norm of the tower's."""
         if self.discriminator is None:
@@ -224,7 +224,7 @@ class VisionTowerTrainer(LossPartsTrainer):
             self.data_collator.image_processor.save_pretrained(folder)
         if self.ema is not None:
             self.ema.module.save_pretrained(os.path.join(folder, EMA_FOLDER))
-        if _internal_call and self.discriminator is not None:  # of a checkpoint
+        if _internal_call and output_dir is not None and self.discriminator is not None:  # a checkpoint
             state = {name: tensor.contiguous() for name, tensor in self.discriminator.state_dict().items()}
             save_file(state, os.path.join(folder, DISCRIMINATOR_NAME))
 
