@@ -1,11 +1,13 @@
 """
-The only door to names that transformers does not document as public, for all modules outside of `modeling`,
-`processing` and `pipelines`, which have doors of their own. `tests/test_layout.py` forbids such imports anywhere else.
+The only door to names that transformers does not document as public, and to what differs between its versions, for all
+modules outside of `modeling`, `processing` and `pipelines`, which have doors of their own. `tests/test_layout.py`
+forbids such imports anywhere else.
 
-Each name says why it is needed and when it can go. All were read in transformers 5.20.2, 5.23.0 and 5.24.0, where they
-are the same. A name is imported when it is first asked for, so that one that a user does not need costs nothing.
+Each name says why it is needed and when it can go. All of `LIBRARY_NAMES` were read in transformers 5.20.2, 5.23.0 and
+5.24.0, where they are the same. They are imported when first asked for: one that is not needed costs nothing.
 """
 
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -37,3 +39,38 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(LIBRARY_NAMES[name]), name)
     globals()[name] = value
     return value
+
+
+# Activation checkpointing has its name since a version after 5.20.2, which says "gradient checkpointing" everywhere;
+# 5.23.0 and 5.24.0 take the old name with a warning. Both below can go with the support of 5.20.
+
+
+@dataclass
+class ActivationCheckpointingArguments:
+    """Gives `TrainingArguments` the argument `activation_checkpointing`; to be named before it as a base class."""
+
+    activation_checkpointing: bool | None = field(
+        default=None,
+        metadata={
+            "help": "compute activations again in the backward pass: less memory, more time",
+            "nargs": "?",
+            "const": True,
+        },
+    )
+
+    def __post_init__(self):
+        from transformers import TrainingArguments
+
+        if not hasattr(TrainingArguments, "activation_checkpointing"):
+            if self.activation_checkpointing is None:
+                self.activation_checkpointing = self.gradient_checkpointing
+            self.gradient_checkpointing = self.activation_checkpointing
+        super().__post_init__()
+
+
+def enable_activation_checkpointing(model):
+    """Calls `activation_checkpointing_enable` of a `PreTrainedModel`, by the name that it has."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable()
+    else:
+        model.gradient_checkpointing_enable()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import AttentionInterface, DynamicCache
 
+from .compat import enable_activation_checkpointing
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
 from .modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
@@ -150,7 +151,7 @@ def estimate_training_memory(
     if strategy == "fsdp" and bf16:
         model.to(torch.bfloat16)  # as the layers' gathered weights
     if activation_checkpointing:
-        model.activation_checkpointing_enable()
+        enable_activation_checkpointing(model)
     if not packed:
         AttentionInterface.register("sdpa_without_mask", AttentionInterface()["sdpa"])  # no mask is made for this name
         model.config.text_config._attn_implementation = "sdpa_without_mask"

@@ -81,6 +81,10 @@ class VisionTowerObjective(nn.Module):
         """Checkpoints the activations of the tower."""
         self.tower.activation_checkpointing_enable(**kwargs)
 
+    def gradient_checkpointing_enable(self, **kwargs):
+        """The same; transformers 5.20 knows this name alone."""
+        self.tower.gradient_checkpointing_enable(**kwargs)
+
     def forward(
         self,
         pixel_values: torch.Tensor,

@@ -9,7 +9,7 @@ from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from ..compat import apply_liger_kernel
+from ..compat import ActivationCheckpointingArguments, apply_liger_kernel
 from ..modeling.parts_vilau import PARTS, part_of
 from .fsdp import keep_tower_whole, whole_state_dict
 from .loss_logging import LossPartsTrainer, parameter_groups
@@ -27,7 +27,7 @@ def freeze_parts(model, args: "VilaUTrainingArguments"):
 
 
 @dataclass
-class VilaUTrainingArguments(TrainingArguments):
+class VilaUTrainingArguments(ActivationCheckpointingArguments, TrainingArguments):
     """Arguments of [`VilaUTrainer`], beside those of `TrainingArguments`."""
 
     remove_unused_columns: bool = field(

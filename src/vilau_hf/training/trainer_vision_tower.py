@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..codebook_metrics import perplexity_of_counts, usage_of_counts
+from ..compat import ActivationCheckpointingArguments
 from ..modeling.contrastive_loss_vilau import contrastive_loss
 from ..weight_files import lazy_weights
 from .data_vision_tower import VisionTowerDataCollator
@@ -26,7 +27,7 @@ EMA_FOLDER = "ema"
 
 
 @dataclass
-class VisionTowerTrainingArguments(TrainingArguments):
+class VisionTowerTrainingArguments(ActivationCheckpointingArguments, TrainingArguments):
     """
     Arguments of [`VisionTowerTrainer`], beside those of `TrainingArguments`. Four recipes that the paper reports as
     worse (VILA-U, section 3.1) are switches: a tower made from its configuration, `tune_text_model=True`,
