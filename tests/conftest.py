@@ -101,3 +101,8 @@ def model(config):
     model = VilaUForConditionalGeneration(config).eval()
     model.generation_config.unconditional_prompt_ids = [1, 5]
     return model
+
+
+def pytest_collection_modifyitems(items):
+    """What a new version of a library has changed is said first."""
+    items.sort(key=lambda item: item.path.name != "test_library_hooks.py")

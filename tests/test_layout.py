@@ -1,6 +1,7 @@
-"""Rules that keep each island loadable as custom code from a Hub repository."""
+"""Rules that keep each island loadable as custom code from the Hub, and internals of libraries in one place."""
 
 import ast
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -40,3 +41,79 @@ def test_only_the_command_prints_and_nothing_asserts(path):
         assert not isinstance(node, ast.Assert), f"line {node.lineno}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             assert path.name == "cli.py", f"line {node.lineno}"
+
+
+LIBRARIES = ("transformers", "diffusers", "accelerate")
+# documented names that are not in the top-level namespace; `None` for all of a module
+PUBLIC = {
+    "transformers.utils": {"logging", "ModelOutput"},
+    "transformers.modeling_outputs": None,
+    "diffusers.utils": {"BaseOutput"},
+}
+DOORS = ("compat.py",)
+NOT_YET = ("__init__.py", "serving.py")
+OUTSIDE = [
+    path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.parent not in ISLANDS and str(path.relative_to(PACKAGE)) not in DOORS + NOT_YET
+]
+
+
+def is_public(module: str, name: str) -> bool:
+    """Whether `from module import name` is of a library's documented names."""
+    if name.startswith("_"):
+        return False
+    if module in PUBLIC:
+        return PUBLIC[module] is None or name in PUBLIC[module]
+    return module in LIBRARIES and importlib.util.find_spec(f"{module}.{name}") is None  # which is a module
+
+
+def library_names(tree: ast.Module):
+    """Line, module and name of what is taken from the libraries, also as `transformers.trainer.Name`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] in LIBRARIES:
+            yield from ((node.lineno, node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                module, _, name = alias.name.rpartition(".")
+                if module.split(".")[0] in LIBRARIES:
+                    yield node.lineno, module, name
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).split(".")[0] in LIBRARIES:
+            module, _, name = ast.unparse(node).rpartition(".")
+            holder, _, holder_name = module.rpartition(".")
+            is_of_a_name = "." in module and (module not in PUBLIC and is_public(holder, holder_name))
+            if not is_of_a_name and f"{module}.{name}" not in PUBLIC:
+                yield node.lineno, module, name
+
+
+@pytest.mark.parametrize("path", OUTSIDE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_internals_of_libraries_come_through_one_door(path):
+    for line, module, name in library_names(ast.parse(path.read_text())):
+        assert is_public(module, name), (
+            f"{path.relative_to(PACKAGE)}, line {line}: `{module}.{name}` is not documented as public. Take it from "
+            f"the top-level namespace if it is there (`from {module.split('.')[0]} import Name`), or find a public "
+            "way; otherwise put it into `vilau_hf/compat.py`, with the reason, the versions it was read in, and when "
+            "it can go."
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("from transformers import Trainer, set_seed", True),
+        ("from transformers.utils import logging", True),
+        ("import transformers", True),
+        ("transformers.set_seed(0)", True),
+        ("transformers.utils.logging.set_verbosity_error()", True),
+        ("from diffusers.utils import BaseOutput", True),
+        ("from transformers.trainer import Trainer", False),
+        ("from transformers import trainer_utils", False),
+        ("from transformers import _import_structure", False),
+        ("import transformers.trainer", False),
+        ("transformers.trainer.Trainer()", False),
+        ("from transformers.utils import SAFE_WEIGHTS_NAME", False),
+        ("def f():\n    from accelerate.utils import DistributedType", False),
+    ],
+)
+def test_the_rule_of_the_door(line, expected):
+    assert all(is_public(module, name) for _, module, name in library_names(ast.parse(line))) == expected

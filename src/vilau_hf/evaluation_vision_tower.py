@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback
 
+from .compat import TensorBoardCallback, TrackioCallback, WandbCallback
 from .evaluation import to_uint8
 from .metrics import psnr_of_error
 from .sheets import beside, contact_sheet, enlarge

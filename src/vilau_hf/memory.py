@@ -5,10 +5,9 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from transformers import DynamicCache
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import AttentionInterface, DynamicCache
 
+from .compat import enable_activation_checkpointing
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
 from .modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
@@ -152,9 +151,9 @@ def estimate_training_memory(
     if strategy == "fsdp" and bf16:
         model.to(torch.bfloat16)  # as the layers' gathered weights
     if activation_checkpointing:
-        model.activation_checkpointing_enable()
+        enable_activation_checkpointing(model)
     if not packed:
-        ALL_ATTENTION_FUNCTIONS["sdpa_without_mask"] = sdpa_attention_forward  # the library makes none for it
+        AttentionInterface.register("sdpa_without_mask", AttentionInterface()["sdpa"])  # no mask is made for this name
         model.config.text_config._attn_implementation = "sdpa_without_mask"
     phases = _training_phases(model, rows, length, text_targets, visual_targets, bf16)
     title = (

@@ -47,7 +47,9 @@ def test_twenty_kills_change_nothing(tmp_path, kind, world_size):
         assert torch.equal(tensor, killed[name]), name
 
 
-@pytest.mark.parametrize("method", ["save_model", "_save_optimizer_and_scheduler", "_save_rng_state"])
+@pytest.mark.parametrize(
+    "method", ["save_model", "_save_optimizer_and_scheduler", "_save_rng_state", "save_additional_state"]
+)
 def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, monkeypatch, method):
     """Writing is cut off before each of its parts, with the checkpoint before kept although only one may stay."""
     trainer = quick_trainer(tmp_path, save_total_limit=1)
@@ -137,6 +139,63 @@ def test_a_run_resumed_in_a_later_pass_drops_the_same_prompts(tmp_path, num_work
     assert whole[:4] != whole[5:9]
     checkpoint = str(tmp_path / "run/out/checkpoint-7")
     assert lengths(checkpoint) == whole[7:]
+
+
+@pytest.mark.parametrize(("step", "epochs"), [(3, [0, 1, 2]), (5, [1, 2]), (7, [1, 2]), (10, [2])])
+def test_the_collator_is_told_the_pass_that_a_resumed_run_is_in(tmp_path, step, epochs):
+    """Five steps a pass: resumed within one and between two; with streams the number is 0, records have their own."""
+    settings = {"per_device_train_batch_size": 4, "max_steps": 11, "save_steps": 1, "save_total_limit": None}
+    quick_trainer(tmp_path, **{**settings, "max_steps": step}).train()
+    trainer, told = quick_trainer(tmp_path, **settings), []
+    trainer.data_collator.set_epoch = told.append
+    trainer.train(resume_from_checkpoint=str(tmp_path / f"run/out/checkpoint-{step}"))
+    assert told == epochs
+
+
+class EndsEarly(torch.utils.data.IterableDataset):
+    """Eight records a pass, without a length: the base class takes all steps for one pass."""
+
+    def __init__(self, records):
+        self.records = records[:8]
+
+    def __iter__(self):
+        yield from self.records
+
+
+def test_the_collator_is_told_each_pass_of_a_dataset_without_a_length(tmp_path):
+    trainer, told = quick_trainer(tmp_path, per_device_train_batch_size=4, max_steps=5), []
+    trainer.train_dataset = EndsEarly(trainer.train_dataset)
+    trainer.data_collator.set_epoch = told.append
+    trainer.train()
+    assert told == [0, 1, 2]
+
+
+@pytest.mark.parametrize("resume", [None, 3])
+def test_logs_and_checkpoints_of_a_stream_have_its_share_of_the_steps_as_epoch(tmp_path, resume):
+    resume_run.write_data(tmp_path / "data")
+    settings = {"max_steps": 8, "save_steps": 3, "logging_steps": 1, "eval_strategy": "no", "save_total_limit": None}
+    build_trainer(tmp_path / "run", "stream", VilaUTrainer, **settings).train()
+    out = tmp_path / "run/out"
+    trainer = build_trainer(tmp_path / "run", "stream", VilaUTrainer, **settings)
+    trainer.train(resume_from_checkpoint=resume and str(out / f"checkpoint-{resume}"))
+    logs = [log for log in trainer.state.log_history if "loss" in log]
+    assert [log["epoch"] for log in logs] == [step / 8 for step in range(1, 9)]
+    assert json.loads((out / "checkpoint-6/trainer_state.json").read_text())["epoch"] == 6 / 8
+
+
+def test_a_loader_made_after_a_resumed_run_begins_anew(tmp_path):
+    resume_run.write_data(tmp_path / "data")
+    settings = {"max_steps": 4, "eval_strategy": "no"}
+    trainer = build_trainer(tmp_path / "run", "stream", VilaUTrainer, **settings)
+    first = next(iter(trainer.get_train_dataloader()))["input_ids"]
+    trainer.train()
+    checkpoint = tmp_path / "run/out/checkpoint-2"
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert torch.equal(next(iter(trainer.get_train_dataloader()))["input_ids"], first)
+    (checkpoint / "stream_state_0.pth").unlink()
+    with pytest.raises(ValueError, match="has no stream_state_0.pth"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert torch.equal(next(iter(trainer.get_train_dataloader()))["input_ids"], first)
 
 
 def test_a_resumed_stream_meets_the_same_dropout_and_noise(tmp_path):

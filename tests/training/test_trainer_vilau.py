@@ -106,6 +106,34 @@ def test_the_loss_of_an_evaluation_set_does_not_depend_on_its_batches(config, tm
         assert values == pytest.approx([values[0]] * 3, rel=1e-5) and values[0] > 0
 
 
+def test_targets_are_counted_over_all_batches_of_a_step(config, tmp_path):
+    trainer = train(config, tmp_path, max_steps=1, learning_rate=0.0)
+    batches = [collate([Rows(16)[index] for index in range(first, first + 4)]) for first in (0, 4, 8)]
+    expected = [0, 0]
+    for ids in torch.cat([batch["labels"][:, 1:].flatten() for batch in batches]).tolist():
+        if ids != -100:
+            expected[ids == config.image_token_id] += 1
+    given, counts = trainer.get_batch_samples(iter(batches), 5, torch.device("cpu"))
+    assert len(given) == 3 and counts.tolist() == expected
+    assert trainer.get_batch_samples(iter([]), 5, torch.device("cpu")) == ([], None)
+    assert (
+        Trainer.get_batch_samples(trainer, iter(batches), 3, torch.device("cpu"))[1] is None
+    )  # counts nothing itself
+
+
+@pytest.mark.parametrize("name", ["bf16", "fp16", "bf16_full_eval", "fp16_full_eval"])
+def test_rounding_by_deepspeed_is_refused(model, tmp_path, monkeypatch, name):
+    def create(trainer, create=Trainer.create_accelerator_and_postprocess):
+        create(trainer)
+        trainer.is_deepspeed_enabled = True
+
+    monkeypatch.setattr(Trainer, "create_accelerator_and_postprocess", create)
+    args = VilaUTrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    setattr(args, name, True)
+    with pytest.raises(ValueError, match=f"`{name}` must be False with DeepSpeed, got True"):
+        VilaUTrainer(model, args, train_dataset=Rows(1), data_collator=collate)
+
+
 @pytest.mark.parametrize("part", ["projector", "language_model", "depth_transformer"])
 def test_frozen_parts_stay_and_the_others_move(config, tmp_path, part):
     torch.manual_seed(1)

@@ -241,6 +241,26 @@ def test_a_checkpoint_is_a_tower_and_the_saved_model_has_no_discriminator(tmp_pa
     assert not list((tmp_path / "final").rglob("*discriminator*"))
 
 
+def test_what_is_pushed_to_the_hub_is_a_tower_alone(tmp_path):
+    """`push_to_hub` saves with these arguments before it uploads."""
+    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+    trainer = make_trainer(tmp_path, ema_decay=0.5, **settings)
+    trainer.save_model(_internal_call=True)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json",
+        "ema",
+        "model.safetensors",
+        "training_args.bin",
+    }
+    assert trainer.model is not trainer.tower  # which it is while it is saved
+
+
+def test_a_checkpoint_without_averaged_weights_is_refused(tmp_path):
+    make_trainer(tmp_path, save_strategy="steps", save_steps=3).train()
+    with pytest.raises(ValueError, match="ema has no weights: expected model.safetensors"):
+        make_trainer(tmp_path, ema_decay=0.5, max_steps=4).train(resume_from_checkpoint=True)
+
+
 def test_the_best_model_is_loaded_into_the_tower(tmp_path):
     settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
     trainer = make_trainer(

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import sort_checkpoints
+
+from ..compat import TRAINER_STATE_NAME, get_last_checkpoint, sort_checkpoints
 
 
 # in the output directory; checkpoints are "checkpoint-" and a number, and what begins with "_" is not uploaded
@@ -38,11 +38,39 @@ class AtomicCheckpointTrainer(Trainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._is_staging = False
+        # the checkpoint that `train` goes on from, for what subclasses load themselves; `None` outside of `train`
+        self.resumed_checkpoint: str | None = None
 
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        checkpoint = resume_from_checkpoint or None
+        # where there is none, the base class raises the error
+        self.resumed_checkpoint = get_last_checkpoint(self.args.output_dir) if checkpoint is True else checkpoint
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.resumed_checkpoint = None
+
+    def save_additional_state(self, folder: str):
+        """
+        Writes what a subclass adds to the state of a checkpoint. Every rank calls it, for each checkpoint that is
+        more than a model (`save_only_model=False`), before the checkpoint gets its name.
+
+        Args:
+            folder (`str`): the unfinished checkpoint.
+        """
+
+    # The base class writes a checkpoint to `checkpoint-<step>` in the folder that this returns, `args.output_dir`.
+    # We return another one while a checkpoint is written. Changing the argument meanwhile would do the same, but
+    # `training_args.bin` holds it. Read in transformers 5.20.2, 5.23.0 and 5.24.0, where it is the same. Can go when
+    # the base class writes checkpoints atomically.
     def _get_output_dir(self, trial):
         run_dir = super()._get_output_dir(trial)
         return os.path.join(run_dir, STAGING_FOLDER) if self._is_staging else run_dir
 
+    # The base class writes a whole checkpoint here, under its final name; we rename it when all is written. No public
+    # method encloses the writing: `on_step_end` comes before the evaluation, which finds the best checkpoint,
+    # `save_model` writes only the model, and `on_save` comes after. Read in transformers 5.20.2, 5.23.0 and 5.24.0,
+    # where it is the same. Can go when the base class writes checkpoints atomically.
     def _save_checkpoint(self, model, trial):
         run_dir, name = Path(self._get_output_dir(trial)), f"checkpoint-{self.state.global_step}"
         staging = run_dir / STAGING_FOLDER
@@ -50,6 +78,8 @@ class AtomicCheckpointTrainer(Trainer):
         self._is_staging = True
         try:
             super()._save_checkpoint(model, trial)
+            if not self.args.save_only_model:
+                self.save_additional_state(str(staging / name))
         finally:
             self._is_staging = False
         best = run_dir / f"checkpoint-{self.state.best_global_step}"
@@ -61,8 +91,12 @@ class AtomicCheckpointTrainer(Trainer):
         if self.args.push_to_hub:
             super()._push_from_checkpoint(str(run_dir / name))
 
+    # The base class's `_save_checkpoint` starts an upload in the background here. Our folder is renamed after that, so
+    # `_save_checkpoint` above starts it later. Only `args.push_to_hub=False` would prevent the call, and
+    # `training_args.bin` holds that. Read in transformers 5.20.2, 5.23.0 and 5.24.0, where it is the same. Can go with
+    # `_save_checkpoint`.
     def _push_from_checkpoint(self, checkpoint_folder):
-        """Not while a checkpoint is being written: `_save_checkpoint` pushes it when it has its name."""
+        """Does nothing: `_save_checkpoint` uploads a checkpoint when it has its name."""
 
     def _publish(self, folder: Path):
         """Gives a complete checkpoint its name, and deletes those that are too many."""
@@ -85,8 +119,11 @@ class AtomicCheckpointTrainer(Trainer):
         for folder in others[: max(0, len(others) + len(kept) - limit)]:
             folder.rename(staging / folder.name)
 
+    # With a limit of 1 only the best checkpoint is left after training. The base class deletes the others in place
+    # here, and a run killed meanwhile would leave a part of one under its name; so we move them away before.
+    # `on_train_end` comes after that, and `on_save` and `on_log` do not know that training has ended. Read in
+    # transformers 5.20.2, 5.23.0 and 5.24.0, where it is the same. Can go when the base class deletes atomically.
     def _finalize_training(self, trial, *args, **kwargs):
-        # with a limit of 1 only the best is left at the end; the base class would delete the others in place
         run_dir = Path(self._get_output_dir(trial))
         if self.args.should_save and self.args.save_total_limit == 1 and self.state.best_model_checkpoint is not None:
             self._delete_checkpoints(run_dir, kept=set(), limit=1)

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import replace
 
-from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate import FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import StateDictType
 
 
@@ -17,7 +17,7 @@ def keep_tower_whole(plugin: FullyShardedDataParallelPlugin):
     and inputs cast to it. Outputs are not cast either, so that losses are float32.
 
     Args:
-        plugin (`accelerate.utils.FullyShardedDataParallelPlugin`): of the run, changed in place.
+        plugin (`accelerate.FullyShardedDataParallelPlugin`): of the run, changed in place.
 
     Raises:
         ValueError: for FSDP1, for `cpu_ram_efficient_loading`, and for `ignored_modules` of one's own.

@@ -47,6 +47,7 @@ class VisionTowerObjective(nn.Module):
     """
 
     accepts_loss_kwargs = False
+    _keys_to_ignore_on_save = None  # read by `Trainer`, which takes its model for a `PreTrainedModel`
 
     def __init__(
         self,
@@ -68,9 +69,21 @@ class VisionTowerObjective(nn.Module):
         """The tower's configuration."""
         return self.tower.config
 
+    def state_dict(self, *args, **kwargs):
+        """The tower's: the networks that judge it are no part of a checkpoint's weights."""
+        return self.tower.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args, **kwargs):
+        """Loads the tower; `Trainer` calls this to resume and for the best model."""
+        return self.tower.load_state_dict(*args, **kwargs)
+
     def activation_checkpointing_enable(self, **kwargs):
         """Checkpoints the activations of the tower."""
         self.tower.activation_checkpointing_enable(**kwargs)
+
+    def gradient_checkpointing_enable(self, **kwargs):
+        """The same; transformers 5.20 knows this name alone."""
+        self.tower.gradient_checkpointing_enable(**kwargs)
 
     def forward(
         self,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from transformers import TrainerCallback
 
 from .checkpointing import AtomicCheckpointTrainer
 from .stream import ResumableStream
@@ -20,6 +21,7 @@ class StreamTrainer(AtomicCheckpointTrainer):
         self._stream_loader = None
         if isinstance(self.train_dataset, ResumableStream):
             self.args.ignore_data_skip = True  # nothing is read again, the stream's state says where it was
+            self.add_callback(_EpochOfStream())
 
     def get_train_dataloader(self):
         if not isinstance(self.train_dataset, ResumableStream):
@@ -39,18 +41,18 @@ class StreamTrainer(AtomicCheckpointTrainer):
             multiprocessing_context=args.dataloader_multiprocessing_context,
             generator=torch.Generator().manual_seed(args.seed),  # a resumed loader takes nothing of the restored state
         )
+        if self.resumed_checkpoint is not None:
+            self._load_stream(self.resumed_checkpoint)
         return self._stream_loader
 
-    def _save_rng_state(self, output_dir):
-        super()._save_rng_state(output_dir)
+    def save_additional_state(self, folder):
+        super().save_additional_state(folder)
         if self._stream_loader is not None:
             state = {"loader": self._stream_loader.state_dict(), **self._layout()}
-            torch.save(state, self._state_file(output_dir))
+            torch.save(state, self._state_file(folder))
 
-    def _load_rng_state(self, checkpoint):
-        super()._load_rng_state(checkpoint)
-        if self._stream_loader is None or checkpoint is None:
-            return
+    def _load_stream(self, checkpoint: str):
+        """Makes the loader go on where this rank was in `checkpoint`."""
         file = self._state_file(checkpoint)
         if not file.is_file():
             raise ValueError(
@@ -74,10 +76,18 @@ class StreamTrainer(AtomicCheckpointTrainer):
     def _state_file(self, folder: str) -> Path:
         return Path(folder) / f"stream_state_{self.args.process_index}.pth"
 
-    def _maybe_log_save_evaluate(self, *args, **kwargs):
-        if self._stream_loader is not None:
-            self.state.epoch = self.state.global_step / self.state.max_steps  # the base class counts from the resume
-        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+class _EpochOfStream(TrainerCallback):
+    """
+    Sets the epoch of a stream, for logs and checkpoints: its only one ends with `max_steps`. [`Trainer`] counts the
+    steps since the last resume; it calls these events before it logs, evaluates and saves.
+    """
+
+    def on_step_end(self, args, state, control, **kwargs):
+        state.epoch = state.global_step / state.max_steps
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        state.epoch = state.global_step / state.max_steps
 
 
 __all__ = ["StreamTrainer"]

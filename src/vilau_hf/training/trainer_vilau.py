@@ -1,16 +1,15 @@
 """Trainer of stage 2 and of supervised fine-tuning: language model, projector and depth transformer."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import Trainer, TrainingArguments
-from transformers.integrations.liger import apply_liger_kernel
-from transformers.trainer_utils import unwrap_peft_model
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from ..compat import ActivationCheckpointingArguments, apply_liger_kernel
 from ..modeling.parts_vilau import PARTS, part_of
 from .fsdp import keep_tower_whole, whole_state_dict
 from .loss_logging import LossPartsTrainer, parameter_groups
@@ -28,7 +27,7 @@ def freeze_parts(model, args: "VilaUTrainingArguments"):
 
 
 @dataclass
-class VilaUTrainingArguments(TrainingArguments):
+class VilaUTrainingArguments(ActivationCheckpointingArguments, TrainingArguments):
     """Arguments of [`VilaUTrainer`], beside those of `TrainingArguments`."""
 
     remove_unused_columns: bool = field(
@@ -73,18 +72,26 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             raise TypeError(f"`args` must be VilaUTrainingArguments, got {type(args).__name__}.")
         freeze_parts(model, args)
         super().__init__(model=model, args=args, **kwargs)
+        self.model_accepts_loss_kwargs = False  # or the base class would count and gather labels besides us
+        self.add_callback(_EpochOfCollator(self))
         if self.is_fsdp_enabled:
             keep_tower_whole(self.accelerator.state.fsdp_plugin)
-        if self.is_deepspeed_enabled and (args.bf16 or args.fp16):
-            name = "bf16" if args.bf16 else "fp16"
-            raise ValueError(
-                f"`{name}` must be False with DeepSpeed, got True: it would round the vision tower's weights, and so "
-                "change codes. Its `torch_autocast` does not, as in examples/accelerate/zero2.json."
-            )
+        for name in ("bf16", "fp16", "bf16_full_eval", "fp16_full_eval"):  # DeepSpeed's dtype is float32 without them
+            if self.is_deepspeed_enabled and getattr(args, name):
+                raise ValueError(
+                    f"`{name}` must be False with DeepSpeed, got True: it would round the vision tower's weights and "
+                    "its pixels, and so change codes. DeepSpeed's `torch_autocast` does not, as in "
+                    "examples/accelerate/zero2.json."
+                )
         if args.use_liger_kernel:  # Trainer finds none for the model as a whole
             kernels = {**(args.liger_kernel_config or {}), "cross_entropy": False, "fused_linear_cross_entropy": False}
-            apply_liger_kernel(unwrap_peft_model(model).model.language_model, kernels)
+            whole = model.get_base_model() if hasattr(model, "get_base_model") else model  # without adapters of peft
+            apply_liger_kernel(whole.model.language_model, kernels)
 
+    # For `group_by_length` the base class reads all lengths through the transform of the dataset, which opens the
+    # media, and its sampler draws from the global generator: a run resumed within a pass gets another order. Ours does
+    # neither. `get_train_dataloader` takes no sampler, and another one would copy `_get_dataloader`. Read in
+    # transformers 5.20.2, 5.23.0 and 5.24.0, where it is the same. Can go when a sampler can be given.
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
         dataset = dataset.dataset if isinstance(dataset, ReadableRows) else dataset
@@ -100,33 +107,49 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthGroupedBatchSampler(list(lengths), self.args.train_batch_size, seed)
 
-    def _get_dataloader(self, *args, is_training: bool = False, **kwargs):
+    def get_eval_dataloader(self, eval_dataset=None):
+        with self._collator_of_evaluation():
+            return super().get_eval_dataloader(eval_dataset)
+
+    def get_test_dataloader(self, test_dataset):
+        with self._collator_of_evaluation():
+            return super().get_test_dataloader(test_dataset)
+
+    @contextmanager
+    def _collator_of_evaluation(self):
         collator = self.data_collator
-        if not is_training and hasattr(collator, "for_evaluation"):
+        if hasattr(collator, "for_evaluation"):
             self.data_collator = collator.for_evaluation()
         try:
-            return super()._get_dataloader(*args, is_training=is_training, **kwargs)
+            yield
         finally:
             self.data_collator = collator
 
-    def _run_epoch(self, *, epoch, **kwargs):
-        if hasattr(self.data_collator, "set_epoch"):
-            self.data_collator.set_epoch(epoch)
-        super()._run_epoch(epoch=epoch, **kwargs)
+    def get_batch_samples(self, epoch_iterator, num_batches, device):
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, self.count_targets(batches) if batches else None
 
-    def _get_num_items_in_batch(self, batch_samples, device):
-        """Text labels and visual tokens to predict in the whole optimizer step: `(2,)`."""
-        if not batch_samples:
-            return None
+    def count_targets(self, batches: list[dict]) -> torch.Tensor:
+        """
+        Counts what is to predict in some batches of every rank; all ranks have to call.
+
+        Args:
+            batches (`list[dict]`): batches of this rank: in training all of an optimizer step, in evaluation one.
+
+        Returns:
+            `torch.LongTensor` of shape `(2,)`, on the device of the run: text labels, and visual tokens.
+        """
         config = self.accelerator.unwrap_model(self.model).config
         counts = torch.zeros(2, dtype=torch.long)
-        for batch in batch_samples:
+        for batch in batches:
             targets = batch["labels"][:, 1:]
             visual = (targets == config.image_token_id) | (targets == config.video_token_id)
             counts += torch.stack([(targets.ne(-100) & ~visual).sum(), visual.sum()]).to(counts.device)
-        return self.accelerator.gather(counts.to(device)).view(-1, 2).sum(0)
+        return self.accelerator.gather(counts.to(self.args.device)).view(-1, 2).sum(0)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if num_items_in_batch is None:  # in evaluation the base class does not ask `get_batch_samples`
+            num_items_in_batch = self.count_targets([inputs])
         num_text_items, num_visual_items = num_items_in_batch
         outputs = model(**inputs, num_text_items=num_text_items, num_visual_items=num_visual_items)
         if model.training:
@@ -136,11 +159,6 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             self._evaluated += torch.stack([means * num_items_in_batch, num_items_in_batch])
         loss = outputs["loss"] * self.accelerator.num_processes  # ranks' gradients are averaged, the losses are sums
         return (loss, outputs) if return_outputs else loss
-
-    def _prepare_input(self, data):
-        if isinstance(data, torch.Tensor):
-            return data.to(self.args.device)  # with DeepSpeed the base class would round pixels, too
-        return super()._prepare_input(data)
 
     def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
         self._evaluated = torch.zeros(2, 2, device=self.args.device)
@@ -195,6 +213,26 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             for group, start in zip(scheduler.optimizer.param_groups, starts, strict=True):
                 group["lr"] = 0.0 if start else group["lr"]  # of the first step, which was set before
         return scheduler
+
+
+class _EpochOfCollator(TrainerCallback):
+    """
+    Tells the collator which pass over the data begins, counted as [`Trainer`] counts: a run resumed within a pass
+    begins with the number of that pass.
+    """
+
+    def __init__(self, trainer: VilaUTrainer):
+        self.trainer = trainer
+        self.epoch = 0
+
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        _, num_steps, *_ = self.trainer.set_initial_training_values(args, train_dataloader)  # of a pass
+        self.epoch = state.global_step // num_steps  # `state.epoch` is not it, if a stream ends early
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        if hasattr(self.trainer.data_collator, "set_epoch"):
+            self.trainer.data_collator.set_epoch(self.epoch)
+        self.epoch += 1
 
 
 def _rate_after(start: int, rate, step: int) -> float:

@@ -3,6 +3,7 @@
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -10,7 +11,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..codebook_metrics import perplexity_of_counts, usage_of_counts
+from ..compat import ActivationCheckpointingArguments
 from ..modeling.contrastive_loss_vilau import contrastive_loss
+from ..weight_files import lazy_weights
 from .data_vision_tower import VisionTowerDataCollator
 from .discriminator import PatchDiscriminator
 from .loss_logging import LossPartsTrainer, parameter_groups
@@ -24,7 +27,7 @@ EMA_FOLDER = "ema"
 
 
 @dataclass
-class VisionTowerTrainingArguments(TrainingArguments):
+class VisionTowerTrainingArguments(ActivationCheckpointingArguments, TrainingArguments):
     """
     Arguments of [`VisionTowerTrainer`], beside those of `TrainingArguments`. Four recipes that the paper reports as
     worse (VILA-U, section 3.1) are switches: a tower made from its configuration, `tune_text_model=True`,
@@ -121,7 +124,7 @@ class VisionTowerTrainer(LossPartsTrainer):
         if args.ema_decay is not None:
             self.ema = AveragedModel(self.tower, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
             self.ema.requires_grad_(False)
-            self.add_callback(_AverageWeights(self))
+        self.add_callback(_StateBesideTower(self))
         self._code_counts = {"": 0, "eval_": 0}
 
     @property
@@ -197,6 +200,10 @@ class VisionTowerTrainer(LossPartsTrainer):
             self.optimizer = optimizer_class(parameter_groups(self, rate_of, betas_of), **kwargs)
         return self.optimizer
 
+    # The base class clips all parameters of the model by one norm, and logs it: large gradients of the discriminator
+    # would shrink those of the tower. `on_pre_optimizer_step` comes after that. Clipping there instead would need
+    # `args.max_grad_norm=0`, which `training_args.bin` would hold. Read in transformers 5.20.2, 5.23.0 and 5.24.0,
+    # where it is the same. Can go when the base class clips groups of parameters apart.
     def _clip_grad_norm(self, model):
         """Clips the tower's and the discriminator's gradients apart; gives the norm of the tower's."""
         if self.discriminator is None:
@@ -209,36 +216,30 @@ class VisionTowerTrainer(LossPartsTrainer):
     # checkpoints
 
     def save_model(self, output_dir=None, _internal_call=False):
-        super().save_model(output_dir, _internal_call=_internal_call)
-        if _internal_call and self.discriminator is not None and self.args.should_save:
-            state = {name: tensor.contiguous() for name, tensor in self.discriminator.state_dict().items()}
-            save_file(state, os.path.join(output_dir, DISCRIMINATOR_NAME))
-
-    def _save(self, output_dir=None, state_dict=None):
-        with self._tower_as_model():
-            super()._save(output_dir, state_dict)
-        if isinstance(self.data_collator, VisionTowerDataCollator) and self.args.should_save:
-            self.data_collator.image_processor.save_pretrained(output_dir or self.args.output_dir)
-        if self.ema is not None and self.args.should_save:
-            folder = os.path.join(output_dir or self.args.output_dir, EMA_FOLDER)
-            self.ema.module.save_pretrained(folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        with self._tower_as_model():
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_average(resume_from_checkpoint)
-        if self.discriminator is not None:
-            self.discriminator.load_state_dict(load_file(os.path.join(resume_from_checkpoint, DISCRIMINATOR_NAME)))
-
-    def _load_best_model(self):
-        with self._tower_as_model():
-            super()._load_best_model()
-        self._load_average(self.state.best_model_checkpoint)
-
-    def _load_average(self, checkpoint):
+        with self._tower_as_model():  # a push to the Hub comes back here, for what it uploads
+            super().save_model(output_dir, _internal_call=_internal_call)
+        if not self.args.should_save:
+            return
+        folder = output_dir or self.args.output_dir
+        if isinstance(self.data_collator, VisionTowerDataCollator):
+            self.data_collator.image_processor.save_pretrained(folder)
         if self.ema is not None:
-            super()._load_from_checkpoint(os.path.join(checkpoint, EMA_FOLDER), self.ema.module)
+            self.ema.module.save_pretrained(os.path.join(folder, EMA_FOLDER))
+        if _internal_call and output_dir is not None and self.discriminator is not None:  # a checkpoint
+            state = {name: tensor.contiguous() for name, tensor in self.discriminator.state_dict().items()}
+            save_file(state, os.path.join(folder, DISCRIMINATOR_NAME))
+
+    def load_average(self, checkpoint: str):
+        """Loads the averaged weights of a checkpoint, if any are kept."""
+        if self.ema is not None:
+            weights = lazy_weights(Path(checkpoint, EMA_FOLDER))
+            self.ema.module.load_state_dict({name: tensor.load() for name, tensor in weights.items()})
             self.ema.n_averaged.fill_(1)
+
+    def load_discriminator(self, checkpoint: str):
+        """Loads the discriminator of a checkpoint, if there is an adversarial loss."""
+        if self.discriminator is not None:
+            self.discriminator.load_state_dict(load_file(os.path.join(checkpoint, DISCRIMINATOR_NAME)))
 
     @contextmanager
     def _tower_as_model(self):
@@ -249,12 +250,25 @@ class VisionTowerTrainer(LossPartsTrainer):
             self.model = model
 
 
-class _AverageWeights(TrainerCallback):
+class _StateBesideTower(TrainerCallback):
+    """Keeps the averaged weights, and loads what checkpoints have beside the tower, which [`Trainer`] loads."""
+
     def __init__(self, trainer: VisionTowerTrainer):
         self.trainer = trainer
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        checkpoint = self.trainer.resumed_checkpoint
+        if checkpoint is not None:
+            self.trainer.load_average(checkpoint)
+            self.trainer.load_discriminator(checkpoint)
+
     def on_step_end(self, args, state, control, **kwargs):
-        self.trainer.ema.update_parameters(self.trainer.tower)
+        if self.trainer.ema is not None:
+            self.trainer.ema.update_parameters(self.trainer.tower)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self.trainer.load_average(state.best_model_checkpoint)
 
 
 def choose_trained_parts(tower, args: VisionTowerTrainingArguments):
