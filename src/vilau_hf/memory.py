@@ -9,6 +9,7 @@ from transformers import DynamicCache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .choices import STRATEGIES
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
 from .modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
@@ -18,7 +19,6 @@ from .modeling.visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSamp
 from .recipes import load_recipe, recipe_names
 
 
-STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
 # numbers of elements, DeepSpeed's defaults
 REDUCE_BUCKET_SIZE, STAGE3_MAX_LIVE_PARAMETERS = 5 * 10**8, 10**9
 # parts of the model by the beginnings of their weights' names, the first that fits
