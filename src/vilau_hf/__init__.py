@@ -1,8 +1,8 @@
 """
 VILA-U for Hugging Face: one autoregressive model that understands and generates images, videos and text.
 
-Public names are imported when they are first used. The classes are registered with the Auto classes of transformers and
-diffusers by the import of this package, see `registration`.
+Public names are imported when they are first used. The import of this package registers its classes with the Auto
+classes of transformers and diffusers, see `registration`.
 """
 
 import importlib
@@ -97,7 +97,7 @@ def __getattr__(name: str):
         module = next(module for module in modules if name in module.__all__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = getattr(module, name)  # is asked for once
+    globals()[name] = getattr(module, name)  # so that Python finds it without this function from now on
     return globals()[name]
 
 

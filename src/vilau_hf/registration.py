@@ -1,10 +1,10 @@
 """
 Registers the classes of the package with the Auto classes of transformers and diffusers.
 
-Registering needs the classes and with them torch, transformers and a part of diffusers: seconds that `vilau --help`, or
-a script that wants `TINY_CHECKPOINT`, should not wait for. No Auto class can be used before its library is imported.
-So the classes are registered at once if a library is there when `vilau_hf` is imported, and otherwise as soon as it has
-been imported. Both orders of imports then find the same state.
+Registering needs the classes, and with them torch, transformers and a part of diffusers. That takes seconds, for which
+`vilau --help` or a script that wants `TINY_CHECKPOINT` should not wait. No Auto class can be used before its library
+is imported. So the classes are registered at once if the library is there when `vilau_hf` is imported, and otherwise
+right after the library's import. Both orders of imports give the same state.
 """
 
 import importlib
@@ -20,22 +20,22 @@ def register_when_imported() -> None:
     """Registers with the libraries that are imported already, and with each other one after its import."""
     callbacks = {
         "transformers": _register_classes,
-        # Our modules import parts of diffusers. They must not do so while one of these is being imported, therefore
-        # the import of diffusers itself, which imports none of them, brings transformers and the classes along.
+        # Our modules import parts of diffusers, and parts of diffusers import transformers. Without this line the
+        # classes could be registered while such a part is half imported, and fail to import it.
         "diffusers": lambda: importlib.import_module("transformers"),
-        # The import of this module brings every pipeline of diffusers along, which nothing but its Auto class needs.
+        # This module imports every pipeline of diffusers (0.8 s). Only who uses its Auto class should wait for that.
         AUTO_PIPELINE_MODULE: _register_auto_pipeline,
     }
-    finder = _CallAfterImport({name: callback for name, callback in callbacks.items() if name not in sys.modules})
-    sys.meta_path.insert(0, finder)
+    waiting = {name: callback for name, callback in callbacks.items() if sys.modules.get(name) is None}
+    sys.meta_path.insert(0, _CallAfterImport(waiting.copy()))
     for name, callback in callbacks.items():
-        if name not in finder.callbacks:
+        if name not in waiting:
             callback()
 
 
 class _CallAfterImport(MetaPathFinder):
     """
-    Finds no module itself, but has a function called after the import of a module that another finder finds.
+    Calls a function right after a module was imported for the first time. Other finders find the module itself.
 
     Args:
         callbacks (`dict[str, Callable]`): module name -> function; each is called once.
@@ -51,7 +51,7 @@ class _CallAfterImport(MetaPathFinder):
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is None:
             return None
-        # A search need not lead to an import, as in `importlib.util.find_spec`: the module's execution is what counts.
+        # `importlib.util.find_spec` searches without an import, so the function hangs on the module's execution.
         loader, execute = spec.loader, spec.loader.exec_module
 
         def execute_and_call(module):
@@ -67,8 +67,8 @@ class _CallAfterImport(MetaPathFinder):
 
 class _FromOriginal:
     """
-    Class method that a function of the converter implements. The islands know nothing of the converter, which knows
-    them; it is imported at the first use.
+    Class method that a function of the converter implements. The converter imports the islands, so they cannot import
+    it; it is imported at the first use.
 
     Args:
         function (`str`): name of the function, whose first argument is the class.
@@ -83,7 +83,8 @@ class _FromOriginal:
 
 
 def _register_classes() -> None:
-    # Imports the islands alone, and these by file: it may run while a package's `__init__.py` is being imported.
+    # Imports nothing but the islands, and their files instead of their packages: it may run while the `__init__.py` of
+    # an island, or any other module of this package, is half imported.
     from transformers import (
         AutoConfig,
         AutoImageProcessor,

@@ -5,7 +5,7 @@ import warnings
 from importlib import metadata
 
 
-# The first version that works, which setup.cfg requires, and the last minor version that was tested, in all its patches.
+# The oldest version, which setup.cfg requires, and the newest minor version, in all its patches.
 OLDEST_TRANSFORMERS = "5.20.2"
 NEWEST_TRANSFORMERS = "5.24"
 TRANSFORMERS_WINDOW = f"{OLDEST_TRANSFORMERS} to {NEWEST_TRANSFORMERS}.x"
@@ -23,7 +23,7 @@ def is_tested_transformers(version: str) -> bool:
 
 
 def warn_if_untested() -> None:
-    """Warns once, in the name of the line that imports the package, if transformers is outside of the tested window."""
+    """Warns, in the name of the line that imports the package, if transformers is outside the tested window."""
     try:
         version = metadata.version("transformers")
     except metadata.PackageNotFoundError:
@@ -31,7 +31,7 @@ def warn_if_untested() -> None:
     if not is_tested_transformers(version):
         warnings.warn(
             f"vilau_hf was tested with transformers {TRANSFORMERS_WINDOW}, found {version}: "
-            f'install a tested version with `pip install "transformers>={OLDEST_TRANSFORMERS},<={NEWEST_TRANSFORMERS}.99"`.',
+            f'if something fails, run `pip install "transformers=={NEWEST_TRANSFORMERS}.*"`.',
             UserWarning,
             stacklevel=3,
         )
