@@ -55,7 +55,7 @@ def test_demo_writes_what_it_names(tmp_path, capsys):
         (["records", "llava", "SOURCE", "OUT", "--option", "no value"], 2),
         *(([name, "--help"], 0) for name in COMMANDS),
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_answers_of_the_parser_import_no_library(arguments, code):
     command = [sys.executable, "-c", ANSWER_AND_NAME_HEAVY_MODULES, *arguments]

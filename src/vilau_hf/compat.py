@@ -7,6 +7,18 @@ from collections import OrderedDict
 AUTO_PIPELINE_MODULE = "diffusers.pipelines.auto_pipeline"
 
 
+def auto_video_processor() -> type:
+    """
+    Returns `AutoVideoProcessor`, with which a class can be registered also where torchvision is missing.
+
+    The name at the top of transformers is then a placeholder that raises at every use, though registering needs no
+    torchvision. Read in transformers 5.20.2, 5.23.0, 5.24.0; it can go when the name is always the class.
+    """
+    from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
+    return AutoVideoProcessor
+
+
 def text_to_image_pipelines() -> OrderedDict[str, type]:
     """
     Returns the table in which `AutoPipelineForText2Image` looks a pipeline up.

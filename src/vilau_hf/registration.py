@@ -13,7 +13,13 @@ from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from types import MethodType
 
-from .compat import AUTO_PIPELINE_MODULE, add_to_diffusers, forget_custom_code, text_to_image_pipelines
+from .compat import (
+    AUTO_PIPELINE_MODULE,
+    add_to_diffusers,
+    auto_video_processor,
+    forget_custom_code,
+    text_to_image_pipelines,
+)
 
 
 def register_when_imported() -> None:
@@ -94,7 +100,6 @@ def _register_classes() -> None:
         AutoModelForPreTraining,
         AutoModelForZeroShotImageClassification,
         AutoProcessor,
-        AutoVideoProcessor,
     )
 
     from .modeling.configuration_vilau import VilaUConfig, VilaUDepthConfig, VilaUOriginalConfig, VilaUVisionConfig
@@ -122,7 +127,7 @@ def _register_classes() -> None:
     AutoImageProcessor.register(
         VilaUConfig, image_processor_classes={"torchvision": VilaUImageProcessor, "pil": VilaUImageProcessorPil}
     )
-    AutoVideoProcessor.register(
+    auto_video_processor().register(
         VilaUConfig, video_processor_classes={"torchvision": VilaUVideoProcessor, "pil": VilaUVideoProcessor}
     )
     _register_tasks()

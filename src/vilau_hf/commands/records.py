@@ -38,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 def named_value(text: str) -> tuple[str, object]:
     """Reads `name=value`, the value as in YAML."""
-    import yaml
-
     name, sign, value = text.partition("=")
     if not name or not sign:
         raise argparse.ArgumentTypeError(f"must be name=value, got {text!r}")
+    import yaml
+
     return name, yaml.safe_load(value)
 
 
