@@ -18,7 +18,7 @@ from pathlib import Path
 from vilau_hf.cli import COMMANDS
 
 
-RUNS = 7
+RUNS = 5
 FOLDER = Path(__file__).parent / "results"
 MODEL = "from vilau_hf import VilaUForConditionalGeneration"
 # goals: seconds for an answer of the command; the import of a class over that of the libraries' modules it needs
