@@ -1,11 +1,33 @@
+import argparse
 import json
+import subprocess
+import sys
 
 import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from vilau_hf.cli import main
+from vilau_hf.choices import MODEL_PARTS, RECORD_FORMATS
+from vilau_hf.cli import COMMANDS, main
+from vilau_hf.commands import estimate
+from vilau_hf.modeling.parts_vilau import PARTS
 from vilau_hf.training import write_records
+from vilau_hf.training.converters import FORMATS
+from vilau_hf.training.recipe import LoraArguments
+
+
+ANSWER_AND_NAME_HEAVY_MODULES = """
+import sys, time
+from vilau_hf.cli import main
+
+code = None
+try:
+    main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code
+heavy = {"torch", "transformers", "diffusers", "datasets", "numpy", "PIL", "yaml"} & set(sys.modules)
+print(code, time.process_time(), *heavy, file=sys.stderr)
+"""
 
 
 def test_demo_writes_what_it_names(tmp_path, capsys):
@@ -20,6 +42,50 @@ def test_demo_writes_what_it_names(tmp_path, capsys):
     assert len(table) == 2 + 20
     for word in ("pictures.png", "*.gif", "reconstructions.png", "answers.md"):
         assert word in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        ([], 2),
+        (["nonsense"], 2),
+        (["records", "nonsense", "SOURCE", "OUT"], 2),
+        (["records", "llava", "SOURCE", "OUT", "--option", "no value"], 2),
+        *(([name, "--help"], 0) for name in COMMANDS),
+    ],
+    ids=str,
+)
+def test_answers_of_the_parser_import_no_library(arguments, code):
+    command = [sys.executable, "-c", ANSWER_AND_NAME_HEAVY_MODULES, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True)
+    found, seconds, *heavy = run.stderr.splitlines()[-1].split()
+    assert int(found) == code and not heavy
+    assert float(seconds) < 1  # takes 0.1 s; torch alone would take 2 s
+
+
+def test_every_command_says_in_its_help_what_it_does(capsys):
+    for name, command in COMMANDS.items():
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        assert command.HELP in " ".join(capsys.readouterr().out.split())
+
+
+def test_choices_are_those_of_the_functions_behind_the_command():
+    assert RECORD_FORMATS == tuple(FORMATS)
+    assert MODEL_PARTS == tuple(PARTS)
+
+
+def test_adapters_of_an_estimate_are_those_of_a_recipe_unless_given():
+    parser, recipe = argparse.ArgumentParser(), LoraArguments()
+    estimate.add_arguments(parser)
+    config = estimate.lora_config(parser.parse_args(["tiny", "--lora-rank", "4"]))
+    assert (config.r, config.target_modules) == (4, recipe.lora_target_modules)
+    assert config.modules_to_save == recipe.lora_trained_modules
+    given = ["--lora-targets", ".*q_proj", "--lora-modules-to-save", "lm_head"]
+    config = estimate.lora_config(parser.parse_args(["tiny", "--lora-rank", "4", *given]))
+    assert (config.target_modules, config.modules_to_save) == (".*q_proj", ["lm_head"])
 
 
 def test_help_and_version(capsys):

@@ -1,100 +1,56 @@
-"""VILA-U for Hugging Face: one autoregressive model that understands and generates images, videos and text."""
+"""
+VILA-U for Hugging Face: one autoregressive model that understands and generates images, videos and text.
 
-import warnings
+Public names are imported when they are first used. The import of this package registers its classes with the Auto
+classes of transformers and diffusers, see `registration`.
+"""
+
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import diffusers
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageTextToText, AutoProcessor
-from transformers.models.auto.modeling_auto import (
-    AutoModelForMultimodalLM,
-    AutoModelForPreTraining,
-    AutoModelForZeroShotImageClassification,
-)
-from transformers.models.auto.video_processing_auto import AutoVideoProcessor
-from transformers.pipelines import PIPELINE_REGISTRY
-
-from .convert_vilau_weights_to_hf import (
-    convert_original_checkpoint,
-    load_original_model,
-    load_original_processor,
-)
-from .modeling import (
-    VILAU_SKIP_MODULES,
-    VilaUConfig,
-    VilaUDepthConfig,
-    VilaUDepthTransformer,
-    VilaUForConditionalGeneration,
-    VilaUGenerateOutput,
-    VilaUModel,
-    VilaUPreTrainedModel,
-    VilaUResidualQuantizer,
-    VilaUVisionConfig,
-    VilaUVisionTower,
-    VilaUVisionTowerForPreTraining,
-)
-from .modeling.configuration_vilau import VilaUOriginalConfig
-from .pipelines import (
-    AnswerRanker,
-    LikelihoodRanker,
-    TowerRanker,
-    VilaUImageStreamer,
-    VilaUPipeline,
-    VilaUTextToImagePipeline,
-    VilaUTextToVideoPipeline,
-    VilaUVideoPipelineOutput,
-)
-from .processing import (
-    VilaUImageProcessor,
-    VilaUImageProcessorPil,
-    VilaUProcessor,
-    VilaUVideoProcessor,
-    original_chat_template,
-    vilau_chat_template,
-)
+from .registration import register_when_imported
+from .tested_versions import warn_if_untested
 from .version import __version__
 
 
-with warnings.catch_warnings():  # this imports every pipeline of diffusers, one of which uses what torch deprecates
-    warnings.simplefilter("ignore", FutureWarning)
-    from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+if TYPE_CHECKING:
+    from .convert_vilau_weights_to_hf import convert_original_checkpoint
+    from .modeling import (
+        VILAU_SKIP_MODULES,
+        VilaUConfig,
+        VilaUDepthConfig,
+        VilaUDepthTransformer,
+        VilaUForConditionalGeneration,
+        VilaUGenerateOutput,
+        VilaUModel,
+        VilaUPreTrainedModel,
+        VilaUResidualQuantizer,
+        VilaUVisionConfig,
+        VilaUVisionTower,
+        VilaUVisionTowerForPreTraining,
+    )
+    from .pipelines import (
+        AnswerRanker,
+        LikelihoodRanker,
+        TowerRanker,
+        VilaUImageStreamer,
+        VilaUPipeline,
+        VilaUTextToImagePipeline,
+        VilaUTextToVideoPipeline,
+        VilaUVideoPipelineOutput,
+    )
+    from .processing import (
+        VilaUImageProcessor,
+        VilaUImageProcessorPil,
+        VilaUProcessor,
+        VilaUVideoProcessor,
+        original_chat_template,
+        vilau_chat_template,
+    )
 
 # folder of the small checkpoint that comes with the package
 TINY_CHECKPOINT = str(Path(__file__).parent / "checkpoints" / "tiny")
-
-AutoConfig.register("vilau", VilaUConfig)
-AutoConfig.register("vilau_vision", VilaUVisionConfig)
-AutoConfig.register("vilau_depth", VilaUDepthConfig)
-AutoConfig.register("vila_u_llama", VilaUOriginalConfig)
-AutoModel.register(VilaUConfig, (VilaUForConditionalGeneration, VilaUModel))
-AutoModel.register(VilaUVisionConfig, (VilaUVisionTower, VilaUVisionTowerForPreTraining))
-AutoModel.register(VilaUDepthConfig, VilaUDepthTransformer)
-AutoModelForImageTextToText.register(VilaUConfig, VilaUForConditionalGeneration)
-AutoModelForMultimodalLM.register(VilaUConfig, VilaUForConditionalGeneration)
-AutoModelForPreTraining.register(VilaUConfig, VilaUForConditionalGeneration)
-AutoModelForZeroShotImageClassification.register(VilaUVisionConfig, VilaUVisionTowerForPreTraining)
-AutoProcessor.register(VilaUConfig, VilaUProcessor)
-AutoImageProcessor.register(
-    VilaUConfig, image_processor_classes={"torchvision": VilaUImageProcessor, "pil": VilaUImageProcessorPil}
-)
-AutoVideoProcessor.register(
-    VilaUConfig, video_processor_classes={"torchvision": VilaUVideoProcessor, "pil": VilaUVideoProcessor}
-)
-
-for _task, _pipeline in (("text-to-image", VilaUTextToImagePipeline), ("text-to-video", VilaUTextToVideoPipeline)):
-    PIPELINE_REGISTRY.register_pipeline(
-        _task,
-        pipeline_class=_pipeline,
-        pt_model=AutoModelForMultimodalLM,
-        default={"model": (TINY_CHECKPOINT, "main")},
-        type="multimodal",
-    )
-    del _pipeline._registered_impl  # or a saved pipeline would ask for code that the package has
-diffusers.VilaUPipeline = VilaUPipeline  # where DiffusionPipeline.from_pretrained looks for the class
-AUTO_TEXT2IMAGE_PIPELINES_MAPPING["vilau"] = VilaUPipeline
-
-# islands know nothing of the converter, which knows them
-VilaUForConditionalGeneration.from_original = classmethod(load_original_model)
-VilaUProcessor.from_original = classmethod(load_original_processor)
 
 __all__ = [
     "__version__",
@@ -127,3 +83,27 @@ __all__ = [
     "original_chat_template",
     "vilau_chat_template",
 ]
+
+
+def __getattr__(name: str):
+    # Every public name that is not defined above is one of these packages, or in the `__all__` of one.
+    packages = ("modeling", "processing", "pipelines")
+    if name in packages:
+        return importlib.import_module(f".{name}", __name__)
+    if name == "convert_original_checkpoint":
+        module = importlib.import_module(".convert_vilau_weights_to_hf", __name__)
+    elif name in __all__:
+        modules = (importlib.import_module(f".{package}", __name__) for package in packages)
+        module = next(module for module in modules if name in module.__all__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(module, name)  # so that Python finds it without this function from now on
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+warn_if_untested()
+register_when_imported()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from transformers import AttentionInterface, DynamicCache
 
+from .choices import STRATEGIES
 from .compat import enable_activation_checkpointing
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
@@ -17,7 +18,6 @@ from .modeling.visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSamp
 from .recipes import load_recipe, recipe_names
 
 
-STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
 # numbers of elements, DeepSpeed's defaults
 REDUCE_BUCKET_SIZE, STAGE3_MAX_LIVE_PARAMETERS = 5 * 10**8, 10**9
 # parts of the model by the beginnings of their weights' names, the first that fits

@@ -1,8 +1,6 @@
 """Chat over HTTP, in text about images: transformers' own server, told of this package's models."""
 
-from transformers.cli.serve import Serve
-from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
-
+from .compat import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, Serve
 from .modeling import VilaUConfig, VilaUForConditionalGeneration
 
 

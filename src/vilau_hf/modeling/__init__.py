@@ -1,5 +1,7 @@
 """Configurations and models."""
 
+import transformers  # noqa: F401  before all modules of this package: its import registers their classes
+
 from .configuration_vilau import VilaUConfig, VilaUDepthConfig, VilaUVisionConfig
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_residual_quantizer import VilaUResidualQuantizer

@@ -1,5 +1,7 @@
 """Pipelines: diffusers style, and tasks of transformers."""
 
+import transformers  # noqa: F401  before all modules of this package: its import registers their classes
+
 from .candidate_ranking_vilau import AnswerRanker, LikelihoodRanker, TowerRanker
 from .image_streamer_vilau import VilaUImageStreamer
 from .pipeline_text_to_image import VilaUTextToImagePipeline, VilaUTextToVideoPipeline

@@ -1,5 +1,7 @@
 """Image, video and text processing."""
 
+import transformers  # noqa: F401  before all modules of this package: its import registers their classes
+
 from .chat_templates_vilau import original_chat_template, vilau_chat_template
 from .image_processing_pil_vilau import VilaUImageProcessorPil
 from .image_processing_vilau import VilaUImageProcessor

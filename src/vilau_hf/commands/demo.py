@@ -1,0 +1,40 @@
+"""`vilau demo`."""
+
+import argparse
+import time
+from pathlib import Path
+
+from .. import TINY_CHECKPOINT
+
+
+HELP = "draw, animate, reconstruct and answer with a model of drawn shapes"
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument(
+        "--out", type=Path, default=Path("vilau_demo"), help="folder to write to (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--model", default=TINY_CHECKPOINT, help="folder or Hub id of a model (default: the shipped checkpoint)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed for the captions, the questions and sampling (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace):
+    from .. import VilaUForConditionalGeneration, VilaUProcessor
+    from ..demo import run_demo
+
+    started = time.time()
+    model = VilaUForConditionalGeneration.from_pretrained(args.model).eval()
+    processor = VilaUProcessor.from_pretrained(args.model)
+    scores = run_demo(model, processor, args.out, args.seed)
+    print(f"\nWritten to {args.out.resolve()} in {time.time() - started:.0f} s; judged by the drawing oracle:")
+    for name, file in (
+        ("pictures", "pictures.png"),
+        ("videos", "*.gif"),
+        ("reconstructions", "reconstructions.png"),
+        ("answers", "answers.md"),
+    ):
+        print(f"  {file:<20} {scores[name]}")

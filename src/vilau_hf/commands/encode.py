@@ -1,0 +1,71 @@
+"""`vilau encode`."""
+
+import argparse
+from pathlib import Path
+
+from .. import TINY_CHECKPOINT
+
+
+HELP = "encode the images and videos of a dataset once, to train from their codes"
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+    parser.epilog = (
+        "On several GPUs: accelerate launch -m vilau_hf.cli encode DATASET OUT. After an interruption, the same "
+        "command continues the run."
+    )
+    parser.add_argument(
+        "dataset", help="folder or Hub id of records (see vilau records --help), or drawn_shapes for the toy dataset"
+    )
+    parser.add_argument("out", type=Path, help="folder of the encoded records: new, or of an interrupted run")
+    parser.add_argument(
+        "--model",
+        default=TINY_CHECKPOINT,
+        help="folder or Hub id of a model or vision tower (default: the shipped checkpoint)",
+    )
+    parser.add_argument("--processor", help="folder or Hub id of the processor (default: the processor of the model)")
+    parser.add_argument("--split", default="train", help="split of the dataset (default: %(default)s)")
+    parser.add_argument(
+        "--num-records",
+        type=int,
+        help="number of records to encode, from the first (default: all; 1000 of drawn_shapes)",
+    )
+    parser.add_argument(
+        "--on-bad-media",
+        choices=["error", "skip"],
+        default="error",
+        help="stop at media that cannot be opened, or skip their records (default: %(default)s)",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="images encoded at once (default: %(default)s)")
+    parser.add_argument("--shard-size", type=int, default=5000, help="records in one file (default: %(default)s)")
+    parser.add_argument("--num-workers", type=int, default=0, help="processes that read images (default: %(default)s)")
+
+
+def run(args: argparse.Namespace):
+    from datasets import load_dataset
+    from transformers.utils import logging
+
+    from .. import VilaUProcessor
+    from ..training import MediaLoader, drawn_shapes, encode_dataset
+    from ..training.code_cache import launched_processes, load_vision_tower
+
+    logging.enable_progress_bar()
+    state = launched_processes()
+    processor = VilaUProcessor.from_pretrained(args.processor or args.model)
+    if args.dataset == "drawn_shapes":
+        dataset = drawn_shapes(args.split, args.num_records or 1000)
+    else:
+        dataset = load_dataset(args.dataset, split=args.split)
+        dataset = dataset.take(args.num_records or len(dataset))
+        dataset = dataset.with_transform(MediaLoader(processor, args.on_bad_media))
+    tower = load_vision_tower(args.model).to(state.device)
+    report = encode_dataset(
+        dataset, args.out, tower, processor, args.batch_size, args.shard_size, num_workers=args.num_workers
+    )
+    print(
+        f"process {state.process_index + 1} of {state.num_processes}: {report.num_images} images and frames of "
+        f"{report.num_records} records, {report.images_per_second:.0f} images/s, {report.bytes_per_image:.0f} bytes "
+        f"an image with its text, {report.num_skipped} records skipped"
+    )
+    if report.is_complete:
+        print(f"Complete: {args.out.resolve()}")

@@ -1,0 +1,115 @@
+"""`vilau estimate`."""
+
+import argparse
+
+from ..choices import MODEL_PARTS, STRATEGIES
+
+
+HELP = "estimate the memory that training and generation need, without running them"
+
+
+def add_arguments(parser: argparse.ArgumentParser):
+    parser.add_argument(
+        "config", help="name of a published size (vilau-7b-256, vilau-7b-384), or folder or Hub id of a checkpoint"
+    )
+    parser.add_argument("--float32", action="store_true", help="compute in float32 (default: in bfloat16)")
+    training = parser.add_argument_group("training")
+    training.add_argument("--gpus", type=int, default=1, help="number of devices (default: %(default)s)")
+    training.add_argument(
+        "--strategy", choices=STRATEGIES, default="ddp", help="strategy of distributed training (default: %(default)s)"
+    )
+    training.add_argument(
+        "--rows", type=int, default=1, help="rows in the micro-batch of a device (default: %(default)s)"
+    )
+    training.add_argument("--length", type=int, default=8192, help="positions in a row (default: %(default)s)")
+    training.add_argument(
+        "--text-targets",
+        type=int,
+        default=0,
+        help="text labels in a micro-batch; all other positions are visual tokens (default: %(default)s)",
+    )
+    training.add_argument(
+        "--packed", action="store_true", help="several samples in a row; attention is then sdpa with a mask"
+    )
+    training.add_argument(
+        "--no-activation-checkpointing", action="store_true", help="keep all activations for the backward pass"
+    )
+    training.add_argument(
+        "--freeze",
+        nargs="*",
+        default=(),
+        choices=sorted(MODEL_PARTS),
+        metavar="PART",
+        help=f"parts of the model that are not trained: {', '.join(sorted(MODEL_PARTS))}",
+    )
+    training.add_argument("--lora-rank", type=int, help="rank of LoRA adapters (default: full training)")
+    training.add_argument(
+        "--lora-targets",
+        metavar="REGEX",
+        help="regular expression of the modules that get an adapter (default: as lora_target_modules of a recipe)",
+    )
+    training.add_argument(
+        "--lora-modules-to-save",
+        nargs="*",
+        metavar="MODULE",
+        help="modules that are trained in full beside the adapters (default: as lora_trained_modules of a recipe)",
+    )
+    generation = parser.add_argument_group("generation")
+    generation.add_argument(
+        "--mode", choices=["image", "video"], default="image", help="what is generated (default: %(default)s)"
+    )
+    generation.add_argument("--num-frames", type=int, default=8, help="frames of a video (default: %(default)s)")
+    generation.add_argument("--batch-size", type=int, default=1, help="number of prompts (default: %(default)s)")
+    generation.add_argument("--prompt-length", type=int, default=64, help="tokens of a prompt (default: %(default)s)")
+    generation.add_argument(
+        "--no-guidance", action="store_true", help="generate without classifier-free guidance, which doubles the batch"
+    )
+    generation.add_argument("--int8", action="store_true", help="8-bit weights in the layers of the language model")
+
+
+def run(args: argparse.Namespace):
+    import torch
+
+    from ..memory import estimate_generation_memory, estimate_training_memory, load_config
+
+    config = load_config(args.config)
+    training = estimate_training_memory(
+        config,
+        gpus=args.gpus,
+        strategy=args.strategy,
+        rows=args.rows,
+        length=args.length,
+        text_targets=args.text_targets,
+        packed=args.packed,
+        activation_checkpointing=not args.no_activation_checkpointing,
+        bf16=not args.float32,
+        frozen_parts=tuple(args.freeze),
+        lora_config=None if args.lora_rank is None else lora_config(args),
+    )
+    generation = estimate_generation_memory(
+        config,
+        batch_size=args.batch_size,
+        generation_mode=args.mode,
+        num_frames=args.num_frames,
+        guidance=not args.no_guidance,
+        prompt_length=args.prompt_length,
+        dtype=torch.float32 if args.float32 else torch.bfloat16,
+        int8=args.int8,
+    )
+    print(f"{args.config}, bytes of one device\n\n{training}\n\n{generation}")
+
+
+def lora_config(args: argparse.Namespace):
+    """Builds the `LoraConfig`, with the defaults of a recipe."""
+    from peft import LoraConfig
+
+    from ..training.recipe import LoraArguments
+
+    lora = LoraArguments()
+    if args.lora_targets is not None:
+        lora.lora_target_modules = args.lora_targets
+    if args.lora_modules_to_save is not None:
+        lora.lora_trained_modules = args.lora_modules_to_save
+    return LoraConfig(
+        r=args.lora_rank, target_modules=lora.lora_target_modules, modules_to_save=lora.lora_trained_modules
+    )
