@@ -9,6 +9,9 @@ EXTRAS := convert,data,training,peft,evaluate,quantization,serving,test
 #   make clean && make test-lowest TORCH="torch==2.11.0 torchvision==0.26.0"
 TORCH ?=
 
+# What `make test-newest` installs over the newest releases, for example development versions.
+NEWER ?=
+
 .PHONY: demo test test-slow test-lowest test-newest lint lock wheel clean
 
 demo: $(VENV)/.installed
@@ -31,6 +34,7 @@ test-lowest: $(VENV)-lowest/.installed
 test-newest: $(VENV)-newest/.torch
 	$(VENV)-newest/bin/python -m pip install --upgrade packaging
 	$(VENV)-newest/bin/python -m pip install --upgrade $$($(VENV)-newest/bin/python .ci/newest.py names $(EXTRAS))
+	$(if $(NEWER),$(VENV)-newest/bin/python -m pip install --upgrade $(NEWER))
 	$(VENV)-newest/bin/python -m pip install --no-deps --editable .
 	$(VENV)-newest/bin/python .ci/newest.py check $(EXTRAS)
 

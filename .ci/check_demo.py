@@ -1,5 +1,5 @@
 """
-Runs `vilau demo` of this environment in a new folder and fails where it scores worse than on the release's own versions.
+Runs `vilau demo` of this environment in a new folder, and fails if it scores lower than it should.
 
 A library that changes silently shows here first: the pictures stay right while half of the answers do not.
 """

@@ -40,7 +40,8 @@ assert package.is_relative_to(Path(sys.prefix).resolve()), f"{package} is not in
 assert vilau_hf.__version__ == version("vilau_hf")
 model = AutoModel.from_pretrained(vilau_hf.TINY_CHECKPOINT)
 assert type(model) is vilau_hf.VilaUForConditionalGeneration
-image = pipeline("text-to-image")("a small red cross at the bottom on a white background", seed=0)[0]["generated_image"]
+caption = "a small red cross at the bottom on a white background"
+image = pipeline("text-to-image")(caption, seed=0)[0]["generated_image"]
 assert image.size == (32, 32)
 print("The wheel works:", package.parent)
 """
