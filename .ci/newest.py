@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 from declared import ROOT, declared
@@ -31,24 +31,13 @@ def names(requirements: list[Requirement]) -> list[str]:
     return [name + (f"[{','.join(sorted(extras))}]" if extras else "") for name, extras in sorted(wanted.items())]
 
 
-def installed(requirements: list[Requirement]) -> dict[str, str | None]:
-    versions = {}
-    for requirement in requirements:
-        try:
-            versions[requirement.name] = version(requirement.name)
-        except PackageNotFoundError:
-            versions[requirement.name] = None
-    return versions
-
-
-def outside(requirements: list[Requirement], versions: dict[str, str | None]) -> list[str]:
+def outside(requirements: list[Requirement], versions: dict[str, str]) -> list[str]:
     """The libraries whose version does not lie in the declared range."""
-    found = []
-    for requirement in requirements:
-        given = versions[requirement.name]
-        if given is None or not requirement.specifier.contains(given, prereleases=True):
-            found.append(f"{requirement.name} {given} (declared: {requirement.specifier})")
-    return sorted(found)
+    return sorted(
+        f"{requirement.name} {versions[requirement.name]} (declared: {requirement.specifier})"
+        for requirement in requirements
+        if not requirement.specifier.contains(versions[requirement.name], prereleases=True)
+    )
 
 
 def failures(report: Path) -> list[str]:
@@ -60,7 +49,7 @@ def failures(report: Path) -> list[str]:
     return [f"{case.get('classname')}.{case.get('name')}" for case in failed]
 
 
-def summary(versions: dict[str, str | None], beyond: list[str], failed: list[str]) -> tuple[str, int]:
+def summary(versions: dict[str, str], beyond: list[str], failed: list[str]) -> tuple[str, int]:
     """The closing text and the exit status."""
     lines = ["Newest versions: " + ", ".join(f"{name} {given}" for name, given in sorted(versions.items()))]
     lines += [f"Outside the range of setup.cfg: {line}" for line in beyond] or ["All lie in the ranges of setup.cfg."]
@@ -82,7 +71,7 @@ def check(requirements: list[Requirement]) -> int:
         failed = [f"pytest ended with {run.returncode}"]
     if subprocess.run([sys.executable, ROOT / ".ci" / "check_demo.py"], check=False).returncode:
         failed.append("vilau demo")
-    versions = installed(requirements)
+    versions = {requirement.name: version(requirement.name) for requirement in requirements}
     text, status = summary(versions, outside(requirements, versions), failed)
     print(text)
     return status

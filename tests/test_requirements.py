@@ -78,3 +78,11 @@ def test_the_pins_name_no_machine_and_no_registry(name):
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert not re.search(r"://|^\s*-|(^|\s)/|\s@\s|\.whl", text, flags=re.MULTILINE)
     assert all("[" not in line for line in lines(name))  # pip allows no extras in constraints
+
+
+def test_the_table_of_the_readme_shows_the_pins():
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (\d+\.[\d.]+) \| (\d+\.[\d.]+) \|$", text, flags=re.MULTILINE)
+    assert len(rows) == 8
+    for name, lowest, locked in rows:
+        assert pinned("lowest", "3.11")[name] == Version(lowest) and pinned("lock", "3.11")[name] == Version(locked)
