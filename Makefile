@@ -78,7 +78,9 @@ $(VENV)-%/.torch: $(if $(TORCH),,$(VENV)/.torch)
 	touch $@
 
 $(VENV)-lowest/.installed: $(VENV)-lowest/.torch setup.cfg pyproject.toml requirements/lowest.txt
-	grep -vE '^($(if $(TORCH),torch|torchvision|triton|cuda-.*|nvidia-.*,-))==' requirements/lowest.txt >$(@D)/constraints.txt
+	cp requirements/lowest.txt $(@D)/constraints.txt
+	$(if $(TORCH),sed -i -E '/^(torch|torchvision|triton|setuptools|cuda-.*|nvidia-.*)==/d' $(@D)/constraints.txt)
+	$(if $(TORCH),printf '%s\n' $(TORCH) >>$(@D)/constraints.txt)
 	$(@D)/bin/python -m pip install --constraint $(@D)/constraints.txt --editable ".[$(EXTRAS)]"
 	touch $@
 
