@@ -6,6 +6,7 @@ import torch
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration, VilaUVisionConfig, VilaUVisionTower
 
 from .deprecations import DeprecationRecorder
+from .pass_order import resized_as_recorded  # noqa: F401
 
 
 VISION = {

@@ -387,6 +387,14 @@ def test_what_does_not_fit_is_named_and_nothing_is_left(source, tmp_path, monkey
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("package", ["sentencepiece", "google.protobuf"])
+def test_a_missing_package_of_the_converter_is_named(source, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    with pytest.raises(ImportError, match=rf"pip install 'vilau_hf\[convert\]' \({package} is not installed\)"):
+        convert_original_checkpoint(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_interrupted_conversion_leaves_nothing(source, tmp_path, monkeypatch):
     def interrupt(folder, *args):
         (folder / "model.safetensors").write_bytes(b"half")

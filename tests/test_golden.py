@@ -9,7 +9,7 @@ from .distributions import code_probabilities
 from .golden import FOLDERS, ROOT, described, picture, recording, release
 
 
-pytestmark = pytest.mark.parametrize("folder", FOLDERS)
+pytestmark = [pytest.mark.parametrize("folder", FOLDERS), pytest.mark.usefixtures("resized_as_recorded")]
 
 
 def assert_near(actual, expected, atol=1e-4):

@@ -1,5 +1,6 @@
 """The layout of the original VILA-U release: its configurations, weights and formats in terms of ours."""
 
+import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ def read_original_release(
 
     Raises:
         ValueError: if something is missing, unknown or does not fit, with what was expected.
+        ImportError: if sentencepiece or protobuf is not installed.
     """
     folder = _local_folder(source)
     release, llm, vision, projector = (read_json(folder / part / "config.json") for part in (".", *PARTS))
@@ -250,9 +252,18 @@ def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
 
     The original puts a space before a text, but not before one that begins with a special token, and none after a
     special token within it. Written as a normalisation of the whole text that is the same for every input.
+
+    Raises:
+        ImportError: if sentencepiece or protobuf, which read `tokenizer.model`, is not installed.
     """
     if not (folder / "tokenizer.model").is_file():
         raise ValueError(f"{folder} has no tokenizer.model.")
+    for package in ("sentencepiece", "google.protobuf"):
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            message = f"To read an original release: pip install 'vilau_hf[convert]' ({package} is not installed)."
+            raise ImportError(message) from error
     slow = LlamaTokenizer.from_pretrained(folder)
     missing = [token for token in MARKERS.values() if token not in slow.get_vocab()]
     added = [*slow.added_tokens_decoder.values(), *missing, *PLACEHOLDERS.values()]

@@ -1,0 +1,90 @@
+"""
+Tests the newest releases of the libraries, also those that setup.cfg does not allow yet.
+
+    python .ci/newest.py names EXTRAS   prints what to install: the libraries without the ranges of setup.cfg
+    python .ci/newest.py check EXTRAS   runs the fast tests and the demo, and prints versions and failures
+
+A failure inside the ranges is a failure of the package, for pip would install these versions for anyone. If a library
+is newer than its range, users do not get it yet: the failure is reported, and the check passes.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from importlib.metadata import version
+from pathlib import Path
+
+from declared import ROOT, declared
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+
+def names(requirements: list[Requirement]) -> list[str]:
+    """What to install. torch and torchvision are in the environment already."""
+    wanted = {}
+    for requirement in requirements:
+        wanted.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
+    for name in ("torch", "torchvision"):
+        wanted.pop(name, None)
+    return [name + (f"[{','.join(sorted(extras))}]" if extras else "") for name, extras in sorted(wanted.items())]
+
+
+def outside(requirements: list[Requirement], versions: dict[str, str]) -> list[str]:
+    """The libraries whose version does not lie in the declared range."""
+    return sorted(
+        f"{requirement.name} {versions[requirement.name]} (declared: {requirement.specifier})"
+        for requirement in requirements
+        if not requirement.specifier.contains(versions[requirement.name], prereleases=True)
+    )
+
+
+def failures(report: Path) -> list[str]:
+    """The names of the failed tests in a JUnit report of pytest."""
+    if not report.is_file():
+        return ["pytest wrote no report"]
+    cases = ElementTree.parse(report).iter("testcase")
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    return [f"{case.get('classname')}.{case.get('name')}" for case in failed]
+
+
+def summary(versions: dict[str, str], beyond: list[str], failed: list[str]) -> tuple[str, int]:
+    """The closing text and the exit status."""
+    lines = ["Newest versions: " + ", ".join(f"{name} {given}" for name, given in sorted(versions.items()))]
+    lines += [f"Outside the range of setup.cfg: {line}" for line in beyond] or ["All lie in the ranges of setup.cfg."]
+    lines += [f"Failed: {name}" for name in failed] or ["Nothing failed."]
+    if failed and beyond:
+        lines.append("Reported only: pip installs these versions for nobody yet.")
+    return "\n".join(lines), int(bool(failed) and not beyond)
+
+
+def check(requirements: list[Requirement]) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        tests = [sys.executable, "-m", "pytest", "--numprocesses", "auto", "--dist", "loadfile"]
+        run = subprocess.run(
+            [*tests, f"--junitxml={report}"], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False
+        )
+        failed = failures(report) if run.returncode else []
+    if run.returncode and not failed:
+        failed = [f"pytest ended with {run.returncode}"]
+    if subprocess.run([sys.executable, ROOT / ".ci" / "check_demo.py"], check=False).returncode:
+        failed.append("vilau demo")
+    versions = {requirement.name: version(requirement.name) for requirement in requirements}
+    text, status = summary(versions, outside(requirements, versions), failed)
+    print(text)
+    return status
+
+
+def main():
+    task, extras = sys.argv[1:]
+    requirements = declared(extras.split(","))
+    if task == "names":
+        print(*names(requirements))
+    else:
+        sys.exit(check(requirements))
+
+
+if __name__ == "__main__":
+    main()

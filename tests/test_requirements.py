@@ -1,0 +1,88 @@
+"""The pinned versions in requirements/ are those of what setup.cfg declares, and can be used on any machine."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from declared import declared
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+
+ROOT = Path(__file__).parents[1]
+SHARED = {"torch", "torchvision"}  # one release in all environments
+EXTRAS = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[1].split(",")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+
+def lines(name):
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    return [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+
+
+def pinned(name, python):
+    """The pins for a Python version on Linux, by name."""
+    environment = {
+        **default_environment(),
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+    }
+    pins = {}
+    for requirement in map(Requirement, lines(name)):
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            (specifier,) = requirement.specifier
+            assert specifier.operator == "==", requirement
+            assert canonicalize_name(requirement.name) not in pins, requirement
+            pins[canonicalize_name(requirement.name)] = Version(specifier.version)
+    return pins
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("name", ["lock", "lowest"])
+def test_every_dependency_is_pinned_within_its_range(name, python):
+    pins = pinned(name, python)
+    for requirement in declared(EXTRAS):
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_what_builds_the_wheel_is_locked():
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    for requirement in [*map(Requirement, required), Requirement("build")]:
+        for python in PYTHONS:
+            assert pinned("lock", python)[requirement.name] in requirement.specifier, requirement
+
+
+def test_the_lowest_versions_are_the_floors():
+    pins = pinned("lowest", "3.11")
+    for requirement in declared(EXTRAS):
+        floors = [Version(part.version) for part in requirement.specifier if part.operator == ">="]
+        if floors and requirement.name not in SHARED:
+            assert pins[canonicalize_name(requirement.name)] == max(floors), requirement
+
+
+def test_every_environment_has_the_same_torch():
+    torch = dict(line.split("==") for line in lines("torch"))
+    assert torch.keys() == SHARED
+    for name in ("lock", "lowest"):
+        assert {key: str(value) for key, value in pinned(name, "3.11").items() if key in SHARED} == torch
+
+
+@pytest.mark.parametrize("name", ["lock", "lowest", "torch"])
+def test_the_pins_name_no_machine_and_no_registry(name):
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    assert not re.search(r"://|^\s*-|(^|\s)/|\s@\s|\.whl", text, flags=re.MULTILINE)
+    assert all("[" not in line for line in lines(name))  # pip allows no extras in constraints
+
+
+def test_the_table_of_the_readme_shows_the_pins():
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| (\w+) \| (\d+\.[\d.]+) \| (\d+\.[\d.]+) \|$", text, flags=re.MULTILINE)
+    assert len(rows) == 8
+    for name, lowest, locked in rows:
+        assert pinned("lowest", "3.11")[name] == Version(lowest) and pinned("lock", "3.11")[name] == Version(locked)
