@@ -5,7 +5,7 @@ import torch
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration, VilaUVisionConfig, VilaUVisionTower
 
-from .deprecations import DeprecationRecorder
+from .deprecations import WARNING_FILTERS, DeprecationRecorder, is_newest
 from .pass_order import resized_as_recorded  # noqa: F401
 
 
@@ -74,12 +74,19 @@ def seed():
     torch.manual_seed(0)
 
 
+def pytest_configure(config):
+    if is_newest():
+        for line in WARNING_FILTERS:
+            config.addinivalue_line("filterwarnings", line)
+
+
 @pytest.fixture(autouse=True)
 def nothing_that_is_used_is_deprecated():
-    """Fails a test in which a library logs a deprecation; warnings are errors by `filterwarnings` in setup.cfg."""
+    """Fails a test in which a library logs a deprecation, on the newest version of transformers."""
     with DeprecationRecorder() as recorder:
         yield
-    assert not recorder.messages, "deprecated, so it will stop to work: " + "; ".join(recorder.messages)
+    if is_newest():
+        assert not recorder.messages, "deprecated, so it will stop to work: " + "; ".join(recorder.messages)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from .deprecations import LIBRARIES, DeprecationRecorder
+from .deprecations import LIBRARIES, DeprecationRecorder, is_newest
 
 
 def record(name, message, level=logging.WARNING):
@@ -23,6 +23,7 @@ def test_a_logged_deprecation_is_recorded_and_other_messages_are_not():
     ]
 
 
+@pytest.mark.skipif(not is_newest(), reason="older versions may use what a later one deprecates")
 @pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning])
 def test_a_warning_of_a_deprecation_is_an_error(category):
     with pytest.raises(category, match="old"):

@@ -31,8 +31,8 @@ LIBRARY_NAMES = {
     "TensorBoardCallback": "transformers.integrations",
     "TrackioCallback": "transformers.integrations",
     "WandbCallback": "transformers.integrations",
-    # Shown in the documentation (add_new_pipeline), but not in the top-level namespace: where a task is registered. Can
-    # go when transformers exports it.
+    # Where a task is registered. The documentation shows it (add_new_pipeline), but it is not in the top-level
+    # namespace. Can go when transformers exports it.
     "PIPELINE_REGISTRY": "transformers.pipelines",
     # The class behind `transformers serve`. Can go when the library documents a way to start its server from Python.
     "Serve": "transformers.cli.serve",

@@ -100,6 +100,7 @@ def _register_classes() -> None:
         AutoModelForPreTraining,
         AutoModelForZeroShotImageClassification,
         AutoProcessor,
+        is_torchvision_available,
     )
 
     from .modeling.configuration_vilau import VilaUConfig, VilaUDepthConfig, VilaUOriginalConfig, VilaUVisionConfig
@@ -124,9 +125,10 @@ def _register_classes() -> None:
     AutoModelForPreTraining.register(VilaUConfig, VilaUForConditionalGeneration)
     AutoModelForZeroShotImageClassification.register(VilaUVisionConfig, VilaUVisionTowerForPreTraining)
     AutoProcessor.register(VilaUConfig, VilaUProcessor)
-    AutoImageProcessor.register(
-        VilaUConfig, image_processor_classes={"torchvision": VilaUImageProcessor, "pil": VilaUImageProcessorPil}
-    )
+    image_processors = {"pil": VilaUImageProcessorPil}
+    if is_torchvision_available():
+        image_processors["torchvision"] = VilaUImageProcessor
+    AutoImageProcessor.register(VilaUConfig, image_processor_classes=image_processors)
     auto_video_processor().register(
         VilaUConfig, video_processor_classes={"torchvision": VilaUVideoProcessor, "pil": VilaUVideoProcessor}
     )

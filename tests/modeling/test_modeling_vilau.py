@@ -10,6 +10,7 @@ from transformers import (
 )
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration, VilaUModel
+from vilau_hf.compat import enable_activation_checkpointing
 
 
 IMAGE = [54] + [58] * 16 + [55]
@@ -111,7 +112,7 @@ def test_gradient_checkpointing_gives_equal_gradients(model, mixed_batch):
     results = []
     for checkpointing in (False, True):
         if checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            enable_activation_checkpointing(model)
         model.zero_grad()
         model(**mixed_batch).loss.backward()
         results.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})

@@ -149,6 +149,8 @@ class VilaUVisionPreTrainedModel(LibraryInitialization, PreTrainedModel):
         """Dtype of the weights; image encoder and quantizer stay in float32."""
         return rounded_dtype(self)
 
+    # The base method initialises layers that it knows and is documented for models to extend; it knows neither our
+    # quantizer nor our scalars. Read in 5.20.2, 5.23.0 and 5.24.0. It stays as long as the library calls it.
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)

@@ -7,10 +7,12 @@ Each entry says why it is needed, in which versions of transformers it was read,
 """
 
 from transformers import ProcessingKwargs, ProcessorMixin
+from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import SizeDict, is_valid_image, load_image
 from transformers.processing_utils import MultiModalData
 from transformers.utils import requires_backends
 from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos
 
 
@@ -28,6 +30,10 @@ except ImportError:
         return is_torchcodec_available()
 
 
+# TorchvisionBackend, BaseVideoProcessor: without torchvision the names in the top-level namespace are placeholders.
+# The classes themselves, from which ours are derived, can be imported without it. Read in 5.20.2, 5.23.0 and 5.24.0.
+# They can go when the names are always the classes.
+#
 # SizeDict, is_valid_image, load_image: types and readers of images that the library's processors share. Read in
 # 5.20.2, 5.23.0 and 5.24.0. They can go when the library exports them.
 #
@@ -58,8 +64,10 @@ class VilaUProcessorKwargs(ProcessingKwargs, total=False):
 
 __all__ = [
     "TEXT_DEFAULTS",
+    "BaseVideoProcessor",
     "MultiModalData",
     "SizeDict",
+    "TorchvisionBackend",
     "VideoMetadata",
     "VilaUProcessorKwargs",
     "default_sample_indices_fn",

@@ -137,6 +137,9 @@ class ShortPreprocessing:
     than the library's general one, to the same floats.
     """
 
+    # The base method resizes, rescales and normalises images of any kind, in several passes over the pixels. This one
+    # does the usual case in one pass. Our processors give 1.3 times the images per second of the library's own
+    # (benchmarks/results/processor.json). Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library is as fast.
     def _preprocess(self, images: list[np.ndarray | torch.Tensor], return_tensors=None, **kwargs) -> BatchFeature:
         size, mean, std = kwargs["size"], kwargs["image_mean"], kwargs["image_std"]
         wanted, unwanted = ("do_resize", "do_rescale", "do_normalize"), ("do_center_crop", "do_pad")

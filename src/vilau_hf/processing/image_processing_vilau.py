@@ -6,8 +6,8 @@ from typing import Unpack
 import torch
 from PIL import Image
 from PIL.Image import Resampling
-from transformers import TorchvisionBackend
 
+from .compat_processing_vilau import TorchvisionBackend
 from .image_processing_pil_vilau import (
     ExactRescaling,
     ShortPreprocessing,

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BaseVideoProcessor, BatchFeature, ProcessorMixin
+from transformers import BatchFeature, ProcessorMixin
 
 from .chat_templates_vilau import vilau_chat_template
 from .compat_processing_vilau import (
     TEXT_DEFAULTS,
+    BaseVideoProcessor,
     MultiModalData,
     VilaUProcessorKwargs,
     make_batched_videos,

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 from PIL.Image import Resampling
-from transformers import BaseVideoProcessor, VideosKwargs
+from transformers import VideosKwargs
 
 from .compat_processing_vilau import (
+    BaseVideoProcessor,
     VideoMetadata,
     default_sample_indices_fn,
     is_torchcodec_usable,
