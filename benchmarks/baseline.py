@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from vilau_hf.modeling.compat_modeling_vilau import cache_arguments
+
 
 def sample(logits: torch.Tensor, top_k: int = 900, top_p: float = 0.96) -> torch.Tensor:
     """Codes `(rows,)` for `logits` `(rows, K)`: the k-th value by a sort of all, the nucleus by another."""
@@ -69,7 +71,7 @@ def draw(model, ids: torch.Tensor, mask: torch.Tensor, num_positions: int, scale
             inputs_embeds=embeds,
             attention_mask=mask,
             position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, -embeds.shape[1] :],
-            past_key_values=cache,
+            **cache_arguments(cache, None),
             use_cache=True,
         ).last_hidden_state
         model.lm_head(hidden).float()

@@ -17,6 +17,7 @@ from baseline import draw
 from bench_depth import CountOperations, times
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
+from vilau_hf.modeling.compat_modeling_vilau import cache_arguments
 from vilau_hf.modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
 from vilau_hf.modeling.span_cache_vilau import VilaUSpanCache
 from vilau_hf.modeling.visual_sampling_vilau import CodeSampling
@@ -148,7 +149,7 @@ def plain_loop(model, ids: torch.Tensor, do_sample: bool = True):
         hidden = model.model.language_model(
             inputs_embeds=embeds.repeat(2, 1, 1),
             position_ids=places[:, begin:end],
-            past_key_values=cache,
+            **cache_arguments(cache, None),
             use_cache=True,
         ).last_hidden_state[:, -1]
         codes = decoder.decode(hidden, position).codes

@@ -21,6 +21,8 @@ WARNING_FILTERS = (
     "error::FutureWarning",
     # peft 0.21 asks every model for its old name of activation checkpointing
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
+    # importing the Kolors pipelines of diffusers 0.42, with all others by its auto pipelines, compiles by TorchScript
+    "ignore:`torch.jit.script` is deprecated",
 )
 
 

@@ -86,7 +86,8 @@ ATTRIBUTES: list[tuple[str, str, str]] = [
     (
         "vilau_hf.modeling.modeling_vilau.VilaUPreTrainedModel",
         MODEL,
-        f"{SUPPORTS} _can_compile_fullgraph _keep_in_fp32_modules_strict _no_split_modules _skip_keys_device_placement",
+        f"{SUPPORTS} _can_compile_fullgraph _keep_in_fp32_modules_strict _no_split_modules "
+        "_skip_keys_device_placement",
     ),
     ("vilau_hf.VilaUForConditionalGeneration", MODEL, "_fsdp_plan _pp_plan _tp_plan _tied_weights_keys"),
     (

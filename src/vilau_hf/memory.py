@@ -392,7 +392,7 @@ def _write(run, model, estimate: MemoryEstimate, rows: int, streams: int, prompt
     guidance.prepare(rows, rows, positions, torch.device("cpu"))
     decoder = DepthDecoder(model, sampling, guidance, CodeInputs(model))
     ids = torch.zeros(streams * rows, prompt_length, dtype=torch.long)
-    hidden = model.model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
+    hidden = model.model(input_ids=ids, cache=cache, use_cache=True).last_hidden_state[:, -1]
     estimate.phases.append(MemoryLine("reading the prompt: cache, code table, activations", run.take_peak()))
     for index, layer in enumerate(cache.layers):  # the positions between the first and the last
         between = layer.keys.new_empty(*layer.keys.shape[:2], max(0, positions - 2), layer.keys.shape[-1])
@@ -401,7 +401,7 @@ def _write(run, model, estimate: MemoryEstimate, rows: int, streams: int, prompt
     run.take_peak()
     codes = torch.zeros(rows, 1, sampling.code_depth, dtype=torch.long)
     embeds = model.model.embed_codes(codes).repeat(streams, 1, 1)
-    hidden = model.model.language_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True)
+    hidden = model.model(inputs_embeds=embeds, cache=cache, use_cache=True)
     decoder.decode(hidden.last_hidden_state[:, -1], positions - 1)
     estimate.phases.append(MemoryLine("writing the last position: the same", run.take_peak()))
     depth = model.config.depth_config
