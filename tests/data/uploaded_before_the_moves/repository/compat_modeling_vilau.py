@@ -1,0 +1,118 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+All names of this island that transformers and diffusers do not document as public.
+
+A layout test forbids such imports in every other file. When a new version moves a name, change it here.
+Each entry says why it is needed, in which versions of transformers it was read, and when it can go.
+"""
+
+from diffusers.models.autoencoders.vae import Decoder as PixelDecoder
+from transformers import Cache
+from transformers import initialization as init
+from transformers.configuration_utils import SubConfigSpec
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.siglip.modeling_siglip import (
+    SiglipAttention,
+    SiglipEncoderLayer,
+    SiglipMultiheadAttentionPoolingHead,
+    SiglipPreTrainedModel,
+    SiglipVisionEmbeddings,
+)
+from transformers.utils import CONFIG_NAME, torch_compilable_check
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+
+# PixelDecoder: diffusers exports whole autoencoders only, and the tower has its own encoder. Read in diffusers 0.40.0
+# and 0.42.1. It can go when diffusers exports its decoder.
+#
+# init: initialisers that skip weights which a checkpoint has filled. `_init_weights` of the library's own models uses
+# them. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library exports the module.
+#
+# SubConfigSpec: the library's way to declare nested configurations. 5.20.2 accepts instances of it only, later
+# versions also accept a class. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library exports it.
+#
+# ALL_ATTENTION_FUNCTIONS: the registry that gives a layer the attention function its configuration names. Read in
+# 5.20.2, 5.23.0 and 5.24.0. It can go when `AttentionInterface` offers the look-up by name as a class method.
+#
+# Siglip*: the image encoder is SigLIP without its last layer, so it is built from SigLIP's layers. Read in 5.20.2,
+# 5.23.0 and 5.24.0. They can go when the library exports them, or offers an encoder that stops at a layer.
+#
+# CONFIG_NAME: name of a checkpoint's configuration file. Read in 5.20.2, 5.23.0 and 5.24.0.
+#
+# torch_compilable_check: raises outside of a compiled graph and becomes an assertion inside. Read in 5.20.2, 5.23.0
+# and 5.24.0. It can go when torch offers one call for both.
+#
+# can_return_tuple, merge_with_config_defaults, capture_outputs: the decorators behind `return_dict`, configuration
+# defaults and recorded hidden states of the library's own models. Read in 5.20.2, 5.23.0 and 5.24.0.
+
+# Name of the cache, both as an argument of a language model's `forward` and as a field of its output. It is
+# "past_key_values" up to 5.23 and "cache" from 5.24 on. The constant can go when 5.24 is the oldest supported version.
+CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
+
+
+def cache_arguments(cache: Cache | None, past_key_values: Cache | None) -> dict:
+    """
+    Returns the arguments that hand a cache to a language model, by the name that the installed version knows.
+
+    Up to transformers 5.23, continuous batching gives the model a paged cache as `cache`, which the attention layers
+    read. That one is no `Cache` and keeps its name. The function can go together with `CACHE_NAME`.
+
+    Args:
+        cache, past_key_values (`Cache`, *optional*): the cache by its new and by its old name.
+
+    Raises:
+        ValueError: if both are given.
+    """
+    if CACHE_NAME == "past_key_values" and cache is not None and not isinstance(cache, Cache):
+        return {"cache": cache, "past_key_values": past_key_values}
+    if cache is not None and past_key_values is not None:
+        raise ValueError("`cache` and `past_key_values` are two names of one argument: give one of them.")
+    return {CACHE_NAME: past_key_values if cache is None else cache}
+
+
+def rename_cache(kwargs: dict) -> None:
+    """
+    Gives the cache in the arguments of a `generate` call the name that the installed version knows; changes `kwargs`.
+
+    The function can go together with `CACHE_NAME`.
+
+    Raises:
+        ValueError: if the cache is given by both names.
+    """
+    given = {name: kwargs.pop(name, None) for name in ("cache", "past_key_values")}
+    kwargs.update({name: value for name, value in cache_arguments(**given).items() if value is not None})
+
+
+def make_causal_mask(config, inputs_embeds):
+    """
+    Returns the causal mask of `inputs_embeds` `(M, T, W)` in the form that the configured attention function reads.
+
+    The fourth parameter of `create_causal_mask`, the cache, changed its name in 5.24, so it is passed by position.
+    Read in 5.20.2, 5.23.0 and 5.24.0. The function can go when `create_causal_mask` is exported.
+    """
+    return create_causal_mask(config, inputs_embeds, None, None)
+
+
+__all__ = [
+    "ALL_ATTENTION_FUNCTIONS",
+    "CACHE_NAME",
+    "CONFIG_NAME",
+    "PixelDecoder",
+    "SiglipAttention",
+    "SiglipEncoderLayer",
+    "SiglipMultiheadAttentionPoolingHead",
+    "SiglipPreTrainedModel",
+    "SiglipVisionEmbeddings",
+    "SubConfigSpec",
+    "cache_arguments",
+    "can_return_tuple",
+    "capture_outputs",
+    "init",
+    "make_causal_mask",
+    "merge_with_config_defaults",
+    "rename_cache",
+    "torch_compilable_check",
+]

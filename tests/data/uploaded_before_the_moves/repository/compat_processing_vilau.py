@@ -1,0 +1,81 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""
+All names of this island that transformers does not document as public.
+
+A layout test forbids such imports in every other file. When a new version moves a name, change it here.
+Each entry says why it is needed, in which versions of transformers it was read, and when it can go.
+"""
+
+from transformers import ProcessingKwargs, ProcessorMixin
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_utils import SizeDict, is_valid_image, load_image
+from transformers.processing_utils import MultiModalData
+from transformers.utils import requires_backends
+from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos
+
+
+try:
+    from transformers.utils import is_torchcodec_usable
+except ImportError:
+    from transformers.utils import is_torchcodec_available
+
+    def is_torchcodec_usable(decode: str) -> bool:
+        """
+        Returns whether torchcodec is installed.
+
+        5.20.2 cannot tell whether it also loads. The function can go when 5.21 is the oldest supported version.
+        """
+        return is_torchcodec_available()
+
+
+# TorchvisionBackend, BaseVideoProcessor: without torchvision the names in the top-level namespace are placeholders.
+# The classes themselves, from which ours are derived, can be imported without it. Read in 5.20.2, 5.23.0 and 5.24.0.
+# They can go when the names are always the classes.
+#
+# SizeDict, is_valid_image, load_image: types and readers of images that the library's processors share. Read in
+# 5.20.2, 5.23.0 and 5.24.0. They can go when the library exports them.
+#
+# MultiModalData: what `_get_num_multimodal_tokens`, which vLLM calls, must return. Read in 5.20.2, 5.23.0 and 5.24.0.
+#
+# render_jinja_template: renders a chat template and tells which characters the assistant wrote. Training labels are
+# made of these, while `apply_chat_template` gives them only after tokenisation. Read in 5.20.2, 5.23.0 and 5.24.0. It
+# can go when `apply_chat_template(tokenize=False)` returns them.
+#
+# VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos, requires_backends: readers and types of
+# videos that the library's video processors share. Read in 5.20.2, 5.23.0 and 5.24.0.
+
+# defaults of the tokenizer when a processor calls it
+TEXT_DEFAULTS = {"padding": True, "padding_side": "left"}
+
+
+class VilaUProcessorKwargs(ProcessingKwargs, total=False):
+    """
+    Arguments of `VilaUProcessor.__call__`.
+
+    Defaults are class variables of the processor from transformers 5.21 on. Before that they are read here. Without
+    them prompts of unequal length are padded on the right, and most answers of a batch are wrong. `_defaults` can go
+    when 5.21 is the oldest supported version.
+    """
+
+    _defaults = {} if hasattr(ProcessorMixin, "return_mm_token_type_ids") else {"text_kwargs": TEXT_DEFAULTS}
+
+
+__all__ = [
+    "TEXT_DEFAULTS",
+    "BaseVideoProcessor",
+    "MultiModalData",
+    "SizeDict",
+    "TorchvisionBackend",
+    "VideoMetadata",
+    "VilaUProcessorKwargs",
+    "default_sample_indices_fn",
+    "is_torchcodec_usable",
+    "is_valid_image",
+    "load_image",
+    "load_video",
+    "make_batched_videos",
+    "render_jinja_template",
+    "requires_backends",
+]

@@ -1,0 +1,119 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""Visual positions one after the other: a step of the language model and D of the depth transformer, or one graph."""
+
+from types import FunctionType
+
+import torch
+from transformers import StaticCache
+
+from .compat_modeling_vilau import cache_arguments
+from .depth_decoding_vilau import CodeInputs, DecodedPosition, DepthDecoder
+from .visual_streams_vilau import Streams
+
+
+# prompts of different lengths share a graph: its cache has a multiple of this many positions
+_CAPACITY_STEP = 128
+
+
+class PositionGraphs:
+    """
+    Compiled positions of a model: one graph for each combination of batch shape, settings, dtype and device, made when
+    it is first needed and kept, with a static cache.
+
+    Args:
+        compile_kwargs (`dict`): for `torch.compile`.
+    """
+
+    def __init__(self, compile_kwargs: dict):
+        self.compile_kwargs = compile_kwargs
+        self._code_inputs, self._caches, self._graphs = {}, {}, {}
+
+    def __reduce__(self):
+        return PositionGraphs, (self.compile_kwargs,)  # graphs belong to the process and the model that made them
+
+    def cache(self, model, rows: int, capacity: int) -> StaticCache:
+        """An empty static cache for `rows` rows of at least `capacity` positions of the text `model`."""
+        capacity = -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP
+        key = (rows, capacity, model.dtype, model.device)
+        if key in self._caches:
+            self._caches[key].reset()
+        else:
+            self._caches[key] = StaticCache(model.config, max_cache_len=capacity)
+        return self._caches[key]
+
+    def code_inputs(self, model) -> CodeInputs:
+        """The depth transformer's inputs for the weights as they are now, at an address that stays."""
+        key = (model.depth_transformer.dtype, model.depth_transformer.device)
+        if key in self._code_inputs:
+            self._code_inputs[key].refresh(model)
+        else:
+            self._code_inputs[key] = CodeInputs(model)
+            for tensor in (self._code_inputs[key].table, self._code_inputs[key].starts):
+                torch._dynamo.mark_static_address(tensor)
+        return self._code_inputs[key]
+
+    def run(self, model, streams: Streams, decoder: DepthDecoder, codes: torch.LongTensor, place, drawing) -> tuple:
+        """What [`DepthDecoder.compute`] gives after one step of the language model over `codes` `(rows, D)`."""
+        position_ids, mask = streams.prepare_step()
+        noise = decoder.draw_noise(len(codes), codes.device, drawing)
+        key = (len(streams.seen), streams.capacity, streams.dtype, codes.device, decoder.signature())
+        if key not in self._graphs:
+            # a code object of its own: compilations of one function are limited in number
+            fresh = FunctionType(_advance.__code__.replace(), _advance.__globals__)
+            self._graphs[key] = torch.compile(fresh, fullgraph=True, dynamic=False, **self.compile_kwargs)
+        torch.compiler.cudagraph_mark_step_begin()
+        scale = decoder.guidance.at(place).contiguous()
+        fields = self._graphs[key](
+            model, decoder, streams.cache, streams.dtype, codes, noise, scale, position_ids, mask
+        )
+        return tuple(field if field is None else field.clone() for field in fields)  # the next replay overwrites them
+
+
+def _advance(model, decoder, cache, dtype, codes, noise, scale, position_ids, mask):
+    """One position: codes of the last one in, codes of the next one out."""
+    embeds = model.model.embed_codes(codes).to(dtype)
+    hidden = model.model.language_model(
+        inputs_embeds=embeds[:, None].repeat(len(position_ids) // len(codes), 1, 1),
+        attention_mask=mask,
+        position_ids=position_ids,
+        **cache_arguments(cache, None),
+        use_cache=True,
+    ).last_hidden_state[:, -1]
+    return decoder.compute(hidden, noise, scale)
+
+
+class PositionWriter:
+    """
+    Writes visual positions: `first` after text, `next` after a visual position, `leave` back to text. Codes matter in
+    the rows that are `drawing`, by default all.
+
+    Args:
+        model ([`VilaUForConditionalGeneration`]).
+        streams ([`Streams`]).
+        decoder ([`DepthDecoder`]).
+        graphs ([`PositionGraphs`], *optional*): runs `next` as one graph.
+    """
+
+    def __init__(self, model, streams: Streams, decoder: DepthDecoder, graphs: PositionGraphs | None = None):
+        self.model, self.streams, self.decoder, self.graphs = model, streams, decoder, graphs
+
+    def first(
+        self, hidden: torch.Tensor, place: int | torch.Tensor, drawing: list[bool] | None = None
+    ) -> DecodedPosition:
+        """Codes after the hidden states `(R, H)` of the last position, at `place` in the span."""
+        return self.decoder.decode(hidden, place, drawing)
+
+    def next(
+        self, codes: torch.LongTensor, place: int | torch.Tensor, drawing: list[bool] | None = None
+    ) -> DecodedPosition:
+        """Codes at `place` after a visual position with `codes` `(rows, D)`."""
+        if self.graphs is not None:
+            return DecodedPosition(*self.graphs.run(self.model, self.streams, self.decoder, codes, place, drawing))
+        return self.decoder.decode(self.leave(codes), place, drawing)
+
+    def leave(self, codes: torch.LongTensor) -> torch.Tensor:
+        """Hidden states `(R, H)` after a visual position with `codes` `(rows, D)`."""
+        return self.streams.step(self.model.model.embed_codes(codes))
+
+
+__all__ = ["PositionGraphs", "PositionWriter"]
