@@ -16,7 +16,7 @@ from baseline import moving_average, quantize, sample
 from bench_depth import times
 
 from vilau_hf import VilaUResidualQuantizer
-from vilau_hf.modeling.visual_sampling_vilau import CodeSampling
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampling
 
 
 CODES = 16384

@@ -2,7 +2,7 @@
 
 import torch
 
-from vilau_hf.modeling.visual_sampling_vilau import kept_probabilities
+from vilau_hf.modeling.generation_sampling_vilau import kept_probabilities
 
 
 def code_probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):

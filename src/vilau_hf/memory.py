@@ -11,10 +11,10 @@ from .choices import STRATEGIES
 from .compat import enable_activation_checkpointing
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
-from .modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
+from .modeling.generation_depth_vilau import CodeInputs, DepthDecoder, Guidance
+from .modeling.generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling
 from .modeling.parts_vilau import PARTS, part_of
 from .modeling.span_cache_vilau import VilaUSpanCache
-from .modeling.visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling
 from .recipes import load_recipe, recipe_names
 
 

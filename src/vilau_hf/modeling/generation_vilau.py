@@ -14,13 +14,12 @@ from transformers import (
 )
 
 from .compat_modeling_vilau import CACHE_NAME, rename_cache
-from .scoring_vilau import default_unconditional_ids
-from .span_cache_vilau import VilaUSpanCache
-from .visual_decoding_vilau import VisualDecoding
-from .visual_positions_vilau import PositionGraphs
-from .visual_prompts_vilau import check_first_frames, check_image_prompts, check_pictures, infer_attention_mask
-from .visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS
-from .visual_settings_vilau import (
+from .generation_branches_vilau import StreamPrompt, hold_place_for_markers
+from .generation_decoding_vilau import VisualDecoding
+from .generation_positions_vilau import PositionGraphs
+from .generation_prompts_vilau import check_first_frames, check_image_prompts, check_pictures, infer_attention_mask
+from .generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS
+from .generation_settings_vilau import (
     check_cache,
     check_common_arguments,
     check_compilable,
@@ -36,7 +35,8 @@ from .visual_settings_vilau import (
     take_visual_settings,
     wanted_tokens,
 )
-from .visual_streams_vilau import StreamPrompt, hold_place_for_markers
+from .scoring_vilau import default_unconditional_ids
+from .span_cache_vilau import VilaUSpanCache
 
 
 # arguments of `generate` that hold the images and videos of the prompts

@@ -7,7 +7,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
-from .visual_writing_vilau import VisualSpan
+from .generation_loops_vilau import VisualSpan
 
 
 class _NestedOutput(ModelOutput):

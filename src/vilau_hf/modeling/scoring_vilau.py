@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from transformers.utils import ModelOutput
 
-from .depth_decoding_vilau import Guidance
-from .visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS
-from .visual_streams_vilau import StreamPrompt
+from .generation_branches_vilau import StreamPrompt
+from .generation_depth_vilau import Guidance
+from .generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS
 
 
 @dataclass

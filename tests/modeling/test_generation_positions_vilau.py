@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
+from .test_generation_loops_vilau import talker  # noqa: F401 - a fixture
 from .test_generation_vilau import PROMPTS, left_padded
-from .test_interleaved_generation import talker  # noqa: F401 - a fixture
 
 
 class CountingBackend:

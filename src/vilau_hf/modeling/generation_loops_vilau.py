@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from transformers import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
 
-from .depth_decoding_vilau import DecodedPosition
-from .visual_positions_vilau import PositionWriter
-from .visual_sampling_vilau import race
+from .generation_depth_vilau import DecodedPosition
+from .generation_positions_vilau import PositionWriter
+from .generation_sampling_vilau import race
 
 
 @dataclass

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LogitsProcessorList, StoppingCriteriaList
 
-from vilau_hf.modeling.visual_sampling_vilau import CodeSampling
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampling
 
 from ..distributions import code_probabilities
 from .test_generation_vilau import PROMPTS, left_padded

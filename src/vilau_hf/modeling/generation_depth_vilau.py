@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .visual_sampling_vilau import CodeSampling
+from .generation_sampling_vilau import CodeSampling
 
 
 class Guidance:

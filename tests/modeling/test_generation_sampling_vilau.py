@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vilau_hf.modeling.visual_sampling_vilau import kept_probabilities
+from vilau_hf.modeling.generation_sampling_vilau import kept_probabilities
 
 
 CODES = 16384

@@ -7,13 +7,13 @@ import torch
 from transformers import StoppingCriteriaList
 
 from .compat_modeling_vilau import CACHE_NAME
-from .depth_decoding_vilau import CodeInputs, DepthDecoder
+from .generation_branches_vilau import StreamPrompt, Streams
+from .generation_depth_vilau import CodeInputs, DepthDecoder
+from .generation_loops_vilau import InterleavedWriter, write_span
+from .generation_positions_vilau import PositionWriter
+from .generation_prompts_vilau import encode_first_frames, move_codes
+from .generation_settings_vilau import VisualSettings
 from .outputs_vilau import VilaUGenerateOutput
-from .visual_positions_vilau import PositionWriter
-from .visual_prompts_vilau import encode_first_frames, move_codes
-from .visual_settings_vilau import VisualSettings
-from .visual_streams_vilau import StreamPrompt, Streams
-from .visual_writing_vilau import InterleavedWriter, write_span
 
 
 @dataclass(frozen=True)

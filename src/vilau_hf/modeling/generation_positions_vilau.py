@@ -7,8 +7,8 @@ import torch
 from transformers import StaticCache
 
 from .compat_modeling_vilau import cache_arguments
-from .depth_decoding_vilau import CodeInputs, DecodedPosition, DepthDecoder
-from .visual_streams_vilau import Streams
+from .generation_branches_vilau import Streams
+from .generation_depth_vilau import CodeInputs, DecodedPosition, DepthDecoder
 
 
 # prompts of different lengths share a graph: its cache has a multiple of this many positions
