@@ -17,8 +17,8 @@ from baseline import decode_depths
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUResidualQuantizer
-from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder, Guidance
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling
+from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
 
 
 WIDTH, LAYERS, CODES, CODE_DIM, HIDDEN, REPEATS = 1024, 6, 16384, 256, 1024, 7

@@ -18,9 +18,9 @@ from bench_depth import CountOperations, times
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
 from vilau_hf.modeling.compat_modeling_vilau import cache_arguments
-from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder, Guidance
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling
-from vilau_hf.modeling.span_cache_vilau import VilaUSpanCache
+from vilau_hf.modeling.generation_branches_vilau import VilaUSpanCache
+from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
 
 
 # code depth, rows of both streams of guidance, side of the grid of visual tokens, goal

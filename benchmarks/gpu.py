@@ -24,10 +24,9 @@ from bench_generate import build
 from gpu_tools import Clock, Costs, measure_ceilings, print_profile, profile, watch
 
 from vilau_hf import VilaUForConditionalGeneration
-from vilau_hf.modeling.generation_branches_vilau import StreamPrompt, Streams
-from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder, Guidance
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling
-from vilau_hf.modeling.span_cache_vilau import VilaUSpanCache
+from vilau_hf.modeling.generation_branches_vilau import StreamPrompt, Streams, VilaUSpanCache
+from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
 from vilau_hf.recipes import load_recipe
 
 

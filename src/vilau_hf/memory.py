@@ -11,10 +11,10 @@ from .choices import STRATEGIES
 from .compat import enable_activation_checkpointing
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 from .modeling import VilaUConfig, VilaUDepthTransformer
-from .modeling.generation_depth_vilau import CodeInputs, DepthDecoder, Guidance
-from .modeling.generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling
+from .modeling.generation_branches_vilau import VilaUSpanCache
+from .modeling.generation_depth_vilau import CodeInputs, DepthDecoder
+from .modeling.generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, Guidance
 from .modeling.parts_vilau import PARTS, part_of
-from .modeling.span_cache_vilau import VilaUSpanCache
 from .recipes import load_recipe, recipe_names
 
 

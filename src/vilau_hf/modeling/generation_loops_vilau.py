@@ -9,25 +9,7 @@ from transformers import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaLi
 from .generation_depth_vilau import DecodedPosition
 from .generation_positions_vilau import PositionWriter
 from .generation_sampling_vilau import race
-
-
-@dataclass
-class VisualSpan:
-    r"""
-    One image or video in a row of generated positions.
-
-    kind (`str`): `"image"` or `"video"`.
-    begin (`int`): index of its first visual token in the sequence.
-    num_tokens (`int`): visual tokens that were written.
-    codes (`torch.LongTensor` of shape `(h, w, D)` or `(F, h, w, D)`, *optional*): `None` if the span was cut off.
-    pixels (`torch.Tensor` of shape `(3, H, W)` or `(F, 3, H, W)`, *optional*): where they were decoded, in [-1, 1].
-    """
-
-    kind: str
-    begin: int
-    num_tokens: int = 0
-    codes: torch.LongTensor | None = None
-    pixels: torch.Tensor | None = None
+from .outputs_vilau import VisualSpan
 
 
 @dataclass
@@ -280,4 +262,4 @@ class InterleavedWriter:
         return spans
 
 
-__all__ = ["InterleavedWriter", "VisualSpan", "write_span"]
+__all__ = ["InterleavedWriter", "write_span"]

@@ -1,5 +1,8 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Pictures that prompts hold: checked before anything is read, then read as codes, once for all streams."""
+"""
+Prompts of a call and of its guidance. The images in them are checked before anything is read, then encoded once for
+all streams.
+"""
 
 import torch
 
@@ -58,6 +61,19 @@ def check_image_prompts(config, image_prompt_ids: torch.LongTensor | None, input
     expected, found = (placeholders(config, ids).sum(-1).tolist() for ids in (input_ids, image_prompt_ids))
     if found != expected:
         raise ValueError(f"`image_prompt_ids` must hold as many placeholders as the prompts, {expected}, got {found}.")
+
+
+def default_unconditional_ids(config, saved: list[int] | None) -> list[int]:
+    """Ids of the prompt that guidance compares with: the `saved` ones, or the bos token alone."""
+    if saved is not None:
+        return saved
+    if config.text_config.bos_token_id is None:
+        raise ValueError(
+            "`guidance_scale` above 1 needs an unconditional prompt: pass `negative_prompt_ids`, set "
+            "`generation_config.unconditional_prompt_ids` (the processor's `unconditional_prompt_ids()`), or use "
+            "`guidance_scale=1`."
+        )
+    return [config.text_config.bos_token_id]
 
 
 def check_first_frames(model, first_frames: torch.Tensor, settings):

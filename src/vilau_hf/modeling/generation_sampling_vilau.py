@@ -128,6 +128,75 @@ class CodeSampling:
         return indices.gather(-1, race(probabilities, noise[depth])[:, None])[:, 0]
 
 
+class Guidance:
+    r"""
+    Classifier-free guidance of codes. With the streams c (everything), u (nothing) and, for an image scale, i (images
+    without text) it mixes `u + s * (c - u)`, or `u + s_i * (i - u) + s * (c - i)` (Brooks et al., 2023, eq. 3).
+
+    Args:
+        scale (`float`, or a sequence or tensor of shape `(rows,)` or `(1 or rows, P)`): at least 1, which turns it
+            off; a number for all, one for each row, or one for each of the P positions of a span.
+        image_scale (`float`, *optional*): at least 1.
+    """
+
+    def __init__(self, scale: float | Sequence | torch.Tensor, image_scale: float | None = None):
+        if isinstance(scale, str) or not isinstance(image_scale, (int, float, type(None))):
+            raise ValueError(
+                f"`guidance_scale` and `image_guidance_scale` must be numbers, got {scale!r}, {image_scale!r}."
+            )
+        try:
+            self.scale = torch.as_tensor(scale, dtype=torch.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`guidance_scale` must be a number, or lists or a tensor of them, got {scale!r}."
+            ) from error
+        self.image_scale = None if image_scale is None else torch.tensor(float(image_scale))
+        for name, value in (("guidance_scale", self.scale), ("image_guidance_scale", self.image_scale)):
+            lowest = 1.0 if value is None else float(value.min())
+            if not lowest >= 1:
+                raise ValueError(f"`{name}` must be at least 1 (1 means no guidance), got {lowest}.")
+        if self.scale.ndim > 2:
+            raise ValueError(
+                "`guidance_scale` must be a number, or have shape (rows,) or (1 or rows, positions), got "
+                f"{tuple(self.scale.shape)}."
+            )
+        # streams that are needed: 1 without guidance
+        self.num_streams = 3 if image_scale is not None else 1 if self.scale.ndim == 0 and self.scale == 1 else 2
+
+    def prepare(self, prompts: int, rows: int, num_positions: int, device: torch.device):
+        """Checks shapes, repeats the scales of `prompts` for `rows` rows, several for each prompt, and moves them."""
+        scale = self.scale.reshape(1, 1) if self.scale.ndim == 0 else self.scale
+        scale = scale if scale.ndim == 2 else scale[:, None]
+        if scale.shape[0] not in (1, prompts) or scale.shape[1] not in (1, num_positions):
+            raise ValueError(
+                f"`guidance_scale` must have shape ({prompts},) or (1 or {prompts}, {num_positions}), got "
+                f"{tuple(self.scale.shape)}."
+            )
+        times = rows // prompts if scale.shape[0] > 1 else rows
+        self.scale = scale.repeat_interleave(times, 0).to(device)  # (rows, 1 or P)
+        if self.image_scale is not None:
+            self.image_scale = self.image_scale.to(device)
+
+    def at(self, position: int | torch.Tensor) -> torch.Tensor:
+        """Scales `(rows, 1)` at the place `position` in the span, of all rows or `(rows,)`."""
+        if self.scale.shape[1] == 1:
+            return self.scale
+        if isinstance(position, int):
+            return self.scale[:, position : position + 1]
+        return self.scale.gather(1, position.clamp(max=self.scale.shape[1] - 1)[:, None])
+
+    def mix(self, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Mixes streams `(num_streams * rows, W)` into `(rows, W)`, float32 where there are several."""
+        if self.num_streams == 1:
+            return values
+        streams = values.float().chunk(self.num_streams)
+        if self.image_scale is None:
+            conditional, unconditional = streams
+            return unconditional + scale * (conditional - unconditional)
+        conditional, image_only, unconditional = streams
+        return unconditional + self.image_scale * (image_only - unconditional) + scale * (conditional - image_only)
+
+
 def race(probabilities: torch.Tensor, noise: torch.Tensor) -> torch.LongTensor:
     """
     Draws from `probabilities` `(rows, n)`, normalised or not: over exponential `noise` the largest `p / noise` is at i
@@ -185,4 +254,4 @@ def seeded_generators(seed: int | Sequence[int], rows: int, device: torch.device
     return [torch.Generator(device).manual_seed(each) for each in seeds]
 
 
-__all__ = ["VISUAL_GENERATION_DEFAULTS", "CodeSampling", "kept_probabilities", "race", "seeded_generators"]
+__all__ = ["VISUAL_GENERATION_DEFAULTS", "CodeSampling", "Guidance", "kept_probabilities", "race", "seeded_generators"]

@@ -9,8 +9,7 @@ from transformers import GenerationConfig
 
 from .compat_modeling_vilau import CACHE_NAME
 from .generation_branches_vilau import StreamPrompt
-from .generation_depth_vilau import Guidance
-from .generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, seeded_generators
+from .generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, Guidance, seeded_generators
 
 
 GENERATION_MODES = ("text", "image", "video", "interleaved")

@@ -14,10 +14,16 @@ from transformers import (
 )
 
 from .compat_modeling_vilau import CACHE_NAME, rename_cache
-from .generation_branches_vilau import StreamPrompt, hold_place_for_markers
+from .generation_branches_vilau import StreamPrompt, VilaUSpanCache, hold_place_for_markers
 from .generation_decoding_vilau import VisualDecoding
 from .generation_positions_vilau import PositionGraphs
-from .generation_prompts_vilau import check_first_frames, check_image_prompts, check_pictures, infer_attention_mask
+from .generation_prompts_vilau import (
+    check_first_frames,
+    check_image_prompts,
+    check_pictures,
+    default_unconditional_ids,
+    infer_attention_mask,
+)
 from .generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS
 from .generation_settings_vilau import (
     check_cache,
@@ -35,8 +41,6 @@ from .generation_settings_vilau import (
     take_visual_settings,
     wanted_tokens,
 )
-from .scoring_vilau import default_unconditional_ids
-from .span_cache_vilau import VilaUSpanCache
 
 
 # arguments of `generate` that hold the images and videos of the prompts

@@ -9,11 +9,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .code_loss_vilau import code_loss
 from .compat_modeling_vilau import CACHE_NAME, cache_arguments, can_return_tuple, torch_compilable_check
 from .configuration_vilau import VilaUConfig
-from .generation_loops_vilau import VisualSpan
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, VilaUVisionTowerOutput, rounded_dtype
-from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast
+from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast, VisualSpan
 from .scoring_vilau import VilaUScoringMixin
 from .sharded_ranks_vilau import largest_of_ranks
 from .weight_init_vilau import LibraryInitialization

@@ -7,8 +7,6 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import ModelOutput
 
-from .generation_loops_vilau import VisualSpan
-
 
 class _NestedOutput(ModelOutput):
     """An output whose tuple holds the outputs of the image encoder as tuples, too."""
@@ -59,6 +57,25 @@ class VilaUCausalLMOutputWithPast(_NestedOutput, CausalLMOutputWithPast):
 
 
 @dataclass
+class VisualSpan:
+    r"""
+    One image or video in a row of generated positions.
+
+    kind (`str`): `"image"` or `"video"`.
+    begin (`int`): index of its first visual token in the sequence.
+    num_tokens (`int`): visual tokens that were written.
+    codes (`torch.LongTensor` of shape `(h, w, D)` or `(F, h, w, D)`, *optional*): `None` if the span was cut off.
+    pixels (`torch.Tensor` of shape `(3, H, W)` or `(F, 3, H, W)`, *optional*): where they were decoded, in [-1, 1].
+    """
+
+    kind: str
+    begin: int
+    num_tokens: int = 0
+    codes: torch.LongTensor | None = None
+    pixels: torch.Tensor | None = None
+
+
+@dataclass
 class VilaUGenerateOutput(ModelOutput):
     r"""
     sequences (`torch.LongTensor` of shape `(rows, T)`): prompts and what was generated, a placeholder for each visual
@@ -87,4 +104,4 @@ class VilaUGenerateOutput(ModelOutput):
     prompt_length: int | None = None
 
 
-__all__ = ["VilaUCausalLMOutputWithPast", "VilaUGenerateOutput", "VilaUModelOutputWithPast"]
+__all__ = ["VilaUCausalLMOutputWithPast", "VilaUGenerateOutput", "VilaUModelOutputWithPast", "VisualSpan"]

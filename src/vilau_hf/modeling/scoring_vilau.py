@@ -7,8 +7,7 @@ import torch
 from transformers.utils import ModelOutput
 
 from .generation_branches_vilau import StreamPrompt
-from .generation_depth_vilau import Guidance
-from .generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS
+from .generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, Guidance
 
 
 @dataclass
@@ -22,19 +21,6 @@ class VilaUScoreOutput(ModelOutput):
     log_probs: torch.Tensor | None = None
     text_log_probs: torch.Tensor | None = None
     code_log_probs: torch.Tensor | None = None
-
-
-def default_unconditional_ids(config, saved: list[int] | None) -> list[int]:
-    """Ids of the prompt that guidance compares with: the `saved` ones, or the bos token alone."""
-    if saved is not None:
-        return saved
-    if config.text_config.bos_token_id is None:
-        raise ValueError(
-            "`guidance_scale` above 1 needs an unconditional prompt: pass `negative_prompt_ids`, set "
-            "`generation_config.unconditional_prompt_ids` (the processor's `unconditional_prompt_ids()`), or use "
-            "`guidance_scale=1`."
-        )
-    return [config.text_config.bos_token_id]
 
 
 class _LabelledSpans:
