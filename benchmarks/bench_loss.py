@@ -16,7 +16,7 @@ from allocations import peak_bytes
 from bench_depth import times
 
 from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUForConditionalGeneration
-from vilau_hf.modeling.code_loss_vilau import code_loss, linear_cross_entropy
+from vilau_hf.modeling.losses_vilau import code_loss, linear_cross_entropy
 
 
 WIDTH, CODES, DEPTH, VISUAL_TOKENS = 1024, 16384, 4, 1024

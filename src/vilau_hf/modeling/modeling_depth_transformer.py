@@ -9,7 +9,7 @@ from transformers import GradientCheckpointingLayer, PreTrainedModel
 
 from .compat_modeling_vilau import ALL_ATTENTION_FUNCTIONS, make_causal_mask
 from .configuration_vilau import VilaUDepthConfig
-from .weight_init_vilau import LibraryInitialization
+from .module_bases_vilau import LibraryInitialization
 
 
 class VilaUDepthCache:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from .compat_modeling_vilau import torch_compilable_check
-from .float32_module_vilau import Float32Module
+from .distributed_vilau import is_distributed, sum_over_ranks, world_size
+from .module_bases_vilau import Float32Module
 
 
 SEARCHES = ("exact", "gram", "bfloat16")
@@ -291,8 +292,8 @@ class VilaUResidualQuantizer(Float32Module):
         for _ in range(self.k_means_iterations):
             nearest = self._nearest(vectors, embeddings, _half_norms(embeddings))
             sizes = torch.bincount(nearest, minlength=len(embeddings)).to(embeddings.dtype)
-            sums = _sum_over_ranks(torch.zeros_like(embeddings).index_add_(0, nearest, vectors))
-            sizes = _sum_over_ranks(sizes)
+            sums = sum_over_ranks(torch.zeros_like(embeddings).index_add_(0, nearest, vectors))
+            sizes = sum_over_ranks(sizes)
             embeddings = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], embeddings)
         return embeddings, sizes.clamp(min=1)
 
@@ -301,11 +302,11 @@ class VilaUResidualQuantizer(Float32Module):
         """One EMA step: `rows` `(D, M)` are the codebook rows chosen for `residuals` `(D, M, C)`."""
         decay, epsilon = self.config.codebook_decay, self.config.codebook_epsilon
         counts = torch.bincount(rows.flatten(), minlength=self.cluster_size.numel()).to(self.cluster_size.dtype)
-        self.cluster_size.lerp_(_sum_over_ranks(counts), 1 - decay)
+        self.cluster_size.lerp_(sum_over_ranks(counts), 1 - decay)
         # each rank brings its share of the old sums, so that they are added up in place
-        self.cluster_sum.mul_(decay / _world_size())
+        self.cluster_sum.mul_(decay / world_size())
         self.cluster_sum.index_add_(0, rows.flatten(), residuals.flatten(0, 1), alpha=1 - decay)
-        _sum_over_ranks(self.cluster_sum)
+        sum_over_ranks(self.cluster_sum)
         if self.config.restart_unused_codes:
             self._restart(residuals)
         sizes = self.cluster_size.view(self.num_codebooks, -1)
@@ -346,21 +347,6 @@ def _largest(scores: torch.Tensor, count: int) -> torch.Tensor:
     return best.gather(1, places % best.shape[1]) + places // best.shape[1] * groups
 
 
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _world_size() -> int:
-    return torch.distributed.get_world_size() if _is_distributed() else 1
-
-
-def _sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
-    """`tensor`, added up in place over all ranks."""
-    if _is_distributed():
-        torch.distributed.all_reduce(tensor)
-    return tensor
-
-
 def _random_vectors(vectors: torch.Tensor, count: int) -> torch.Tensor:
     """
     `count` vectors `(count, C)` drawn from the `vectors` `(depths, M, C)` of all ranks, repeated only if there are
@@ -368,21 +354,21 @@ def _random_vectors(vectors: torch.Tensor, count: int) -> torch.Tensor:
     """
     depths, own = vectors.shape[:2]
     sizes, rank = [own], 0
-    if _is_distributed():
+    if is_distributed():
         rank = torch.distributed.get_rank()
-        gathered = torch.zeros(_world_size(), dtype=torch.long, device=vectors.device)
+        gathered = torch.zeros(world_size(), dtype=torch.long, device=vectors.device)
         gathered[rank] = own
-        sizes = _sum_over_ranks(gathered).tolist()
+        sizes = sum_over_ranks(gathered).tolist()
     total = depths * sum(sizes)
     orders = [torch.randperm(total, device=vectors.device) for _ in range(-(-count // total))]
     order = torch.cat(orders)[:count]
-    if not _is_distributed():
+    if not is_distributed():
         return vectors.flatten(0, 1)[order]
     torch.distributed.broadcast(order, src=0)
     depth, place = order // sum(sizes), order % sum(sizes) - sum(sizes[:rank])
     mine = (place >= 0) & (place < own)
     chosen = vectors[depth, place.clamp(0, own - 1)].masked_fill(~mine[:, None], 0)
-    return _sum_over_ranks(chosen)
+    return sum_over_ranks(chosen)
 
 
 __all__ = ["VilaUResidualQuantizer"]

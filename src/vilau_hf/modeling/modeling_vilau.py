@@ -6,16 +6,16 @@ from torch import nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .code_loss_vilau import code_loss
 from .compat_modeling_vilau import CACHE_NAME, cache_arguments, can_return_tuple, torch_compilable_check
 from .configuration_vilau import VilaUConfig
+from .distributed_vilau import largest_of_ranks
 from .generation_vilau import VilaUGenerationMixin
+from .losses_vilau import code_loss
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, VilaUVisionTowerOutput, rounded_dtype
+from .module_bases_vilau import LibraryInitialization
 from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast, VisualSpan
 from .scoring_vilau import VilaUScoringMixin
-from .sharded_ranks_vilau import largest_of_ranks
-from .weight_init_vilau import LibraryInitialization
 
 
 # patterns for `modules_to_not_convert` and the like of quantization configs: a list given there replaces the library's

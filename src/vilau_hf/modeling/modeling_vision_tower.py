@@ -22,10 +22,9 @@ from .compat_modeling_vilau import (
     merge_with_config_defaults,
 )
 from .configuration_vilau import VilaUVisionConfig
-from .contrastive_loss_vilau import contrastive_loss
-from .float32_module_vilau import Float32Module, float32_parameters
+from .losses_vilau import contrastive_loss
 from .modeling_residual_quantizer import VilaUResidualQuantizer
-from .weight_init_vilau import LibraryInitialization
+from .module_bases_vilau import Float32Module, LibraryInitialization, float32_parameters
 
 
 @dataclass

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..codebook_metrics import perplexity_of_counts, usage_of_counts
 from ..compat import ActivationCheckpointingArguments
-from ..modeling.contrastive_loss_vilau import contrastive_loss
+from ..modeling.losses_vilau import contrastive_loss
 from ..weight_files import lazy_weights
 from .data_vision_tower import VisionTowerDataCollator
 from .discriminator import PatchDiscriminator

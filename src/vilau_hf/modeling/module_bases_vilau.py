@@ -1,5 +1,5 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Modules that stay in float32."""
+"""Base classes of modules: for those that stay in float32, and for models that the library initialises."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,4 +37,16 @@ def float32_parameters() -> Iterator[None]:
         torch.set_default_dtype(default)
 
 
-__all__ = ["Float32Module", "float32_parameters"]
+class LibraryInitialization:
+    """
+    For models all of whose initialisation goes through `transformers.initialization`: the library treats them like its
+    own, and not like code that writes over what was loaded.
+    """
+
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """No, as far as the initialisation of weights is concerned."""
+        return False
+
+
+__all__ = ["Float32Module", "LibraryInitialization", "float32_parameters"]
