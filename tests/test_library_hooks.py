@@ -64,7 +64,7 @@ IMAGE_SETTINGS = (
 )
 HOOKS += [
     Hook(
-        "vilau_hf.processing.image_processing_pil_vilau.ShortPreprocessing",
+        "vilau_hf.processing.image_functions_vilau.ShortPreprocessing",
         f"transformers.image_processing_backends.{base}",
         "_preprocess",
         f"images {IMAGE_SETTINGS} {more}",

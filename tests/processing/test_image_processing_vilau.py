@@ -11,7 +11,8 @@ from transformers import PilBackend
 from transformers.image_utils import load_image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPil, fetch_pictures
+from vilau_hf.processing.image_functions_vilau import fetch_pictures
+from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPil
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
 
 

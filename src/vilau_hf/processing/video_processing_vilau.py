@@ -20,7 +20,7 @@ from .compat_processing_vilau import (
     make_batched_videos,
     requires_backends,
 )
-from .image_processing_pil_vilau import ExactRescaling, fetch_pictures, prepare_picture
+from .image_functions_vilau import ExactRescaling, fetch_pictures, prepare_picture
 
 
 def _plain_videos(videos: Any) -> Any:
