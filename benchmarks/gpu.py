@@ -24,7 +24,7 @@ from bench_generate import build
 from gpu_tools import Clock, Costs, measure_ceilings, print_profile, profile, watch
 
 from vilau_hf import VilaUForConditionalGeneration
-from vilau_hf.modeling.generation_branches_vilau import StreamPrompt, Streams, VilaUSpanCache
+from vilau_hf.modeling.generation_branches_vilau import BranchPrompt, GuidanceBranches, VilaUSpanCache
 from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
 from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
 from vilau_hf.recipes import load_recipe
@@ -152,11 +152,11 @@ class Measurement:
         """G3: the language model's step in the middle of an image."""
         context = PROMPT + self.positions // 2
         ids = self.prompts(1, context)[0]
-        prompts = [StreamPrompt(ids, torch.ones_like(ids)) for _ in range(2)]
+        prompts = [BranchPrompt(ids, torch.ones_like(ids)) for _ in range(2)]
         cache = VilaUSpanCache(self.model.config.text_config.num_hidden_layers, context + 16)
-        streams = Streams(self.model.model, prompts, 16, cache)
-        embeds = streams.read_prompts()[:1]
-        seconds = self.clock.replayed(lambda: streams.step(embeds))
+        branches = GuidanceBranches(self.model.model, prompts, 16, cache)
+        embeds = branches.read_prompts()[:1]
+        seconds = self.clock.replayed(lambda: branches.step(embeds))
         limit = self.costs.body_seconds(self.ceilings, 2, context)
         note = f"{self.replayed}; limit {1e3 * limit:.3g} ms"
         self.add("G3", "step of the language model", 1e3 * seconds, "ms", seconds / limit, note)

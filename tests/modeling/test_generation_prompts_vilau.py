@@ -50,7 +50,7 @@ def test_codes_by_position_stand_in_the_prompt_of_images_alone_too(model, pixels
     assert torch.equal(model.generate(**settings, visual_codes=by_position), expected)
 
 
-def test_pictures_are_read_once_for_all_streams(model, pixels):
+def test_pictures_are_read_once_for_all_branches(model, pixels):
     calls = []
     model.model.vision_tower.image_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
     image_only = left_padded([[1, *IMAGE]] * 2)["input_ids"]

@@ -1,5 +1,5 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""The language model's side of generating codes: several streams of rows in one batch, with one cache."""
+"""The language model's side of generating codes: several branches of rows in one batch, with one cache."""
 
 from dataclasses import dataclass
 
@@ -53,9 +53,9 @@ class VilaUSpanCache(Cache):
 
 
 @dataclass
-class StreamPrompt:
+class BranchPrompt:
     """
-    What a stream has read before it writes: ids `(rows, T)`, mask `(rows, T)`, and codes `(rows, T, D)` at visual
+    What a branch has read before it writes: ids `(rows, T)`, mask `(rows, T)`, and codes `(rows, T, D)` at visual
     positions, -1 elsewhere, or none.
     """
 
@@ -63,33 +63,33 @@ class StreamPrompt:
     mask: torch.LongTensor
     visual_codes: torch.LongTensor | None = None
 
-    def repeat(self, rows: int) -> "StreamPrompt":
+    def repeat(self, rows: int) -> "BranchPrompt":
         """Each prompt several times, so that there are `rows` of them."""
         times = rows // len(self.ids)
         codes = self.visual_codes
-        return StreamPrompt(
+        return BranchPrompt(
             self.ids.repeat_interleave(times, 0),
             self.mask.repeat_interleave(times, 0),
             None if codes is None else codes.repeat_interleave(times, 0),
         )
 
-    def append_visual(self, placeholder: int, codes: torch.LongTensor) -> "StreamPrompt":
+    def append_visual(self, placeholder: int, codes: torch.LongTensor) -> "BranchPrompt":
         """With visual tokens of `codes` `(1 or rows, n, D)` after them."""
         codes = codes.to(self.ids.device).repeat_interleave(len(self.ids) // len(codes), 0)
         own = self.ids.new_full((*self.ids.shape, codes.shape[-1]), -1)
-        return StreamPrompt(
+        return BranchPrompt(
             torch.cat([self.ids, self.ids.new_full(codes.shape[:2], placeholder)], 1),
             torch.cat([self.mask, self.mask.new_ones(codes.shape[:2])], 1),
             torch.cat([own if self.visual_codes is None else self.visual_codes, codes], 1),
         )
 
-    def pad(self, length: int, pad_token_id: int, code_depth: int) -> "StreamPrompt":
+    def pad(self, length: int, pad_token_id: int, code_depth: int) -> "BranchPrompt":
         """Padded on the left to `length`, with codes in any case."""
         missing, pad = length - self.ids.shape[1], torch.nn.functional.pad
         codes = self.visual_codes
         if codes is None:
             codes = self.ids.new_full((*self.ids.shape, code_depth), -1)
-        return StreamPrompt(
+        return BranchPrompt(
             pad(self.ids, (missing, 0), value=pad_token_id),
             pad(self.mask, (missing, 0)),
             pad(codes, (0, 0, missing, 0), value=-1),
@@ -121,25 +121,25 @@ def hold_place_for_markers(
     return ids, mask.long()
 
 
-class Streams:
+class GuidanceBranches:
     """
-    Steps the language model over `num_streams * rows` rows: those that see everything, and below them those that
+    Steps the language model over `num_branches * rows` rows: those that see everything, and below them those that
     guidance compares with. A row of the latter can be blind for a while (to text that its row writes) and can be set
     back to its prompt.
 
     Args:
         model ([`VilaUModel`]).
-        prompts (`list[StreamPrompt]`): one for each stream, all with as many rows.
+        prompts (`list[BranchPrompt]`): one for each branch, all with as many rows.
         max_new (`int`): positions there will be after the prompts.
         cache (`Cache`): empty; for a static cache of at least `length + max_new` positions.
         opening (`int`, *optional*, defaults to 0): last positions of the comparing prompts that belong to a span: they
             are forgotten when a row is set back.
 
     `own` is the rows' own prompt as it was given, with codes: it lacks the padding that a longer prompt of another
-    stream brings.
+    branch brings.
     """
 
-    def __init__(self, model, prompts: list[StreamPrompt], max_new: int, cache, opening: int = 0):
+    def __init__(self, model, prompts: list[BranchPrompt], max_new: int, cache, opening: int = 0):
         self.model, self.cache = model, cache
         pad, depth = model.config.text_config.pad_token_id or 0, model.config.vision_config.code_depth
         self.length = max(prompt.ids.shape[1] for prompt in prompts)
@@ -181,7 +181,7 @@ class Streams:
         Hidden states `(R, H)` after one position more.
 
         Args:
-            embeds (`torch.Tensor` of shape `(rows, H)`): input of each row, the same in all streams.
+            embeds (`torch.Tensor` of shape `(rows, H)`): input of each row, the same in all branches.
             sees (`torch.BoolTensor` of shape `(R,)`, *optional*): whether a row sees the position from now on; by
                 default all do.
         """
@@ -210,7 +210,7 @@ class Streams:
         return positions[:, None], self._step_mask()
 
     def set_back(self, rows: torch.BoolTensor):
-        """Makes the comparing streams of `rows` `(rows,)` forget what came after their prompts, `opening` among it."""
+        """Makes the comparing branches of `rows` `(rows,)` forget what follows their prompts, `opening` included."""
         chosen = rows.repeat(len(self.seen) // self.rows)
         chosen[: self.rows] = False
         self.seen[:, self.kept : self.end] &= ~chosen[:, None]
@@ -231,4 +231,4 @@ class Streams:
         return torch.zeros_like(seen, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min)
 
 
-__all__ = ["StreamPrompt", "Streams", "VilaUSpanCache", "hold_place_for_markers"]
+__all__ = ["BranchPrompt", "GuidanceBranches", "VilaUSpanCache", "hold_place_for_markers"]

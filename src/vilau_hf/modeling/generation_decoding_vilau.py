@@ -7,7 +7,7 @@ import torch
 from transformers import StoppingCriteriaList
 
 from .compat_modeling_vilau import CACHE_NAME
-from .generation_branches_vilau import StreamPrompt, Streams
+from .generation_branches_vilau import BranchPrompt, GuidanceBranches
 from .generation_depth_vilau import CodeInputs, DepthDecoder
 from .generation_loops_vilau import InterleavedWriter, write_span
 from .generation_positions_vilau import PositionWriter
@@ -56,16 +56,16 @@ class VisualDecoding:
             generation_config.output_scores,
             settings.output_log_probs,
         )
-        streams = Streams(model.model, prompts, num_new, cache, opening=int(settings.mode == "interleaved"))
-        writer = PositionWriter(model, streams, decoder, graphs)
+        branches = GuidanceBranches(model.model, prompts, num_new, cache, opening=int(settings.mode == "interleaved"))
+        writer = PositionWriter(model, branches, decoder, graphs)
         criteria = StoppingCriteriaList([*stopping_criteria, *self.stopping_criteria])
         if settings.mode == "interleaved":
             return self._interleaved(writer, logits_processor, criteria, generation_config)
         return self._span(writer, first_codes, criteria, input_ids, generation_config)
 
-    def _prompts(self, model, input_ids, mask) -> tuple[list[StreamPrompt], torch.LongTensor | None]:
+    def _prompts(self, model, input_ids, mask) -> tuple[list[BranchPrompt], torch.LongTensor | None]:
         """
-        Prompts of all streams, the images in them encoded once, and codes `(B or 1, f * L, D)` of the first frames.
+        Prompts of all branches, the images in them encoded once, and codes `(B or 1, f * L, D)` of the first frames.
         """
         settings, rows = self.settings, len(input_ids)
         codes = self.images.get("visual_codes")
@@ -74,7 +74,7 @@ class VisualDecoding:
         image_only = settings.image_only
         if image_only is not None and codes is not None:
             image_only = replace(image_only, visual_codes=move_codes(model.config, codes, image_only.ids))
-        conditional = StreamPrompt(
+        conditional = BranchPrompt(
             input_ids,
             torch.ones_like(input_ids) if mask is None else mask,
             None if codes is None else codes.repeat_interleave(rows // len(codes), 0),

@@ -12,7 +12,7 @@ from .generation_sampling_vilau import CodeSampling, Guidance
 class DecodedPosition:
     """
     codes `(rows, D)`; scores `(rows, D, K)`, guided logits, and log-probabilities of the codes `(rows, D)` by them and
-    by the conditional stream alone, where they were asked for.
+    by the conditional branch alone, where they were asked for.
     """
 
     codes: torch.LongTensor
@@ -92,16 +92,16 @@ class DepthDecoder:
 
     def signature(self) -> tuple:
         """What makes one compiled `compute` differ from another."""
-        return (self.sampling.signature(), self.guidance.num_streams, self.output_scores, self.output_log_probs)
+        return (self.sampling.signature(), self.guidance.num_branches, self.output_scores, self.output_log_probs)
 
     def decode(
         self, hidden: torch.Tensor, position: int | torch.Tensor, drawing: list[bool] | None = None
     ) -> DecodedPosition:
         """
-        The codes after `hidden` `(num_streams * rows, H)` at `position` of the span; they matter in the rows that are
+        The codes after `hidden` `(num_branches * rows, H)` at `position` of the span; they matter in the rows that are
         `drawing`, by default all.
         """
-        noise = self.draw_noise(len(hidden) // self.guidance.num_streams, hidden.device, drawing)
+        noise = self.draw_noise(len(hidden) // self.guidance.num_branches, hidden.device, drawing)
         return DecodedPosition(*self.compute(hidden, noise, self.guidance.at(position)))
 
     def compute(self, hidden: torch.Tensor, noise: list[torch.Tensor], scale: torch.Tensor) -> tuple:
@@ -111,7 +111,7 @@ class DepthDecoder:
         codes, scores, log_probs, conditional_log_probs, total = [], [], [], [], None
         cache = self.transformer.new_cache()
         for depth in range(self.sampling.code_depth):
-            states = self.transformer.advance(inputs, depth, cache)  # (num_streams * rows, W)
+            states = self.transformer.advance(inputs, depth, cache)  # (num_branches * rows, W)
             mixed = self.guidance.mix(states, scale).to(states.dtype)  # the head is linear: mixing may come first
             logits = self.transformer.code_head(mixed).float()  # (rows, K)
             code = self.sampling.pick(logits, depth, codes, noise)
@@ -126,7 +126,7 @@ class DepthDecoder:
                 first_row = self.quantizer.first_row(depth)
                 row = table[code + first_row if first_row else code]
                 total = row if total is None else total + row
-                inputs = (total + starts[depth + 1]).repeat(self.guidance.num_streams, 1)
+                inputs = (total + starts[depth + 1]).repeat(self.guidance.num_branches, 1)
         return (
             torch.stack(codes, -1),
             torch.stack(scores, 1) if scores else None,

@@ -34,11 +34,11 @@ def write_span(writer: PositionWriter, places: range, placeholder: int, criteria
     Nothing in the loop waits for the device, unless custom stopping criteria do; from where these stopped a row its
     codes are -1 and the rest is NaN.
     """
-    streams, decoded = writer.streams, []
-    hidden = streams.read_prompts()
-    ids, is_written = streams.own.ids, []
+    branches, decoded = writer.branches, []
+    hidden = branches.read_prompts()
+    ids, is_written = branches.own.ids, []
     watched, codes = is_custom(criteria), None
-    running = torch.ones(streams.rows, 1, dtype=torch.bool, device=ids.device)
+    running = torch.ones(branches.rows, 1, dtype=torch.bool, device=ids.device)
     for place in places:
         step = writer.first(hidden, place) if codes is None else writer.next(codes, place)
         if streamer is not None:
@@ -92,7 +92,7 @@ class InterleavedWriter:
 
     def __init__(self, writer, settings, logits_processor, stopping_criteria, generation_config, streamer):
         self.writer, self.settings = writer, settings
-        self.model, self.streams, self.decoder = writer.model, writer.streams, writer.decoder
+        self.model, self.branches, self.decoder = writer.model, writer.branches, writer.decoder
         self.logits_processor, self.stopping_criteria = logits_processor, stopping_criteria
         self.do_sample, self.max_length = generation_config.do_sample, generation_config.max_length
         self.pad = self.model.config.text_config.pad_token_id or 0
@@ -104,15 +104,15 @@ class InterleavedWriter:
         }
         self.placeholders = {"image": config.image_token_id, "video": config.video_token_id}
         self.ends = {"image": config.image_end_token_id, "video": config.video_end_token_id}
-        self.rows = [_Row() for _ in range(self.streams.rows)]
-        self.ids, self.codes = self.streams.own.ids, self.streams.own.visual_codes
+        self.rows = [_Row() for _ in range(self.branches.rows)]
+        self.ids, self.codes = self.branches.own.ids, self.branches.own.visual_codes
         # log-probabilities of codes, guided and not, `(rows, T, D)` each
         self.log_probs = [self._unscored(self.ids.shape[1]) for _ in range(2 * settings.output_log_probs)]
 
     @torch.no_grad()
     def write(self) -> list[list[VisualSpan]]:
         """The spans of each row; what was written are `ids` `(rows, T)`, `codes` and `log_probs` `(rows, T, D)`."""
-        hidden = self.streams.read_prompts()
+        hidden = self.branches.read_prompts()
         for row, last in zip(self.rows, self.ids[:, -1].tolist(), strict=True):
             self._open(row, last, self.ids.shape[1])
         while not all(row.done for row in self.rows):
@@ -198,13 +198,13 @@ class InterleavedWriter:
         self._append(tokens[:, None], [] if decoded is None else [decoded], in_span)
         if self.streamer is not None:
             self.streamer.put(tokens.cpu())
-        if len(self.streams.seen) == len(self.rows):
-            return self.streams.step(embeds)
+        if len(self.branches.seen) == len(self.rows):
+            return self.branches.step(embeds)
         started = torch.tensor(started, device=device)
         if bool(started.any()):
-            self.streams.set_back(started)
-        comparing = (in_span | started).repeat(len(self.streams.seen) // len(self.rows) - 1)
-        return self.streams.step(embeds, sees=torch.cat([torch.ones_like(started), comparing]))
+            self.branches.set_back(started)
+        comparing = (in_span | started).repeat(len(self.branches.seen) // len(self.rows) - 1)
+        return self.branches.step(embeds, sees=torch.cat([torch.ones_like(started), comparing]))
 
     def _pick_text(self, hidden: torch.Tensor) -> torch.LongTensor:
         logits = self.model.lm_head(hidden).float()

@@ -7,7 +7,7 @@ import torch
 from transformers import StaticCache
 
 from .compat_modeling_vilau import cache_arguments
-from .generation_branches_vilau import Streams
+from .generation_branches_vilau import GuidanceBranches
 from .generation_depth_vilau import CodeInputs, DecodedPosition, DepthDecoder
 
 
@@ -52,11 +52,13 @@ class PositionGraphs:
                 torch._dynamo.mark_static_address(tensor)
         return self._code_inputs[key]
 
-    def run(self, model, streams: Streams, decoder: DepthDecoder, codes: torch.LongTensor, place, drawing) -> tuple:
+    def run(
+        self, model, branches: GuidanceBranches, decoder: DepthDecoder, codes: torch.LongTensor, place, drawing
+    ) -> tuple:
         """What [`DepthDecoder.compute`] gives after one step of the language model over `codes` `(rows, D)`."""
-        position_ids, mask = streams.prepare_step()
+        position_ids, mask = branches.prepare_step()
         noise = decoder.draw_noise(len(codes), codes.device, drawing)
-        key = (len(streams.seen), streams.capacity, streams.dtype, codes.device, decoder.signature())
+        key = (len(branches.seen), branches.capacity, branches.dtype, codes.device, decoder.signature())
         if key not in self._graphs:
             # a code object of its own: compilations of one function are limited in number
             fresh = FunctionType(_advance.__code__.replace(), _advance.__globals__)
@@ -64,7 +66,7 @@ class PositionGraphs:
         torch.compiler.cudagraph_mark_step_begin()
         scale = decoder.guidance.at(place).contiguous()
         fields = self._graphs[key](
-            model, decoder, streams.cache, streams.dtype, codes, noise, scale, position_ids, mask
+            model, decoder, branches.cache, branches.dtype, codes, noise, scale, position_ids, mask
         )
         return tuple(field if field is None else field.clone() for field in fields)  # the next replay overwrites them
 
@@ -89,13 +91,13 @@ class PositionWriter:
 
     Args:
         model ([`VilaUForConditionalGeneration`]).
-        streams ([`Streams`]).
+        branches ([`GuidanceBranches`]).
         decoder ([`DepthDecoder`]).
         graphs ([`PositionGraphs`], *optional*): runs `next` as one graph.
     """
 
-    def __init__(self, model, streams: Streams, decoder: DepthDecoder, graphs: PositionGraphs | None = None):
-        self.model, self.streams, self.decoder, self.graphs = model, streams, decoder, graphs
+    def __init__(self, model, branches: GuidanceBranches, decoder: DepthDecoder, graphs: PositionGraphs | None = None):
+        self.model, self.branches, self.decoder, self.graphs = model, branches, decoder, graphs
 
     def first(
         self, hidden: torch.Tensor, place: int | torch.Tensor, drawing: list[bool] | None = None
@@ -108,12 +110,12 @@ class PositionWriter:
     ) -> DecodedPosition:
         """Codes at `place` after a visual position with `codes` `(rows, D)`."""
         if self.graphs is not None:
-            return DecodedPosition(*self.graphs.run(self.model, self.streams, self.decoder, codes, place, drawing))
+            return DecodedPosition(*self.graphs.run(self.model, self.branches, self.decoder, codes, place, drawing))
         return self.decoder.decode(self.leave(codes), place, drawing)
 
     def leave(self, codes: torch.LongTensor) -> torch.Tensor:
         """Hidden states `(R, H)` after a visual position with `codes` `(rows, D)`."""
-        return self.streams.step(self.model.model.embed_codes(codes))
+        return self.branches.step(self.model.model.embed_codes(codes))
 
 
 __all__ = ["PositionGraphs", "PositionWriter"]

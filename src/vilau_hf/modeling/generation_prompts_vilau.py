@@ -1,7 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """
 Prompts of a call and of its guidance. The images in them are checked before anything is read, then encoded once for
-all streams.
+all branches.
 """
 
 import torch

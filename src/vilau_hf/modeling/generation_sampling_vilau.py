@@ -130,7 +130,7 @@ class CodeSampling:
 
 class Guidance:
     r"""
-    Classifier-free guidance of codes. With the streams c (everything), u (nothing) and, for an image scale, i (images
+    Classifier-free guidance of codes. With the branches c (everything), u (nothing) and, for an image scale, i (images
     without text) it mixes `u + s * (c - u)`, or `u + s_i * (i - u) + s * (c - i)` (Brooks et al., 2023, eq. 3).
 
     Args:
@@ -160,8 +160,8 @@ class Guidance:
                 "`guidance_scale` must be a number, or have shape (rows,) or (1 or rows, positions), got "
                 f"{tuple(self.scale.shape)}."
             )
-        # streams that are needed: 1 without guidance
-        self.num_streams = 3 if image_scale is not None else 1 if self.scale.ndim == 0 and self.scale == 1 else 2
+        # branches that are needed: 1 without guidance
+        self.num_branches = 3 if image_scale is not None else 1 if self.scale.ndim == 0 and self.scale == 1 else 2
 
     def prepare(self, prompts: int, rows: int, num_positions: int, device: torch.device):
         """Checks shapes, repeats the scales of `prompts` for `rows` rows, several for each prompt, and moves them."""
@@ -186,14 +186,14 @@ class Guidance:
         return self.scale.gather(1, position.clamp(max=self.scale.shape[1] - 1)[:, None])
 
     def mix(self, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Mixes streams `(num_streams * rows, W)` into `(rows, W)`, float32 where there are several."""
-        if self.num_streams == 1:
+        """Mixes branches `(num_branches * rows, W)` into `(rows, W)`, float32 where there are several."""
+        if self.num_branches == 1:
             return values
-        streams = values.float().chunk(self.num_streams)
+        branches = values.float().chunk(self.num_branches)
         if self.image_scale is None:
-            conditional, unconditional = streams
+            conditional, unconditional = branches
             return unconditional + scale * (conditional - unconditional)
-        conditional, image_only, unconditional = streams
+        conditional, image_only, unconditional = branches
         return unconditional + self.image_scale * (image_only - unconditional) + scale * (conditional - image_only)
 
 

@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig
 
 from .compat_modeling_vilau import CACHE_NAME
-from .generation_branches_vilau import StreamPrompt
+from .generation_branches_vilau import BranchPrompt
 from .generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, Guidance, seeded_generators
 
 
@@ -95,10 +95,10 @@ class VisualSettings:
     max_visual_spans: int | None
     allowed_modalities: tuple[str, ...]
     prompts: int  # before they are repeated for several results each
-    negative: StreamPrompt | None = None
-    image_only: StreamPrompt | None = None
+    negative: BranchPrompt | None = None
+    image_only: BranchPrompt | None = None
     first_frames: torch.Tensor | None = None
-    longest: int = 0  # tokens of the longest prompt of all streams
+    longest: int = 0  # tokens of the longest prompt of all branches
 
     def __post_init__(self):
         if not isinstance(self.num_frames, int) or self.num_frames < 1:

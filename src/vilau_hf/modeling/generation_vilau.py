@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from .compat_modeling_vilau import CACHE_NAME, rename_cache
-from .generation_branches_vilau import StreamPrompt, VilaUSpanCache, hold_place_for_markers
+from .generation_branches_vilau import BranchPrompt, VilaUSpanCache, hold_place_for_markers
 from .generation_decoding_vilau import VisualDecoding
 from .generation_positions_vilau import PositionGraphs
 from .generation_prompts_vilau import (
@@ -121,7 +121,7 @@ class VilaUGenerationMixin:
             seed (`int` or `list[int]`, *optional*): in place of `generator`: each row has a seed of its own (the n-th
                 `seed + n`), so that its samples do not hang on its neighbours.
             negative_prompt_ids (`torch.LongTensor` of shape `(1 or B, Tn)`, *optional*): prompt of the unconditional
-                stream; by default the checkpoint's `generation_config.unconditional_prompt_ids` (the processor's
+                branch; by default the checkpoint's `generation_config.unconditional_prompt_ids` (the processor's
                 `unconditional_prompt_ids()`, what training has seen) or, where it has none, the bos token alone.
             negative_prompt_attention_mask (`torch.Tensor` of shape `(1 or B, Tn)`, *optional*): its mask.
             image_prompt_ids (`torch.LongTensor` of shape `(B, Ti)`, *optional*): the prompts without their text, with
@@ -231,7 +231,7 @@ class VilaUGenerationMixin:
             check_first_frames(self.model, settings.first_frames, settings)
         opened, mask = self._open_span(input_ids, self._mask_of(input_ids, mask, merged), mode)
         self._set_comparing_prompts(settings, opened, own, values, merged)
-        self._check_streams_fit(settings, opened)
+        self._check_branches_fit(settings, opened)
         room = self.config.text_config.max_position_embeddings - settings.longest
         fix_lengths(merged, mode, self._num_positions(settings), room if wanted is None else min(wanted, room))
         if "visual_codes" in images:
@@ -258,7 +258,7 @@ class VilaUGenerationMixin:
 
     def _make_cache(self, merged, settings) -> Cache | None:
         """
-        A cache for the prompts of all streams and what is generated, or `None` for kinds that grow as they are used.
+        A cache for the prompts of all branches and what is generated, or `None` for kinds that grow as they are used.
 
         The library's own would have the size of the rows' own prompts.
         """
@@ -279,19 +279,19 @@ class VilaUGenerationMixin:
 
     def _set_comparing_prompts(self, settings, opened, own, values, generation_config):
         """What guidance compares with: the unconditional prompts and those of images alone."""
-        if settings.guidance.num_streams > 1:
+        if settings.guidance.num_branches > 1:
             ids, mask = own.get("negative_prompt_ids"), own.get("negative_prompt_attention_mask")
             if ids is not None:
                 ids = ids.to(opened.device)
                 mask = self._mask_of(ids, mask, generation_config)
             ids = self._unconditional_ids(ids, values, opened)
-            settings.negative = StreamPrompt(*self._open_span(ids, mask, settings.mode, opened))
+            settings.negative = BranchPrompt(*self._open_span(ids, mask, settings.mode, opened))
         if settings.guidance.image_scale is not None:
             ids = own.get("image_prompt_ids")
             check_image_prompts(self.config, ids, opened)
             ids = ids.to(opened.device)
             mask = self._mask_of(ids, own.get("image_prompt_attention_mask"), generation_config)
-            settings.image_only = StreamPrompt(*self._open_span(ids, mask, settings.mode, opened))
+            settings.image_only = BranchPrompt(*self._open_span(ids, mask, settings.mode, opened))
 
     def _unconditional_ids(self, ids, saved, input_ids) -> torch.LongTensor:
         if ids is None:
@@ -332,7 +332,7 @@ class VilaUGenerationMixin:
         opening = input_ids.new_tensor(added, dtype=torch.long).repeat(input_ids.shape[0], 1)
         return torch.cat([input_ids, opening], 1), torch.cat([mask, torch.ones_like(opening).to(mask.dtype)], 1)
 
-    def _check_streams_fit(self, settings, input_ids):
+    def _check_branches_fit(self, settings, input_ids):
         """The context must hold the longest prompt and, unless it is up to the model, the whole span."""
         prompts = (settings.negative, settings.image_only)
         lengths = [prompt.ids.shape[1] for prompt in prompts if prompt is not None]

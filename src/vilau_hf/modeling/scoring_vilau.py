@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers.utils import ModelOutput
 
-from .generation_branches_vilau import StreamPrompt
+from .generation_branches_vilau import BranchPrompt
 from .generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, Guidance
 
 
@@ -82,10 +82,10 @@ class VilaUScoringMixin:
             pixel_values, pixel_values_videos, codes, visual_codes (*optional*): as for `forward`.
             guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*, defaults to
                 1.0): the scores of codes are those under guidance of this strength, at least 1, which turns it off.
-                One for each row, or one for each of the P positions of a span. Each stream needs a pass more.
+                One for each row, or one for each of the P positions of a span. Each branch needs a pass more.
             image_guidance_scale (`float`, *optional*): at least 1: guidance against the prompt's images alone.
             negative_prompt_ids (`torch.LongTensor` of shape `(1 or B, Tn)`, *optional*): prompt of the unconditional
-                stream; by default as for `generate`.
+                branch; by default as for `generate`.
             negative_prompt_attention_mask (`torch.Tensor` of shape `(1 or B, Tn)`, *optional*): its mask.
             image_prompt_ids (`torch.LongTensor` of shape `(B, Ti)`, *optional*): for `image_guidance_scale`: the
                 prompts without their text; their placeholders stand for the first visual tokens of their row.
@@ -113,16 +113,16 @@ class VilaUScoringMixin:
         code_log_probs = hidden.new_zeros(*targets.shape, depth, dtype=torch.float32)
         if bool(is_visual.any()):
             self._check_codes_given(is_visual, visual_codes)
-            streams, scale = [hidden[is_visual]], None  # (M, H)
-            if guidance.num_streams > 1:
+            branches, scale = [hidden[is_visual]], None  # (M, H)
+            if guidance.num_branches > 1:
                 spans = _LabelledSpans(self.config, input_ids, torch.nn.functional.pad(is_visual, (1, 0)))
                 scale = self._scales(guidance, spans, len(input_ids))
                 prompts = [self._negative_prompt(negative_prompt_ids, negative_prompt_attention_mask, input_ids)]
                 if image_guidance_scale is not None:
                     given = (image_prompt_ids, image_prompt_attention_mask)
                     prompts.insert(0, self._image_prompt(*given, spans, visual_codes))
-                streams += [self._compared_states(prompt, spans, input_ids, visual_codes) for prompt in prompts]
-            found = self._code_log_probs(streams, visual_codes[:, 1:][is_visual], guidance, scale)
+                branches += [self._compared_states(prompt, spans, input_ids, visual_codes) for prompt in prompts]
+            found = self._code_log_probs(branches, visual_codes[:, 1:][is_visual], guidance, scale)
             code_log_probs = code_log_probs.masked_scatter(is_visual[..., None], found)
         code_log_probs = torch.nn.functional.pad(code_log_probs, (0, 0, 1, 0))  # nothing predicts the first position
         return VilaUScoreOutput(
@@ -167,14 +167,14 @@ class VilaUScoringMixin:
         guidance.prepare(rows, rows, positions, spans.places.device)
         return guidance.scale[spans.token_rows, spans.places.clamp(max=positions - 1)][:, None, None]
 
-    def _negative_prompt(self, ids, mask, input_ids) -> StreamPrompt:
+    def _negative_prompt(self, ids, mask, input_ids) -> BranchPrompt:
         saved = {**VISUAL_GENERATION_DEFAULTS, **self.generation_config.to_dict()}
         ids = self._unconditional_ids(ids, saved, input_ids)
         mask = self._prompt_mask("negative_prompt_attention_mask", mask, ids)
         codes = ids.new_full((*ids.shape, self.config.depth_config.code_depth), -1)
-        return StreamPrompt(ids, mask, codes).repeat(len(input_ids))
+        return BranchPrompt(ids, mask, codes).repeat(len(input_ids))
 
-    def _image_prompt(self, ids, mask, spans, visual_codes) -> StreamPrompt:
+    def _image_prompt(self, ids, mask, spans, visual_codes) -> BranchPrompt:
         """The prompts without their text, with the codes of their rows' first visual tokens."""
         rows = len(visual_codes)
         if ids is None or ids.ndim != 2 or len(ids) != rows:
@@ -196,7 +196,7 @@ class VilaUScoringMixin:
             )
         is_first = is_given & (is_given.cumsum(1) <= is_visual.sum(1, keepdim=True))
         codes = visual_codes.new_full((*ids.shape, visual_codes.shape[-1]), -1)
-        return StreamPrompt(ids, mask, codes.masked_scatter(is_visual[..., None], visual_codes[is_first]))
+        return BranchPrompt(ids, mask, codes.masked_scatter(is_visual[..., None], visual_codes[is_first]))
 
     @staticmethod
     def _prompt_mask(name: str, mask, ids) -> torch.Tensor:
@@ -208,7 +208,7 @@ class VilaUScoringMixin:
             )
         return mask.to(ids.device)
 
-    def _compared_states(self, prompt: StreamPrompt, spans, input_ids, visual_codes) -> torch.Tensor:
+    def _compared_states(self, prompt: BranchPrompt, spans, input_ids, visual_codes) -> torch.Tensor:
         """Hidden states `(M, H)` before the labelled visual tokens, were `prompt` all that came before their span."""
         steps = torch.arange(spans.num_places, device=input_ids.device)
         columns = (spans.firsts[:, None] - 1 + steps).clamp(max=input_ids.shape[1] - 1)  # from the start marker on
@@ -225,14 +225,14 @@ class VilaUScoringMixin:
         hidden = self._hidden_states(ids, seen, codes)[:, -spans.num_places :]
         return hidden[spans.indices, spans.places]
 
-    def _code_log_probs(self, streams: list[torch.Tensor], codes, guidance, scale) -> torch.Tensor:
+    def _code_log_probs(self, branches: list[torch.Tensor], codes, guidance, scale) -> torch.Tensor:
         """Log-probabilities `(M, D)`; the logits of a long video never exist all at once."""
-        count, found = len(streams), []
+        count, found = len(branches), []
         rows = max(1, self.max_code_logits // (count * self.config.depth_config.codebook_size * codes.shape[-1]))
         for begin in range(0, len(codes), rows):
             part = slice(begin, begin + rows)
             embeddings = self.model.vision_tower.quantizer.code_embeddings(codes[part]).repeat(count, 1, 1)
-            states = torch.cat([states[part] for states in streams])
+            states = torch.cat([states[part] for states in branches])
             logits = self.depth_transformer(states, embeddings).float()  # (count * m, D, K)
             logits = guidance.mix(logits, None if scale is None else scale[part])
             found.append(logits.log_softmax(-1).gather(-1, codes[part][..., None])[..., 0])
