@@ -206,8 +206,8 @@ class VilaUModel(VilaUPreTrainedModel):
             self.vision_tower.check_pixels(pixels)
         return self.vision_tower.encode(torch.cat(given), **kwargs)
 
-    def _meet_other_ranks(self, has_pixels: bool, device: torch.device):
-        """Runs the vision tower for nothing, if its weights are in shards and other ranks have pixels to encode."""
+    def _join_collective_encode(self, has_pixels: bool, device: torch.device):
+        """Runs a dummy encode if the tower is sharded and only other ranks have pixels, so that collectives match."""
         if largest_of_ranks(int(has_pixels), self.vision_tower) and not has_pixels:
             side = self.config.vision_config.image_size
             with torch.no_grad():
@@ -314,7 +314,7 @@ class VilaUModel(VilaUPreTrainedModel):
             use_cache = False  # a cache would hide packed samples from the attention masks
         has_pixels = not (pixel_values is None and pixel_values_videos is None)
         if use_cache is False:
-            self._meet_other_ranks(has_pixels, (inputs_embeds if input_ids is None else input_ids).device)
+            self._join_collective_encode(has_pixels, (inputs_embeds if input_ids is None else input_ids).device)
         features = None
         if visual_codes is None and has_pixels and codes is None:
             is_image, is_video = self._placeholders(input_ids, inputs_embeds)
