@@ -25,9 +25,9 @@ class VilaUScoreOutput(ModelOutput):
 
 class _LabelledSpans:
     """
-    Where labelled visual tokens stand: for each of the M tokens its row, its place in its span and the span's index;
-    for each of the S spans its row and the column of its first visual token, all of shape `(M,)` or `(S,)`. `markers`
-    are the ids of start markers.
+    Where labelled visual tokens stand: for each of the M tokens its row, its position in its span and the span's
+    index; for each of the S spans its row and the column of its first visual token, all of shape `(M,)` or `(S,)`.
+    `markers` are the ids of start markers.
     """
 
     def __init__(self, config, input_ids: torch.LongTensor, is_labelled: torch.BoolTensor):
@@ -37,10 +37,10 @@ class _LabelledSpans:
         firsts = columns.where(is_visual & (input_ids != before), 0).cummax(1).values  # (B, T)
         self.token_rows, token_columns = is_labelled.nonzero(as_tuple=True)
         firsts = firsts[self.token_rows, token_columns]
-        self.places = token_columns - firsts
+        self.positions = token_columns - firsts
         spans, self.indices = torch.stack([self.token_rows, firsts], 1).unique(dim=0, return_inverse=True)
         self.rows, self.firsts = spans.unbind(1)
-        self.num_places = int(self.places.max()) + 1
+        self.num_positions = int(self.positions.max()) + 1
         self.markers = input_ids.new_tensor([config.image_start_token_id, config.video_start_token_id])
         marked = torch.isin(before[self.rows, self.firsts], self.markers)
         if not bool(marked.all()):
@@ -158,14 +158,14 @@ class VilaUScoringMixin:
     @staticmethod
     def _scales(guidance, spans, rows: int) -> torch.Tensor:
         """Scales `(M, 1, 1)` of the labelled tokens."""
-        positions = guidance.scale.shape[1] if guidance.scale.ndim == 2 else 1
-        if 1 < positions < spans.num_places:
+        num_scales = guidance.scale.shape[1] if guidance.scale.ndim == 2 else 1
+        if 1 < num_scales < spans.num_positions:
             raise ValueError(
-                f"`guidance_scale` has {positions} positions, but labels go as far as position {spans.num_places} of "
-                "a span."
+                f"`guidance_scale` has {num_scales} positions, but labels go as far as position "
+                f"{spans.num_positions} of a span."
             )
-        guidance.prepare(rows, rows, positions, spans.places.device)
-        return guidance.scale[spans.token_rows, spans.places.clamp(max=positions - 1)][:, None, None]
+        guidance.prepare(rows, rows, num_scales, spans.positions.device)
+        return guidance.scale[spans.token_rows, spans.positions.clamp(max=num_scales - 1)][:, None, None]
 
     def _negative_prompt(self, ids, mask, input_ids) -> BranchPrompt:
         saved = {**VISUAL_GENERATION_DEFAULTS, **self.generation_config.to_dict()}
@@ -210,7 +210,7 @@ class VilaUScoringMixin:
 
     def _compared_states(self, prompt: BranchPrompt, spans, input_ids, visual_codes) -> torch.Tensor:
         """Hidden states `(M, H)` before the labelled visual tokens, were `prompt` all that came before their span."""
-        steps = torch.arange(spans.num_places, device=input_ids.device)
+        steps = torch.arange(spans.num_positions, device=input_ids.device)
         columns = (spans.firsts[:, None] - 1 + steps).clamp(max=input_ids.shape[1] - 1)  # from the start marker on
         rows = spans.rows[:, None]
         prefix = input_ids.new_tensor(self.config.start_marker_prefix_ids).repeat(len(rows), 1)
@@ -222,8 +222,8 @@ class VilaUScoringMixin:
         seen[:, :length] = prompt.mask[spans.rows]
         is_open = torch.isin(ids[:, length - 1], spans.markers)  # such a prompt has prefix and marker of its own
         seen[:, length - 1 : length + prefix.shape[1]] *= ~is_open[:, None]
-        hidden = self._hidden_states(ids, seen, codes)[:, -spans.num_places :]
-        return hidden[spans.indices, spans.places]
+        hidden = self._hidden_states(ids, seen, codes)[:, -spans.num_positions :]
+        return hidden[spans.indices, spans.positions]
 
     def _code_log_probs(self, branches: list[torch.Tensor], codes, guidance, scale) -> torch.Tensor:
         """Log-probabilities `(M, D)`; the logits of a long video never exist all at once."""
