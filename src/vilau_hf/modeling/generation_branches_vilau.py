@@ -96,7 +96,7 @@ class BranchPrompt:
         )
 
 
-def hold_place_for_markers(
+def reserve_marker_position(
     ids: torch.LongTensor, mask: torch.Tensor, last: torch.LongTensor, markers: list[int], prefix: list[int]
 ) -> tuple[torch.LongTensor, torch.Tensor]:
     """
@@ -150,7 +150,7 @@ class GuidanceBranches:
         self.rows = len(prompts[0].ids)
         mask = torch.cat([prompt.mask for prompt in padded]).bool()
         self.kept = self.length - opening
-        self.kept_counts = mask[:, : self.kept].sum(-1)  # (R,), positions that are seen again after `set_back`
+        self.kept_counts = mask[:, : self.kept].sum(-1)  # (R,), positions that are seen again after `reset_to_prompt`
         self.counts = mask.sum(-1)
         self.capacity = self.length + max_new
         if cache.get_max_length() > 0:
@@ -209,7 +209,7 @@ class GuidanceBranches:
         self.end += 1
         return positions[:, None], self._step_mask()
 
-    def set_back(self, rows: torch.BoolTensor):
+    def reset_to_prompt(self, rows: torch.BoolTensor):
         """Makes the comparing branches of `rows` `(rows,)` forget what follows their prompts, `opening` included."""
         chosen = rows.repeat(len(self.seen) // self.rows)
         chosen[: self.rows] = False
@@ -231,4 +231,4 @@ class GuidanceBranches:
         return torch.zeros_like(seen, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min)
 
 
-__all__ = ["BranchPrompt", "GuidanceBranches", "VilaUSpanCache", "hold_place_for_markers"]
+__all__ = ["BranchPrompt", "GuidanceBranches", "VilaUSpanCache", "reserve_marker_position"]

@@ -9,8 +9,8 @@ from transformers import StoppingCriteriaList
 from .compat_modeling_vilau import CACHE_NAME
 from .generation_branches_vilau import BranchPrompt, GuidanceBranches
 from .generation_depth_vilau import CodeInputs, DepthDecoder
-from .generation_loops_vilau import InterleavedWriter, write_span
-from .generation_positions_vilau import PositionWriter
+from .generation_loops_vilau import InterleavedGenerator, generate_span
+from .generation_positions_vilau import PositionDecoder
 from .generation_prompts_vilau import encode_first_frames, move_codes
 from .generation_settings_vilau import VisualSettings
 from .outputs_vilau import VilaUGenerateOutput
@@ -57,11 +57,11 @@ class VisualDecoding:
             settings.output_log_probs,
         )
         branches = GuidanceBranches(model.model, prompts, num_new, cache, opening=int(settings.mode == "interleaved"))
-        writer = PositionWriter(model, branches, decoder, graphs)
+        position_decoder = PositionDecoder(model, branches, decoder, graphs)
         criteria = StoppingCriteriaList([*stopping_criteria, *self.stopping_criteria])
         if settings.mode == "interleaved":
-            return self._interleaved(writer, logits_processor, criteria, generation_config)
-        return self._span(writer, first_codes, criteria, input_ids, generation_config)
+            return self._interleaved(position_decoder, logits_processor, criteria, generation_config)
+        return self._span(position_decoder, first_codes, criteria, input_ids, generation_config)
 
     def _prompts(self, model, input_ids, mask) -> tuple[list[BranchPrompt], torch.LongTensor | None]:
         """
@@ -85,11 +85,11 @@ class VisualDecoding:
         first_codes = encode_first_frames(model.model, settings.first_frames)
         return [prompt.append_visual(_placeholder(model, settings), first_codes) for prompt in prompts], first_codes
 
-    def _interleaved(self, writer, logits_processor, criteria, generation_config) -> VilaUGenerateOutput:
-        interleaved = InterleavedWriter(
-            writer, self.settings, logits_processor, criteria, generation_config, self.streamer
+    def _interleaved(self, position_decoder, logits_processor, criteria, generation_config) -> VilaUGenerateOutput:
+        interleaved = InterleavedGenerator(
+            position_decoder, self.settings, logits_processor, criteria, generation_config, self.streamer
         )
-        spans = interleaved.write()
+        spans = interleaved.generate()
         guided, unguided = interleaved.log_probs or (None, None)
         return VilaUGenerateOutput(
             sequences=interleaved.ids,
@@ -100,13 +100,13 @@ class VisualDecoding:
             prompt_length=self.input_ids.shape[1],
         )
 
-    def _span(self, writer, first_codes, criteria, input_ids, generation_config):
+    def _span(self, position_decoder, first_codes, criteria, input_ids, generation_config):
         """One image or video for each row: its codes, or an output with what else was asked for."""
-        settings, rows, model = self.settings, len(input_ids), writer.model
+        settings, rows, model = self.settings, len(input_ids), position_decoder.model
         vision, placeholder = model.config.vision_config, _placeholder(model, settings)
         forced = 0 if first_codes is None else first_codes.shape[1]
         num_positions = vision.num_visual_tokens * settings.num_frames
-        drawn = write_span(writer, range(forced, num_positions), placeholder, criteria, self.streamer)
+        drawn = generate_span(position_decoder, range(forced, num_positions), placeholder, criteria, self.streamer)
         codes = drawn.codes
         if forced:
             codes = torch.cat([first_codes.repeat_interleave(rows // len(first_codes), 0), codes], 1)

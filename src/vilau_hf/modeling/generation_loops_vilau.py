@@ -1,5 +1,5 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Loops that write: one visual span, or text and visual spans in turn, each row at its own."""
+"""Loops that generate one visual span, or text and visual spans in turn, each row at its own."""
 
 from dataclasses import dataclass, field
 
@@ -7,14 +7,14 @@ import torch
 from transformers import EosTokenCriteria, MaxLengthCriteria, StoppingCriteriaList
 
 from .generation_depth_vilau import DecodedPosition
-from .generation_positions_vilau import PositionWriter
-from .generation_sampling_vilau import race
+from .generation_positions_vilau import PositionDecoder
+from .generation_sampling_vilau import sample_categorical
 from .outputs_vilau import VisualSpan
 
 
 @dataclass
 class _Row:
-    """Where a row is: how many visual tokens its span lacks, whether the end marker is due, whether all is written."""
+    """Where a row is: how many visual tokens its span lacks, whether the end marker is due, whether it is done."""
 
     owed: int = 0
     must_end: bool = False
@@ -28,19 +28,21 @@ def is_custom(criteria: StoppingCriteriaList) -> bool:
 
 
 @torch.no_grad()
-def write_span(writer: PositionWriter, places: range, placeholder: int, criteria, streamer) -> DecodedPosition:
+def generate_span(
+    position_decoder: PositionDecoder, positions: range, placeholder: int, criteria, streamer
+) -> DecodedPosition:
     """
-    The visual tokens of all rows at the `places` of their spans, each field stacked over the places in dimension 1.
+    The visual tokens of all rows at the `positions` of their spans, each field stacked over these in dimension 1.
     Nothing in the loop waits for the device, unless custom stopping criteria do; from where these stopped a row its
     codes are -1 and the rest is NaN.
     """
-    branches, decoded = writer.branches, []
+    branches, decoded = position_decoder.branches, []
     hidden = branches.read_prompts()
     ids, is_written = branches.own.ids, []
     watched, codes = is_custom(criteria), None
     running = torch.ones(branches.rows, 1, dtype=torch.bool, device=ids.device)
-    for place in places:
-        step = writer.first(hidden, place) if codes is None else writer.next(codes, place)
+    for position in positions:
+        step = position_decoder.first(hidden, position) if codes is None else position_decoder.next(codes, position)
         if streamer is not None:
             changed = streamer.put_visual(step.codes.where(running, -1))
             if changed is not None:
@@ -55,7 +57,7 @@ def write_span(writer: PositionWriter, places: range, placeholder: int, criteria
                 break
     if streamer is not None:
         streamer.end()
-    missing = len(places) - len(decoded)
+    missing = len(positions) - len(decoded)
     is_written = torch.cat(is_written, 1)  # (rows, positions)
 
     def stacked(name, value):
@@ -77,22 +79,24 @@ def write_span(writer: PositionWriter, places: range, placeholder: int, criteria
     )
 
 
-class InterleavedWriter:
+class InterleavedGenerator:
     """
-    Writes text and visual spans in turn. A row opens a span by writing a start marker; then it writes exactly the
+    Generates text and visual spans in turn. A row opens a span by a start marker; then it generates exactly the
     visual tokens that make an image or a video, and the end marker. While all rows are inside a span, no text is
     looked at and nothing waits for the device.
 
     Args:
-        writer ([`PositionWriter`]).
+        position_decoder ([`PositionDecoder`]).
         settings: with `num_frames`, `max_visual_spans`, `allowed_modalities` and `output_log_probs`.
         logits_processor, stopping_criteria, generation_config: as transformers' `generate` made them.
         streamer (*optional*): its `put(ids)` gets text; its `put_visual(codes)`, if it has one, visual tokens.
     """
 
-    def __init__(self, writer, settings, logits_processor, stopping_criteria, generation_config, streamer):
-        self.writer, self.settings = writer, settings
-        self.model, self.branches, self.decoder = writer.model, writer.branches, writer.decoder
+    def __init__(self, position_decoder, settings, logits_processor, stopping_criteria, generation_config, streamer):
+        self.position_decoder, self.settings = position_decoder, settings
+        self.model = position_decoder.model
+        self.branches = position_decoder.branches
+        self.decoder = position_decoder.decoder
         self.logits_processor, self.stopping_criteria = logits_processor, stopping_criteria
         self.do_sample, self.max_length = generation_config.do_sample, generation_config.max_length
         self.pad = self.model.config.text_config.pad_token_id or 0
@@ -110,8 +114,8 @@ class InterleavedWriter:
         self.log_probs = [self._unscored(self.ids.shape[1]) for _ in range(2 * settings.output_log_probs)]
 
     @torch.no_grad()
-    def write(self) -> list[list[VisualSpan]]:
-        """The spans of each row; what was written are `ids` `(rows, T)`, `codes` and `log_probs` `(rows, T, D)`."""
+    def generate(self) -> list[list[VisualSpan]]:
+        """The spans of each row; what was generated are `ids` `(rows, T)`, `codes` and `log_probs` `(rows, T, D)`."""
         hidden = self.branches.read_prompts()
         for row, last in zip(self.rows, self.ids[:, -1].tolist(), strict=True):
             self._open(row, last, self.ids.shape[1])
@@ -120,9 +124,9 @@ class InterleavedWriter:
             room = self.max_length - self.ids.shape[1]
             if room > 0 and all(row.owed for row in live):
                 count = 1 if is_custom(self.stopping_criteria) else min(room, *(row.owed for row in live))
-                hidden = self._write_visual(hidden, count)
+                hidden = self._generate_visual(hidden, count)
             elif room > 0:
-                hidden = self._write_mixed(hidden)
+                hidden = self._generate_mixed(hidden)
             self._stop()
         if self.streamer is not None:
             self.streamer.end()
@@ -139,21 +143,24 @@ class InterleavedWriter:
         row.must_end = row.owed == 0
 
     def _positions(self) -> torch.LongTensor:
-        """Places of the rows in their spans, `(rows,)`; 0 outside."""
-        places = [row.spans[-1].num_tokens if row.owed else 0 for row in self.rows]
-        return torch.tensor(places, device=self.ids.device)
+        """Positions of the rows in their spans, `(rows,)`; 0 outside."""
+        positions = [row.spans[-1].num_tokens if row.owed else 0 for row in self.rows]
+        return torch.tensor(positions, device=self.ids.device)
 
-    def _write_visual(self, hidden: torch.Tensor, count: int) -> torch.Tensor:
-        """`count` visual tokens for every row that is not done; for the others what is written does not matter."""
-        places, decoded = self._positions(), []
+    def _generate_visual(self, hidden: torch.Tensor, count: int) -> torch.Tensor:
+        """`count` visual tokens for every row that is not done; for the others what is generated does not matter."""
+        positions, decoded = self._positions(), []
         drawing = [not row.done for row in self.rows]
         is_visual = torch.tensor(drawing, device=self.ids.device)
         for step in range(count):
-            write, after = (self.writer.next, decoded[-1].codes) if decoded else (self.writer.first, hidden)
-            decoded.append(write(after, places + step, drawing))
+            if decoded:
+                codes = decoded[-1].codes
+                decoded.append(self.position_decoder.next(codes, positions + step, drawing))
+            else:
+                decoded.append(self.position_decoder.first(hidden, positions + step, drawing))
             if self.shows_codes:
                 self.streamer.put_visual(decoded[-1].codes.where(is_visual[:, None], -1))
-        hidden = self.writer.leave(decoded[-1].codes)
+        hidden = self.position_decoder.leave(decoded[-1].codes)
         fillers = [self.pad if row.done else self.placeholders[row.spans[-1].kind] for row in self.rows]
         ids = torch.tensor(fillers, device=self.ids.device)[:, None].expand(-1, count)
         for row in self.rows:
@@ -162,8 +169,8 @@ class InterleavedWriter:
         self._append(ids, decoded, is_visual)
         return hidden
 
-    def _write_mixed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """One position, in which each row writes text, a visual token, an end marker or, if it is done, padding."""
+    def _generate_mixed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """One position, in which each row generates text, a visual token, an end marker or, if it is done, padding."""
         device = self.ids.device
         drawing = [row.owed > 0 and not row.done for row in self.rows]
         in_span = torch.tensor(drawing, device=device)
@@ -181,7 +188,7 @@ class InterleavedWriter:
         embeds = self.model.get_input_embeddings()(tokens.masked_fill(in_span, 0))  # (rows, H)
         decoded = None
         if any(drawing):
-            decoded = self.writer.first(hidden, self._positions(), drawing)
+            decoded = self.position_decoder.first(hidden, self._positions(), drawing)
             codes = decoded.codes
             embeds = self.model.model.embed_codes(codes).to(embeds.dtype).where(in_span[:, None], embeds)
             if self.shows_codes:
@@ -202,7 +209,7 @@ class InterleavedWriter:
             return self.branches.step(embeds)
         started = torch.tensor(started, device=device)
         if bool(started.any()):
-            self.branches.set_back(started)
+            self.branches.reset_to_prompt(started)
         comparing = (in_span | started).repeat(len(self.branches.seen) // len(self.rows) - 1)
         return self.branches.step(embeds, sees=torch.cat([torch.ones_like(started), comparing]))
 
@@ -214,10 +221,11 @@ class InterleavedWriter:
         if not self.do_sample:
             return logits.argmax(-1)
         drawing = [not (row.done or row.owed or row.must_end) for row in self.rows]
-        return race(logits.softmax(-1), self.decoder.sampling.noise(*logits.shape, logits.device, drawing))
+        noise = self.decoder.sampling.noise(*logits.shape, logits.device, drawing)
+        return sample_categorical(logits.softmax(-1), noise)
 
     def _forbidden(self, vocab_size: int) -> torch.BoolTensor:
-        """Ids that a row must not write now, `(rows, vocab_size)`: placeholders, end markers, spans not wanted."""
+        """Ids that a row must not generate now, `(rows, vocab_size)`: placeholders, end markers, spans not wanted."""
         settings = self.settings
         always = [*self.placeholders.values(), *self.ends.values()]
         always += [start for start, (kind, _) in self.kinds.items() if kind not in settings.allowed_modalities]
@@ -262,4 +270,4 @@ class InterleavedWriter:
         return spans
 
 
-__all__ = ["InterleavedWriter", "write_span"]
+__all__ = ["InterleavedGenerator", "generate_span"]

@@ -53,7 +53,7 @@ class PositionGraphs:
         return self._code_inputs[key]
 
     def run(
-        self, model, branches: GuidanceBranches, decoder: DepthDecoder, codes: torch.LongTensor, place, drawing
+        self, model, branches: GuidanceBranches, decoder: DepthDecoder, codes: torch.LongTensor, position, drawing
     ) -> tuple:
         """What [`DepthDecoder.compute`] gives after one step of the language model over `codes` `(rows, D)`."""
         position_ids, mask = branches.prepare_step()
@@ -64,7 +64,7 @@ class PositionGraphs:
             fresh = FunctionType(_advance.__code__.replace(), _advance.__globals__)
             self._graphs[key] = torch.compile(fresh, fullgraph=True, dynamic=False, **self.compile_kwargs)
         torch.compiler.cudagraph_mark_step_begin()
-        scale = decoder.guidance.at(place).contiguous()
+        scale = decoder.guidance.at(position).contiguous()
         fields = self._graphs[key](
             model, decoder, branches.cache, branches.dtype, codes, noise, scale, position_ids, mask
         )
@@ -84,9 +84,9 @@ def _advance(model, decoder, cache, dtype, codes, noise, scale, position_ids, ma
     return decoder.compute(hidden, noise, scale)
 
 
-class PositionWriter:
+class PositionDecoder:
     """
-    Writes visual positions: `first` after text, `next` after a visual position, `leave` back to text. Codes matter in
+    Decodes visual positions: `first` after text, `next` after a visual position, `leave` back to text. Codes matter in
     the rows that are `drawing`, by default all.
 
     Args:
@@ -100,22 +100,22 @@ class PositionWriter:
         self.model, self.branches, self.decoder, self.graphs = model, branches, decoder, graphs
 
     def first(
-        self, hidden: torch.Tensor, place: int | torch.Tensor, drawing: list[bool] | None = None
+        self, hidden: torch.Tensor, position: int | torch.Tensor, drawing: list[bool] | None = None
     ) -> DecodedPosition:
-        """Codes after the hidden states `(R, H)` of the last position, at `place` in the span."""
-        return self.decoder.decode(hidden, place, drawing)
+        """Codes after the hidden states `(R, H)` of the last position, at `position` in the span."""
+        return self.decoder.decode(hidden, position, drawing)
 
     def next(
-        self, codes: torch.LongTensor, place: int | torch.Tensor, drawing: list[bool] | None = None
+        self, codes: torch.LongTensor, position: int | torch.Tensor, drawing: list[bool] | None = None
     ) -> DecodedPosition:
-        """Codes at `place` after a visual position with `codes` `(rows, D)`."""
+        """Codes at `position` after a visual position with `codes` `(rows, D)`."""
         if self.graphs is not None:
-            return DecodedPosition(*self.graphs.run(self.model, self.branches, self.decoder, codes, place, drawing))
-        return self.decoder.decode(self.leave(codes), place, drawing)
+            return DecodedPosition(*self.graphs.run(self.model, self.branches, self.decoder, codes, position, drawing))
+        return self.decoder.decode(self.leave(codes), position, drawing)
 
     def leave(self, codes: torch.LongTensor) -> torch.Tensor:
         """Hidden states `(R, H)` after a visual position with `codes` `(rows, D)`."""
         return self.branches.step(self.model.model.embed_codes(codes))
 
 
-__all__ = ["PositionGraphs", "PositionWriter"]
+__all__ = ["PositionGraphs", "PositionDecoder"]

@@ -125,7 +125,7 @@ class CodeSampling:
         probabilities, indices = kept_probabilities(
             logits, self.temperature[depth], self.top_k[depth], self.top_p[depth], self.min_p[depth]
         )
-        return indices.gather(-1, race(probabilities, noise[depth])[:, None])[:, 0]
+        return indices.gather(-1, sample_categorical(probabilities, noise[depth])[:, None])[:, 0]
 
 
 class Guidance:
@@ -178,7 +178,7 @@ class Guidance:
             self.image_scale = self.image_scale.to(device)
 
     def at(self, position: int | torch.Tensor) -> torch.Tensor:
-        """Scales `(rows, 1)` at the place `position` in the span, of all rows or `(rows,)`."""
+        """Scales `(rows, 1)` at `position` of the span, of all rows or `(rows,)`."""
         if self.scale.shape[1] == 1:
             return self.scale
         if isinstance(position, int):
@@ -197,10 +197,10 @@ class Guidance:
         return unconditional + self.image_scale * (image_only - unconditional) + scale * (conditional - image_only)
 
 
-def race(probabilities: torch.Tensor, noise: torch.Tensor) -> torch.LongTensor:
+def sample_categorical(probabilities: torch.Tensor, noise: torch.Tensor) -> torch.LongTensor:
     """
-    Draws from `probabilities` `(rows, n)`, normalised or not: over exponential `noise` the largest `p / noise` is at i
-    with probability `p_i`.
+    Draws from `probabilities` `(rows, n)`, normalised or not, by an exponential race: over exponential `noise` the
+    largest `p / noise` is at i with probability `p_i`.
     """
     return (probabilities / noise).argmax(-1)
 
@@ -254,4 +254,11 @@ def seeded_generators(seed: int | Sequence[int], rows: int, device: torch.device
     return [torch.Generator(device).manual_seed(each) for each in seeds]
 
 
-__all__ = ["VISUAL_GENERATION_DEFAULTS", "CodeSampling", "Guidance", "kept_probabilities", "race", "seeded_generators"]
+__all__ = [
+    "VISUAL_GENERATION_DEFAULTS",
+    "CodeSampling",
+    "Guidance",
+    "kept_probabilities",
+    "sample_categorical",
+    "seeded_generators",
+]

@@ -123,7 +123,7 @@ def check_mode(mode: str):
         raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {mode!r}.")
 
 
-def take_input_ids(inputs, kwargs: dict) -> torch.LongTensor | None:
+def pop_input_ids(inputs, kwargs: dict) -> torch.LongTensor | None:
     """The prompts, which have two names; out of `kwargs`."""
     input_ids = kwargs.pop("input_ids", None)
     if inputs is not None and input_ids is not None:
@@ -261,7 +261,7 @@ def check_cache(cache_implementation: str | None, device: torch.device):
         )
 
 
-def take_visual_settings(mode: str, own: dict, kwargs: dict, generation_config, saved_config) -> dict:
+def collect_visual_settings(mode: str, own: dict, kwargs: dict, generation_config, saved_config) -> dict:
     """
     The settings of visual sampling by name: those of the call, of its generation config, of the checkpoint's saved
     one, or the defaults. The first two may also use the library's names for them.
@@ -284,7 +284,7 @@ def take_visual_settings(mode: str, own: dict, kwargs: dict, generation_config, 
 def make_visual_settings(config, mode: str, input_ids, own: dict, values: dict, generation_config) -> VisualSettings:
     """
     The settings of one call, checked for its number of rows. `config` is the model's; `own` are `generate`'s own
-    arguments, `values` what `take_visual_settings` gave, and the `generation_config` is merged.
+    arguments, `values` what `collect_visual_settings` gave, and the `generation_config` is merged.
     """
     prompts, generators = len(input_ids), own.get("generator")
     rows = prompts * (generation_config.num_return_sequences or 1)

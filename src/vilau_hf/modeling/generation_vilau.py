@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from .compat_modeling_vilau import CACHE_NAME, rename_cache
-from .generation_branches_vilau import BranchPrompt, VilaUSpanCache, hold_place_for_markers
+from .generation_branches_vilau import BranchPrompt, VilaUSpanCache, reserve_marker_position
 from .generation_decoding_vilau import VisualDecoding
 from .generation_positions_vilau import PositionGraphs
 from .generation_prompts_vilau import (
@@ -32,13 +32,13 @@ from .generation_settings_vilau import (
     check_mode,
     check_text_arguments,
     check_visual_arguments,
+    collect_visual_settings,
     fix_lengths,
     limit_text_length,
     make_visual_settings,
     merge_generation_config,
     passed_settings,
-    take_input_ids,
-    take_visual_settings,
+    pop_input_ids,
     wanted_tokens,
 )
 
@@ -174,7 +174,7 @@ class VilaUGenerationMixin:
             **{name: kwargs.pop(name) for name in VISUAL_GENERATION_DEFAULTS if name in kwargs},
         }
         own = {name: value for name, value in own.items() if value is not None}
-        input_ids = take_input_ids(inputs, kwargs)
+        input_ids = pop_input_ids(inputs, kwargs)
         check_common_arguments(input_ids, own, generation_config, kwargs)
         if mode == "text":
             check_text_arguments(own)
@@ -219,7 +219,7 @@ class VilaUGenerationMixin:
         if self.position_graphs is not None:
             passed = passed_settings(generation_config, kwargs)
             check_compilable(own.get("code_logits_processor"), passed.get("cache_implementation"))
-        values = take_visual_settings(mode, own, kwargs, generation_config, self.generation_config)
+        values = collect_visual_settings(mode, own, kwargs, generation_config, self.generation_config)
         wanted = wanted_tokens((kwargs, generation_config), input_ids.shape[1])  # the checkpoint's own is for text
         merged, kwargs = merge_generation_config(mode, generation_config, self.generation_config, kwargs)
         check_cache(merged.cache_implementation, self.device)
@@ -321,7 +321,7 @@ class VilaUGenerationMixin:
             if like is None:
                 return input_ids, mask
             prefix = config.start_marker_prefix_ids
-            return hold_place_for_markers(input_ids, mask, like[:, -1], [*starts.values()], [*prefix])
+            return reserve_marker_position(input_ids, mask, like[:, -1], [*starts.values()], [*prefix])
         start = starts[mode]
         open_rows = int((input_ids[:, -1] == start).sum())
         if open_rows not in (0, input_ids.shape[0]):
