@@ -153,3 +153,62 @@ def test_what_cannot_be_scored_is_refused(model, arguments, message):
         labels = arguments["input_ids"].where(arguments["input_ids"] == 58, -100)
     with pytest.raises(ValueError, match=message):
         model.score(**{"input_ids": ids, "labels": labels, "codes": codes, **arguments})
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+def test_scores_of_what_was_sampled_equal_one_teacher_forced_pass(model, scale):
+    prompts = left_padded(PROMPTS)
+    output = model.generate(
+        **prompts,
+        generation_mode="image",
+        guidance_scale=scale,
+        seed=0,
+        return_dict_in_generate=True,
+        output_log_probs=True,
+        output_scores=True,
+    )
+    codes = output.codes.flatten(1, 2)
+    expected = output.scores.log_softmax(-1).gather(-1, codes[..., None])[..., 0]
+    torch.testing.assert_close(output.code_log_probs, expected)
+    mask = torch.cat([prompts["attention_mask"], torch.ones(2, 17, dtype=torch.long)], 1)
+    labels = output.sequences.where(output.sequences == 58, -100)
+    settings = {"input_ids": output.sequences, "labels": labels, "attention_mask": mask, "codes": codes}
+    score = model.score(**settings, guidance_scale=scale)
+    torch.testing.assert_close(score.code_log_probs[:, 7:], output.code_log_probs, atol=1e-4, rtol=0)
+    torch.testing.assert_close(score.log_probs, output.code_log_probs.sum((1, 2)), atol=1e-3, rtol=0)
+    plain = model.score(**settings)
+    torch.testing.assert_close(plain.code_log_probs[:, 7:], output.conditional_code_log_probs, atol=1e-4, rtol=0)
+
+
+def test_scores_of_text_are_those_of_generation_and_carry_gradients(model):
+    prompts = left_padded(PROMPTS)
+    output = model.generate(
+        **prompts,
+        max_new_tokens=4,
+        eos_token_id=None,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    new = output.sequences[:, 6:]
+    expected = torch.stack(output.logits, 1).log_softmax(-1).gather(-1, new[..., None])[..., 0]
+    labels = torch.cat([torch.full((2, 6), -100), new], 1)
+    mask = torch.cat([prompts["attention_mask"], torch.ones_like(new)], 1)
+    score = model.score(output.sequences, labels, mask)
+    torch.testing.assert_close(score.text_log_probs[:, 6:], expected, atol=1e-4, rtol=0)
+    assert not score.text_log_probs[:, :6].any() and not score.code_log_probs.any()
+    score.log_probs.sum().backward()
+    assert model.lm_head.weight.grad.abs().sum() > 0
+
+
+def test_scores_of_interleaved_rows_split_into_their_spans(model):
+    row, codes = [1, 5, *IMAGE, 7, *IMAGE, 8], torch.randint(0, 24, (2, 16, 3))
+    ids = torch.tensor([row])
+    labels = ids.where((ids == 58) | (ids == 7), -100)
+    both = model.score(ids, labels, codes=codes, guidance_scale=3.0).code_log_probs
+    for span, first in ((0, 3), (1, 22)):
+        only = torch.full_like(ids, -100)
+        only[:, first : first + 16] = 58
+        alone = model.score(ids, only, codes=codes, guidance_scale=3.0).code_log_probs
+        torch.testing.assert_close(alone[:, first : first + 16], both[:, first : first + 16])
+        assert alone.count_nonzero() == 16 * 3, span

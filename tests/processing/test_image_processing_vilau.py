@@ -5,13 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import PilBackend
-from transformers.image_utils import load_image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from vilau_hf.processing.image_functions_vilau import fetch_pictures
 from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPil
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
 
@@ -108,19 +106,6 @@ def test_all_values_of_a_pixel_become_the_floats_of_the_library(cls, factor):
         expected = CLIPImageProcessorPil(do_center_crop=False, **settings)(Image.fromarray(values))["pixel_values"]
         pixels = cls(**settings)(Image.fromarray(values), return_tensors="np")["pixel_values"]
         assert np.array_equal(pixels, np.stack(expected))
-
-
-@pytest.mark.parametrize("orientation", [None, 1, 3, 6])
-@pytest.mark.parametrize("mode, suffix", [("RGB", "jpg"), ("L", "jpg"), ("P", "png"), ("RGBA", "png"), ("LA", "png")])
-def test_a_file_is_opened_as_the_library_opens_it(mode, suffix, orientation, tmp_path, picture):
-    exif = Image.Exif()
-    if orientation is not None:
-        exif[ExifTags.Base.Orientation] = orientation
-    file = str(tmp_path / f"picture.{suffix}")
-    picture.resize((20, 12)).convert(mode).save(file, exif=exif)
-    opened, expected = fetch_pictures(file), load_image(file)
-    assert opened.mode == expected.mode == "RGB" and opened.size == expected.size
-    assert np.array_equal(np.asarray(opened), np.asarray(expected))
 
 
 def test_both_backends_document_their_options_in_one_class_named_as_the_library_expects():
