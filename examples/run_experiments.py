@@ -27,7 +27,9 @@ from vilau_hf import (
     VilaUVisionConfig,
     VilaUVisionTowerForPreTraining,
 )
-from vilau_hf.evaluation import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.scores import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
+from vilau_hf.drawn.shapes import drawings
 from vilau_hf.metrics import exact_match
 from vilau_hf.training import (
     VilaUDataCollator,
@@ -36,9 +38,7 @@ from vilau_hf.training import (
     VisionTowerDataCollator,
     VisionTowerTrainer,
     VisionTowerTrainingArguments,
-    drawn_shapes,
 )
-from vilau_hf.training.drawn_shapes import drawings
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -26,7 +26,8 @@ from vilau_hf import (
     VilaUVisionTowerForPreTraining,
     vilau_chat_template,
 )
-from vilau_hf.evaluation import evaluate_model, evaluate_reconstruction, evaluate_tower
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.scores import evaluate_model, evaluate_reconstruction, evaluate_tower
 from vilau_hf.training import (
     VilaUDataCollator,
     VilaUTrainer,
@@ -34,7 +35,6 @@ from vilau_hf.training import (
     VisionTowerDataCollator,
     VisionTowerTrainer,
     VisionTowerTrainingArguments,
-    drawn_shapes,
 )
 
 

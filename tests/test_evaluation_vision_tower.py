@@ -8,10 +8,12 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, SiglipConfig, SiglipModel, TrainerCallback
 
 from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionTowerForPreTraining
-from vilau_hf.evaluation import evaluate_reconstruction, evaluate_tower, to_uint8
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.scores import evaluate_reconstruction, evaluate_tower
+from vilau_hf.drawn.shapes import COLORS, SHAPES
 from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
-from vilau_hf.training import VisionTowerDataCollator, VisionTowerTrainer, VisionTowerTrainingArguments, drawn_shapes
-from vilau_hf.training.drawn_shapes import COLORS, SHAPES
+from vilau_hf.sheets import to_uint8
+from vilau_hf.training import VisionTowerDataCollator, VisionTowerTrainer, VisionTowerTrainingArguments
 
 from .conftest import TEXT_TOWER, VISION
 

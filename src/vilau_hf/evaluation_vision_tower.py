@@ -10,9 +10,8 @@ from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
 
 from .compat import TensorBoardCallback, TrackioCallback, WandbCallback
-from .evaluation import to_uint8
 from .metrics import psnr_of_error
-from .sheets import beside, contact_sheet, enlarge
+from .sheets import beside, contact_sheet, enlarge, to_uint8
 from .training.data_vision_tower import tokenize_captions
 from .training.hub_weights import find_hub_weights, require
 

@@ -6,10 +6,18 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from .training.drawn_shapes import to_pil
-
 
 RIGHT, WRONG = (40, 150, 70), (200, 50, 50)
+
+
+def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
+    """Pixels in [-1, 1] as uint8."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def to_pil(pixels: torch.Tensor) -> Image.Image:
+    """A picture of uint8 `pixels` `(3, H, W)`."""
+    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def enlarge(pixels: torch.Tensor, side: int) -> Image.Image:

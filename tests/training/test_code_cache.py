@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset, load_dataset
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUImageProcessorPil, VilaUProcessor
+from vilau_hf.drawn import drawn_shapes
 from vilau_hf.training import (
     MediaLoader,
     Mixture,
@@ -23,7 +24,6 @@ from vilau_hf.training import (
     RecordPacker,
     RecordStream,
     VilaUDataCollator,
-    drawn_shapes,
     encode_dataset,
     load_encoded,
     validate_record,

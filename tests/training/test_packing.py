@@ -6,6 +6,7 @@ from transformers import DataCollatorWithFlattening
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 from vilau_hf import TINY_CHECKPOINT, VilaUConfig, VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf.drawn import drawn_shapes
 from vilau_hf.training import (
     MediaLoader,
     PackedDataset,
@@ -14,7 +15,6 @@ from vilau_hf.training import (
     VilaUDataCollator,
     VilaUTrainer,
     VilaUTrainingArguments,
-    drawn_shapes,
     record_features,
 )
 from vilau_hf.training.packing import best_fit

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace):
     from transformers.utils import logging
 
     from .. import VilaUProcessor
-    from ..training import MediaLoader, drawn_shapes, encode_dataset
+    from ..drawn import drawn_shapes
+    from ..training import MediaLoader, encode_dataset
     from ..training.code_cache import launched_processes, load_vision_tower
 
     logging.enable_progress_bar()

@@ -6,7 +6,6 @@ from .converters import ConversionReport, convert_records, write_records
 from .data import VilaUDataCollator
 from .data_vision_tower import VisionTowerDataCollator
 from .discriminator import PatchDiscriminator
-from .drawn_records import drawn_shapes
 from .dry_run import DryRunReport, check_recipe
 from .losses import PerceptualLoss
 from .media import MediaError, MediaLoader, ReadableRows
@@ -53,7 +52,6 @@ __all__ = [
     "checkpoint_to_resume",
     "convert_records",
     "dpo_loss",
-    "drawn_shapes",
     "encode_dataset",
     "load_encoded",
     "read_layers",

@@ -14,7 +14,6 @@ from .checkpointing import checkpoint_to_resume
 from .code_cache import check_tower, load_encoded, load_vision_tower
 from .code_shards import INDEX
 from .data import VilaUDataCollator
-from .drawn_records import drawn_shapes
 from .media import MediaLoader, ReadableRows
 from .mixture import Mixture, add_lengths
 from .packing import PackedDataset, RecordPacker
@@ -213,6 +212,9 @@ def build_eval_dataset(data: DataArguments, processor, model):
 def _records(name: str, split: str, count: int | None, data: DataArguments, processor, model, args=None):
     """Records with random access; media are opened as they are read."""
     if name == "drawn_shapes":
+        # Here and not at the top: only this name needs the toy world, which stands above training.
+        from ..drawn import drawn_shapes
+
         side = processor.image_processor.size["height"]
         frames = processor.video_processor.num_frames
         seed = 0 if args is None else args.seed

@@ -4,10 +4,11 @@ import random
 
 import torch
 
-from .evaluation import chat_prompts, to_uint8
-from .metrics import read_drawing, read_motion
-from .training.drawn_shapes import Drawing, animate, drawings, motions, to_pil
-from .training.drawn_stories import EDITS, Edit, edit_pictures, make_edit, read_event
+from ..sheets import to_pil, to_uint8
+from .oracle import read_drawing, read_motion
+from .scores import chat_prompts
+from .shapes import Drawing, animate, drawings, motions
+from .stories import EDITS, Edit, edit_pictures, make_edit, read_event
 
 
 ATTRIBUTES = ("color", "shape", "size", "place", "background")

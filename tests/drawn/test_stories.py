@@ -3,10 +3,10 @@ import random
 import pytest
 import torch
 
-from vilau_hf.metrics import read_drawing
-from vilau_hf.training import drawn_shapes
-from vilau_hf.training.drawn_shapes import HELD_OUT_DRAWINGS, Drawing
-from vilau_hf.training.drawn_stories import EDITS, edit_pictures, make_edit, make_story, read_event, story_pictures
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.oracle import read_drawing
+from vilau_hf.drawn.shapes import HELD_OUT_DRAWINGS, Drawing
+from vilau_hf.drawn.stories import EDITS, edit_pictures, make_edit, make_story, read_event, story_pictures
 
 
 def held_out(drawing):

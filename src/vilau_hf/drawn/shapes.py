@@ -5,7 +5,6 @@ import random
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 
 
 COLORS = {
@@ -234,8 +233,3 @@ def animate(
         image_size,
     )
     return frames.unflatten(0, (len(motions), num_frames))
-
-
-def to_pil(pixels: torch.Tensor) -> Image.Image:
-    """A picture of uint8 `pixels` `(3, H, W)`."""
-    return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .drawn_shapes import BACKGROUNDS, COLORS, HELD_OUT_DRAWINGS, PLACES, SHAPES, SIZES, Drawing, check_split, draw
+from .shapes import BACKGROUNDS, COLORS, HELD_OUT_DRAWINGS, PLACES, SHAPES, SIZES, Drawing, check_split, draw
 
 
 EDITS = ("recolor", "move", "add")

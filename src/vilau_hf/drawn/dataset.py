@@ -5,8 +5,9 @@ import random
 import torch
 from datasets import Dataset
 
-from .drawn_shapes import Motion, animate, check_split, draw, drawings, motions, to_pil
-from .drawn_stories import EDITS, edit_pictures, make_edit, make_story, story_pictures
+from ..sheets import to_pil
+from .shapes import Motion, animate, check_split, draw, drawings, motions
+from .stories import EDITS, edit_pictures, make_edit, make_story, story_pictures
 
 
 BASIC_TASKS = ("text_to_image", "image_to_text", "text_to_video", "video_to_text")

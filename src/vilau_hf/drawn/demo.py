@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from .evaluation import answer, draw_captions, evaluate_reconstruction, to_uint8
-from .metrics import read_drawing, read_motion
-from .sheets import beside, contact_sheet, enlarge, save_gif
-from .training.drawn_records import drawn_shapes
-from .training.drawn_shapes import draw, drawings, motions
+from ..sheets import beside, contact_sheet, enlarge, save_gif, to_uint8
+from .dataset import drawn_shapes
+from .oracle import read_drawing, read_motion
+from .scores import answer, draw_captions, evaluate_reconstruction
+from .shapes import draw, drawings, motions
 
 
 NUM_PICTURES, NUM_VIDEOS, NUM_RECONSTRUCTIONS, NUM_QUESTIONS = 12, 4, 8, 20

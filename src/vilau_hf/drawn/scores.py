@@ -5,15 +5,12 @@ from collections.abc import Iterator
 import torch
 from tqdm.auto import tqdm
 
-from .metrics import codebook_usage, exact_match, psnr, read_drawing, read_motion
-from .training.data_vision_tower import tokenize_captions
-from .training.drawn_records import drawn_shapes
-from .training.drawn_shapes import COLORS, SHAPES, Drawing, drawings, motions
-
-
-def to_uint8(pixels: torch.Tensor) -> torch.Tensor:
-    """Pixels in [-1, 1] as uint8."""
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+from ..metrics import codebook_usage, exact_match, psnr
+from ..sheets import to_uint8
+from ..training.data_vision_tower import tokenize_captions
+from .dataset import drawn_shapes
+from .oracle import read_drawing, read_motion
+from .shapes import COLORS, SHAPES, Drawing, drawings, motions
 
 
 def chat_prompts(processor, messages: list[list[dict]], **media):
