@@ -25,7 +25,7 @@ from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeli
 from vilau_hf.drawn.oracle import read_drawing
 from vilau_hf.drawn.scores_stories import is_shown
 from vilau_hf.drawn.shapes import COLORS, SHAPES, drawings
-from vilau_hf.sheets import beside, contact_sheet, enlarge, to_uint8
+from vilau_hf.evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
 from vilau_hf.training import VilaUDataCollator, dpo_loss
 
 

@@ -30,7 +30,7 @@ from vilau_hf import (
 from vilau_hf.drawn import drawn_shapes
 from vilau_hf.drawn.scores import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
 from vilau_hf.drawn.shapes import drawings
-from vilau_hf.metrics import exact_match
+from vilau_hf.evaluation.metrics import exact_match
 from vilau_hf.training import (
     VilaUDataCollator,
     VilaUTrainer,

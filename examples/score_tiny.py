@@ -25,7 +25,7 @@ from vilau_hf.drawn.scores_stories import (
 )
 from vilau_hf.drawn.shapes import animate, motions
 from vilau_hf.drawn.stories import EDITS, make_edit
-from vilau_hf.sheets import beside, contact_sheet, enlarge
+from vilau_hf.evaluation.sheets import beside, contact_sheet, enlarge
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -11,8 +11,8 @@ from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionTowerForPr
 from vilau_hf.drawn import drawn_shapes
 from vilau_hf.drawn.scores import evaluate_reconstruction, evaluate_tower
 from vilau_hf.drawn.shapes import COLORS, SHAPES
+from vilau_hf.evaluation.sheets import to_uint8
 from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
-from vilau_hf.sheets import to_uint8
 from vilau_hf.training import VisionTowerDataCollator, VisionTowerTrainer, VisionTowerTrainingArguments
 
 from .conftest import TEXT_TOWER, VISION

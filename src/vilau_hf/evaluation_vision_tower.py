@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
 
 from .compat import TensorBoardCallback, TrackioCallback, WandbCallback
-from .metrics import psnr_of_error
-from .sheets import beside, contact_sheet, enlarge, to_uint8
-from .training.data_vision_tower import tokenize_captions
+from .evaluation.metrics import psnr_of_error
+from .evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
+from .evaluation.zero_shot import embed_classes
 from .training.hub_weights import find_hub_weights, require
 
 
@@ -120,9 +120,7 @@ class VisionTowerEvaluationCallback(TrainerCallback):
 
     def _embed_classes(self, tower) -> torch.Tensor:
         collator = self.collate.collator
-        ids = tokenize_captions(collator.tokenizer, self.classes, collator.max_length)
-        texts = tower.get_text_features(ids.to(self.trainer.args.device)).float()
-        return torch.nn.functional.normalize(texts, dim=-1)
+        return embed_classes(tower, collator.tokenizer, self.classes, collator.max_length)
 
     def _update_fid(self, original: torch.Tensor, rebuilt: torch.Tensor):
         if not self.fid_knows_originals:

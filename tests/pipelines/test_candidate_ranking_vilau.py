@@ -15,7 +15,7 @@ from vilau_hf import (
 from vilau_hf import VilaUVisionTowerForPreTraining as Tower
 from vilau_hf.drawn.scores import evaluate_pictures
 from vilau_hf.drawn.shapes import draw, drawings
-from vilau_hf.sheets import to_pil
+from vilau_hf.evaluation.sheets import to_pil
 
 
 @pytest.fixture(scope="module")

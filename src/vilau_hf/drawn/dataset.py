@@ -5,7 +5,7 @@ import random
 import torch
 from datasets import Dataset
 
-from ..sheets import to_pil
+from ..evaluation.sheets import to_pil
 from .shapes import Motion, animate, check_split, draw, drawings, motions
 from .stories import EDITS, edit_pictures, make_edit, make_story, story_pictures
 

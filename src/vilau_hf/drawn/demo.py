@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from ..sheets import beside, contact_sheet, enlarge, save_gif, to_uint8
+from ..evaluation.sheets import beside, contact_sheet, enlarge, save_gif, to_uint8
 from .dataset import drawn_shapes
 from .oracle import read_drawing, read_motion
 from .scores import answer, draw_captions, evaluate_reconstruction

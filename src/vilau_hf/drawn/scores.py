@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from tqdm.auto import tqdm
 
-from ..metrics import codebook_usage, exact_match, psnr
-from ..sheets import to_uint8
-from ..training.data_vision_tower import tokenize_captions
+from ..evaluation.metrics import codebook_usage, exact_match, psnr
+from ..evaluation.sheets import to_uint8
+from ..evaluation.zero_shot import embed_classes
 from .dataset import drawn_shapes
 from .oracle import read_drawing, read_motion
 from .shapes import COLORS, SHAPES, Drawing, drawings, motions
@@ -98,8 +98,8 @@ def evaluate_tower(tower, processor, caption_length: int, num_samples: int = 200
     Zero-shot accuracy of colour and shape, 24 classes named as in "a red cross", on held-out drawings.
     """
     classes = [(color, shape) for color in COLORS for shape in SHAPES]
-    ids = tokenize_captions(processor.tokenizer, [f"a {color} {shape}" for color, shape in classes], caption_length)
-    texts = torch.nn.functional.normalize(tower.get_text_features(ids.to(tower.device)).float(), dim=-1)
+    captions = [f"a {color} {shape}" for color, shape in classes]
+    texts = embed_classes(tower, processor.tokenizer, captions, caption_length)
     records = drawn_shapes("test", num_samples, tower.config.image_size, tasks={"text_to_image": 1}, seed=seed)[:]
     pixels = processor.image_processor([images[0] for images in records["images"]], return_tensors="pt")[
         "pixel_values"

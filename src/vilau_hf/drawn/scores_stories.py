@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from ..sheets import to_pil, to_uint8
+from ..evaluation.sheets import to_pil, to_uint8
 from .oracle import read_drawing, read_motion
 from .scores import chat_prompts
 from .shapes import Drawing, animate, drawings, motions

@@ -1,6 +1,6 @@
 import pytest
 
-from vilau_hf.vqa_accuracy import normalize_answer, vqa_accuracy
+from vilau_hf.evaluation.vqa_accuracy import normalize_answer, vqa_accuracy
 
 
 @pytest.mark.parametrize(

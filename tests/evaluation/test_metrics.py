@@ -1,9 +1,11 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from vilau_hf.metrics import codebook_perplexity, codebook_usage, exact_match, psnr
+from vilau_hf.evaluation.metrics import codebook_perplexity, codebook_usage, exact_match, psnr
 
 
 def test_numbers_equal_their_definitions():
@@ -29,3 +31,13 @@ def test_numbers_equal_their_definitions():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_metrics_load_neither_training_nor_the_toy_world():
+    code = """
+import sys
+from vilau_hf.evaluation.metrics import psnr
+heavy = ("vilau_hf.training", "vilau_hf.drawn")
+assert not [name for name in sys.modules if name.startswith(heavy)], sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -5,12 +5,9 @@ from pathlib import Path
 
 import torch
 
-from .codebook_metrics import codebook_perplexity as codebook_perplexity
-from .codebook_metrics import codebook_usage as codebook_usage
-
 
 # folder of the metrics that `evaluate.load` takes: codebook, drawn_shapes, vqa_accuracy
-EVALUATE_METRICS = Path(__file__).parent / "evaluate_metrics"
+EVALUATE_METRICS = Path(__file__).parents[1] / "evaluate_metrics"
 
 
 def psnr(prediction: torch.Tensor, target: torch.Tensor, data_range: float) -> float:
@@ -37,3 +34,32 @@ def exact_match(predictions: list[str], references: list[str]) -> float:
     if not references:
         raise ValueError("`references` must hold at least one text, got none.")
     return sum(a.strip() == b.strip() for a, b in zip(predictions, references, strict=True)) / len(references)
+
+
+def _check_codes(codes: torch.Tensor, codebook_size: int):
+    if codes.numel() == 0 or codes.min() < 0 or codes.max() >= codebook_size:
+        given = f"{codes.min()} to {codes.max()}" if codes.numel() else "none"
+        raise ValueError(f"`codes` must hold integers from 0 to {codebook_size - 1}, got {given}.")
+
+
+def usage_of_counts(counts: torch.Tensor) -> torch.Tensor:
+    """Share of the codes that occur, `(...)`, for counts `(..., K)`."""
+    return (counts > 0).float().mean(-1)
+
+
+def perplexity_of_counts(counts: torch.Tensor) -> torch.Tensor:
+    """`exp` of the entropy of the codes' frequencies, `(...)`, for counts `(..., K)`."""
+    share = counts.float() / counts.sum(-1, keepdim=True)
+    return torch.special.entr(share).sum(-1).exp()
+
+
+def codebook_usage(codes: torch.Tensor, codebook_size: int) -> float:
+    """Share of the `codebook_size` codes that occur in `codes`, integers of any shape."""
+    _check_codes(codes, codebook_size)
+    return usage_of_counts(torch.bincount(codes.flatten(), minlength=codebook_size)).item()
+
+
+def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> float:
+    """`exp` of the entropy of the codes' frequencies: 1 if one code is used, `codebook_size` if all are used alike."""
+    _check_codes(codes, codebook_size)
+    return perplexity_of_counts(torch.bincount(codes.flatten(), minlength=codebook_size)).item()
