@@ -25,6 +25,7 @@ EXPECTED = [
     "checkpoints/tiny/model.safetensors",
     "checkpoints/tiny/tower/model.safetensors",
     "evaluate_metrics/drawn_shapes/drawn_shapes.py",
+    "original/release_model_card.md",
     "recipes/vilau-7b-256.yaml",
 ]
 USE = """

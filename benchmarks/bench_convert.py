@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import vilau_hf
-from vilau_hf.original_release import SIGLIP_CONFIGS
+from vilau_hf.original.release import SIGLIP_CONFIGS
 
 
 GOLDEN = Path(__file__).parents[1] / "tests/data/golden/tiny-256/checkpoint"

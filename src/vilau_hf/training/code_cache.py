@@ -15,7 +15,7 @@ from transformers import AutoConfig
 from transformers.utils import logging
 
 from ..modeling import VilaUVisionTower
-from ..weight_files import first_five
+from ..original.weight_files import first_five
 from .code_shards import CodeShards, code_dtype
 from .media import NoMediaLeftError
 from .records import text_part, validate_record

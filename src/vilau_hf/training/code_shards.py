@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, List, Value
 
-from ..weight_files import read_json
+from ..original.weight_files import read_json
 from .records import record_features
 
 

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from ..compat import ActivationCheckpointingArguments
 from ..evaluation.metrics import perplexity_of_counts, usage_of_counts
 from ..modeling.contrastive_loss_vilau import contrastive_loss
-from ..weight_files import lazy_weights
+from ..original.weight_files import lazy_weights
 from .data_vision_tower import VisionTowerDataCollator
 from .discriminator import PatchDiscriminator
 from .loss_logging import LossPartsTrainer, parameter_groups

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
-from .modeling import VilaUForConditionalGeneration
-from .original_release import OriginalRelease, read_original_release
-from .pipelines import VilaUPipeline
-from .processing import VilaUProcessor
+from ..modeling import VilaUForConditionalGeneration
+from ..pipelines import VilaUPipeline
+from ..processing import VilaUProcessor
+from .release import OriginalRelease, read_original_release
 from .weight_files import write_weights
 
 
@@ -123,7 +123,7 @@ def release_model_card(release: OriginalRelease, base_model: str, model_id: str)
     )
     return ModelCard.from_template(
         data,
-        template_path=str(Path(__file__).parent / "recipes" / "release_model_card.md"),
+        template_path=str(Path(__file__).parent / "release_model_card.md"),
         base_model=base_model,
         model_id=model_id,
         language_model=f"{text.model_type}, {text.num_hidden_layers} layers, {text.hidden_size} wide",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from .modeling import VilaUVisionConfig
+from ..modeling import VilaUVisionConfig
 from .weight_files import LazyTensor, first_five
 
 

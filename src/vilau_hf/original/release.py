@@ -11,16 +11,16 @@ from huggingface_hub.utils import validate_repo_id
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers
 from transformers import AutoConfig, GenerationConfig, LlamaTokenizer, PreTrainedTokenizerFast
 
-from .modeling import (
+from ..modeling import (
     VilaUConfig,
     VilaUDepthConfig,
     VilaUForConditionalGeneration,
     VilaUVisionConfig,
     VilaUVisionTowerForPreTraining,
 )
-from .original_weights import NamedWeights, tower_tensors, with_enough_rows
-from .processing import VilaUImageProcessor, VilaUProcessor, VilaUVideoProcessor, original_chat_template
+from ..processing import VilaUImageProcessor, VilaUProcessor, VilaUVideoProcessor, original_chat_template
 from .weight_files import LazyTensor, lazy_weights, read_json
+from .weights import NamedWeights, tower_tensors, with_enough_rows
 
 
 PARTS = ("llm", "vision_tower", "mm_projector")

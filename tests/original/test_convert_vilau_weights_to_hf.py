@@ -20,10 +20,10 @@ from vilau_hf import (
     VilaUVisionTowerForPreTraining,
     convert_original_checkpoint,
 )
-from vilau_hf import convert_vilau_weights_to_hf as converter
 from vilau_hf.cli import main
+from vilau_hf.original import convert_vilau_weights_to_hf as converter
 
-from .golden import FOLDERS, ROOT, described, recording, release
+from ..golden import FOLDERS, ROOT, described, recording, release
 
 
 BOOK = "rqvaesiglip.quantizer.codebooks"
@@ -488,7 +488,7 @@ def test_hub_ids_are_downloaded_and_uploaded(source, tmp_path, monkeypatch):
         def upload_folder(self, repo_id, folder_path):
             calls.append(("upload", repo_id, sorted(path.name for path in folder_path.iterdir())))
 
-    monkeypatch.setattr("vilau_hf.original_release.snapshot_download", download)
+    monkeypatch.setattr("vilau_hf.original.release.snapshot_download", download)
     monkeypatch.setattr(converter, "HfApi", Api)
     convert_original_checkpoint("someone/vila-u", tmp_path / "out", push_to_hub="me/vila-u")
     assert calls[0] == "someone/vila-u" and calls[1] == ("create", "me/vila-u")
