@@ -7,7 +7,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 
 from vilau_hf import VilaUForConditionalGeneration
-from vilau_hf.live_memory import LiveMemory, model_on_meta
+from vilau_hf.memory.live_memory import LiveMemory, model_on_meta
 from vilau_hf.modeling.code_loss_vilau import code_loss, linear_cross_entropy
 from vilau_hf.recipes import load_recipe
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 import torch
 from transformers import AttentionInterface, DynamicCache
 
-from .choices import STRATEGIES
-from .compat import enable_activation_checkpointing
+from ..choices import STRATEGIES
+from ..compat import enable_activation_checkpointing
+from ..modeling import VilaUConfig, VilaUDepthTransformer
+from ..modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
+from ..modeling.parts_vilau import PARTS, part_of
+from ..modeling.span_cache_vilau import VilaUSpanCache
+from ..modeling.visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling
+from ..recipes import load_recipe, recipe_names
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
-from .modeling import VilaUConfig, VilaUDepthTransformer
-from .modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
-from .modeling.parts_vilau import PARTS, part_of
-from .modeling.span_cache_vilau import VilaUSpanCache
-from .modeling.visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling
-from .recipes import load_recipe, recipe_names
 
 
 # numbers of elements, DeepSpeed's defaults

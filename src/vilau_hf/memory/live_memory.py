@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .modeling import VilaUConfig, VilaUForConditionalGeneration
+from ..modeling import VilaUConfig, VilaUForConditionalGeneration
 
 
 def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
