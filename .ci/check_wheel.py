@@ -25,8 +25,8 @@ EXPECTED = [
     "checkpoints/tiny/model.safetensors",
     "checkpoints/tiny/tower/model.safetensors",
     "evaluate_metrics/drawn_shapes/drawn_shapes.py",
+    "configs/vilau-7b-256.yaml",
     "original/release_model_card.md",
-    "recipes/vilau-7b-256.yaml",
 ]
 USE = """
 import sys

@@ -17,7 +17,8 @@ from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUProcessor
 from vilau_hf.drawn import drawn_shapes
-from vilau_hf.training.code_cache import encode_pixels, load_vision_tower, place_codes, prepare_records
+from vilau_hf.loading import load_vision_tower
+from vilau_hf.training.code_cache import encode_pixels, place_codes, prepare_records
 from vilau_hf.training.code_shards import CodeShards
 from vilau_hf.training.tower_fingerprint import describe_tower
 

@@ -8,7 +8,8 @@ import torch
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration
 from vilau_hf.cli import main
-from vilau_hf.memory import estimate_generation_memory, estimate_training_memory, load_config
+from vilau_hf.loading import load_config
+from vilau_hf.memory import estimate_generation_memory, estimate_training_memory
 
 
 @pytest.fixture

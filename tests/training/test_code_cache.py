@@ -15,6 +15,7 @@ from datasets import Dataset, load_dataset
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUImageProcessorPil, VilaUProcessor
 from vilau_hf.drawn import drawn_shapes
+from vilau_hf.loading import load_vision_tower
 from vilau_hf.training import (
     MediaLoader,
     Mixture,
@@ -29,7 +30,7 @@ from vilau_hf.training import (
     validate_record,
     write_records,
 )
-from vilau_hf.training.code_cache import check_tower, load_vision_tower
+from vilau_hf.training.code_cache import check_tower
 from vilau_hf.training.code_shards import code_dtype
 from vilau_hf.training.tower_fingerprint import describe_tower, vision_tower_of
 
@@ -417,18 +418,6 @@ def test_the_fingerprint_has_what_the_codes_depend_on_and_nothing_else(tower, pr
     shallow = load_vision_tower(TINY_CHECKPOINT)
     shallow.config.code_depth = 2
     assert describe_tower(shallow, processor)["fingerprint"] != expected
-
-
-def test_a_tower_is_loaded_from_each_kind_of_checkpoint(model, tower, tmp_path):
-    pretraining = load_vision_tower(f"{TINY_CHECKPOINT}/tower")
-    for name, weight in model.model.vision_tower.state_dict().items():
-        assert torch.equal(tower.state_dict()[name], weight)
-        assert pretraining.state_dict()[name].shape == weight.shape
-    assert not tower.training
-    del model.model.vision_tower.image_encoder.layers[1]
-    model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="lacks weights of a vision tower: image_encoder.layers.2"):
-        load_vision_tower(tmp_path)
 
 
 def test_records_that_do_not_fit_are_named(tower, processor, tmp_path):

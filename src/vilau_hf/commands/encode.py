@@ -47,8 +47,9 @@ def run(args: argparse.Namespace):
 
     from .. import VilaUProcessor
     from ..drawn import drawn_shapes
+    from ..loading import load_vision_tower
     from ..training import MediaLoader, encode_dataset
-    from ..training.code_cache import launched_processes, load_vision_tower
+    from ..training.code_cache import launched_processes
 
     logging.enable_progress_bar()
     state = launched_processes()

@@ -14,7 +14,6 @@ from ..modeling.depth_decoding_vilau import CodeInputs, DepthDecoder, Guidance
 from ..modeling.parts_vilau import PARTS, part_of
 from ..modeling.span_cache_vilau import VilaUSpanCache
 from ..modeling.visual_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling
-from ..recipes import load_recipe, recipe_names
 from .live_memory import LiveMemory, model_on_meta, plain_tensors, size_of
 
 
@@ -82,15 +81,6 @@ class MemoryEstimate:
         if self.contained:
             rows += ["contained in these", *map(row, self.contained)]
         return "\n".join([*rows, "in all", row(MemoryLine("peak", self.peak))])
-
-
-def load_config(source: str) -> VilaUConfig:
-    """
-    Args:
-        source (`str`): a recipe (`"vilau-7b-256"`, `"vilau-7b-384"`), or the folder or Hub id of a checkpoint, of
-            which the configuration alone is read.
-    """
-    return load_recipe(source) if source in recipe_names() else VilaUConfig.from_pretrained(source)
 
 
 def estimate_training_memory(

@@ -11,11 +11,9 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, IterableDataset, load_dataset
 from torch.utils.data import DataLoader
-from transformers import AutoConfig
 from transformers.utils import logging
 
 from ..modeling import VilaUVisionTower
-from ..original.weight_files import first_five
 from .code_shards import CodeShards, code_dtype
 from .media import NoMediaLeftError
 from .records import text_part, validate_record
@@ -250,23 +248,6 @@ def place_codes(records: list[dict], codes: np.ndarray) -> list[dict]:
         rows.append({"id": record["id"], "messages": record["messages"], "codes": items})
         begin = ends[-1]
     return rows
-
-
-def load_vision_tower(name_or_path: str | Path) -> VilaUVisionTower:
-    """
-    The vision tower of a checkpoint, of a complete model or of a tower; nothing else is read.
-
-    Raises:
-        ValueError: if the checkpoint has no whole tower.
-    """
-    config = AutoConfig.from_pretrained(name_or_path)
-    prefix = {}
-    if config.model_type == "vilau":
-        config, prefix = config.vision_config, {"key_mapping": {r"^model\.vision_tower\.": ""}}
-    tower, info = VilaUVisionTower.from_pretrained(name_or_path, config=config, output_loading_info=True, **prefix)
-    if info["missing_keys"]:
-        raise ValueError(f"{name_or_path} lacks weights of a vision tower: {first_five(info['missing_keys'])}.")
-    return tower.eval()
 
 
 def check_tower(folders: list[str | Path], model, processor):

@@ -6,12 +6,11 @@ import torch
 from datasets import load_dataset
 from transformers import AutoModelForCausalLM, set_seed
 
-from ..memory import load_config
+from ..loading import load_config, load_vision_tower, published_names, source_of
 from ..modeling import VILAU_SKIP_MODULES, VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
-from ..recipes import recipe_names
 from .checkpointing import checkpoint_to_resume
-from .code_cache import check_tower, load_encoded, load_vision_tower
+from .code_cache import check_tower, load_encoded
 from .code_shards import INDEX
 from .data import VilaUDataCollator
 from .media import MediaLoader, ReadableRows
@@ -22,7 +21,6 @@ from .stream import RecordStream
 from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
 
 
-TINY = Path(__file__).parents[1] / "checkpoints" / "tiny"
 NUM_DRAWN_SHAPES = 200_000
 
 
@@ -57,15 +55,10 @@ def run_training(recipe: Recipe) -> VilaUTrainer:
     return trainer
 
 
-def source_of(name: str | None) -> str | None:
-    """Folder or Hub id of a name in a recipe."""
-    return str(TINY) if name == "tiny" else name
-
-
 def load_processor(arguments: ModelArguments) -> VilaUProcessor:
     """The processor of a recipe's model."""
     name = arguments.processor_name_or_path or arguments.model_name_or_path or arguments.config_name_or_path
-    if name in recipe_names():
+    if name in published_names():
         raise ValueError(f"`config_name_or_path` {name!r} has no processor: give `processor_name_or_path`.")
     return VilaUProcessor.from_pretrained(source_of(name))
 
