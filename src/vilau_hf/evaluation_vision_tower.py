@@ -13,6 +13,7 @@ from .compat import TensorBoardCallback, TrackioCallback, WandbCallback
 from .evaluation.metrics import psnr_of_error
 from .evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
 from .evaluation.zero_shot import embed_classes
+from .files import write_then_rename
 from .training.hub_weights import find_hub_weights, require
 
 
@@ -170,9 +171,7 @@ def _make_fid(download: bool):
 
 def _save(image: Image.Image, path: Path):
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    image.save(unfinished, format="png")
-    unfinished.replace(path)
+    write_then_rename(path, lambda unfinished: image.save(unfinished, format="png"))
 
 
 def log_image(trainer, name: str, image: Image.Image):

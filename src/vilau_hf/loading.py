@@ -6,8 +6,8 @@ import yaml
 from transformers import AutoConfig
 
 from . import TINY_CHECKPOINT
+from .files import first_five
 from .modeling import VilaUConfig, VilaUVisionTower
-from .original.weight_files import first_five
 
 
 CONFIGS = Path(__file__).parent / "configs"

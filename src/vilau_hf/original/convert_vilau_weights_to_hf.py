@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
+from ..files import is_new_or_empty
 from ..modeling import VilaUForConditionalGeneration
 from ..pipelines import VilaUPipeline
 from ..processing import VilaUProcessor
@@ -48,7 +49,7 @@ def convert_original_checkpoint(
     """
     out, tower_out = Path(out), None if tower_out is None else Path(tower_out)
     for name, folder in (("out", out), ("tower_out", tower_out)):
-        if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder is not None and not is_new_or_empty(folder):
             raise ValueError(f"`{name}` must be a new or an empty folder, got {folder}.")
     if tower_out is not None and tower_out.absolute() == out.absolute():
         raise ValueError(f"`tower_out` must differ from `out`, both are {out}.")

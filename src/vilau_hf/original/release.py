@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers
 from transformers import AutoConfig, GenerationConfig, LlamaTokenizer, PreTrainedTokenizerFast
 
+from ..files import read_json
 from ..modeling import (
     VilaUConfig,
     VilaUDepthConfig,
@@ -19,7 +20,7 @@ from ..modeling import (
     VilaUVisionTowerForPreTraining,
 )
 from ..processing import VilaUImageProcessor, VilaUProcessor, VilaUVideoProcessor, original_chat_template
-from .weight_files import LazyTensor, lazy_weights, read_json
+from .weight_files import LazyTensor, lazy_weights
 from .weights import NamedWeights, tower_tensors, with_enough_rows
 
 

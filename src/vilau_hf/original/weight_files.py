@@ -12,6 +12,8 @@ from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
+from ..files import first_five, read_json
+
 
 # names of weights in a folder of the Hub; every library that reads one knows them
 SAFE_WEIGHTS_NAME = "model.safetensors"
@@ -41,22 +43,6 @@ class LazyTensor:
     @property
     def num_bytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
-
-
-def read_json(path: Path) -> dict:
-    """
-    The object in a JSON file.
-
-    Raises:
-        ValueError: if it is not there or holds something else, with its name.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}.")
-    return content
 
 
 def lazy_weights(folder: Path) -> dict[str, LazyTensor]:
@@ -126,12 +112,6 @@ def _read_pickled(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         raise ValueError(f"{path} must hold a dictionary of tensors.")
     for key, value in state.items():
         yield key, LazyTensor(tuple(value.shape), value.dtype, lambda key=key: read()[key])
-
-
-def first_five(names) -> str:
-    """The first five of `names` in order, and how many more there are."""
-    names = sorted(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def write_weights(folder: Path, tensors: dict[str, LazyTensor], max_shard_size: int | str = "5GB"):

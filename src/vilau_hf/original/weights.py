@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
+from ..files import first_five
 from ..modeling import VilaUVisionConfig
-from .weight_files import LazyTensor, first_five
+from .weight_files import LazyTensor
 
 
 # buffers that older library versions saved and that are computed now

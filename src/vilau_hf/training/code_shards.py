@@ -3,8 +3,6 @@
 
 import contextlib
 import json
-import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, List, Value
 
-from ..original.weight_files import read_json
+from ..files import read_json, write_then_rename
 from .records import record_features
 
 
@@ -148,7 +146,7 @@ class CodeShards:
                 column_encoding={"codes.list.element.list.element.list.element": "BYTE_STREAM_SPLIT"},
             )
 
-        _write_then_rename(self.path(shard), write)
+        write_then_rename(self.path(shard), write)
         return self.path(shard).stat().st_size
 
     def finish(self) -> bool:
@@ -224,14 +222,4 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]):
-    _write_then_rename(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
-
-
-def _write_then_rename(path: Path, write):
-    """Calls `write` with a temporary path and gives what it wrote its name: there is a whole file or none."""
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_then_rename(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 
+from ...files import is_new_or_empty
 from ..records import record_features
 
 
@@ -34,7 +35,7 @@ def write_records(records: Iterable[dict], folder: str | Path, records_per_file:
     folder = Path(folder)
     if records_per_file < 1:
         raise ValueError(f"`records_per_file` must be at least 1, got {records_per_file}.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_new_or_empty(folder):
         raise ValueError(f"`folder` must be new or empty, got {str(folder)!r}.")
     temporary = folder.with_name(folder.name + ".incomplete")
     shutil.rmtree(temporary, ignore_errors=True)
