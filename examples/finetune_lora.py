@@ -18,11 +18,12 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor
+from vilau_hf.data import VilaUDataCollator
 from vilau_hf.drawn import drawn_shapes
 from vilau_hf.drawn.shapes import BACKGROUNDS, COLORS, PLACES, SIZES, drawings, render
 from vilau_hf.evaluation.metrics import psnr
 from vilau_hf.evaluation.sheets import beside, contact_sheet, enlarge, to_pil
-from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

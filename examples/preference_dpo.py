@@ -22,11 +22,12 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor
+from vilau_hf.data import VilaUDataCollator
 from vilau_hf.drawn.oracle import read_drawing
 from vilau_hf.drawn.scores_stories import is_shown
 from vilau_hf.drawn.shapes import COLORS, SHAPES, drawings
 from vilau_hf.evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
-from vilau_hf.training import VilaUDataCollator, dpo_loss
+from vilau_hf.training import dpo_loss
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -8,12 +8,13 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, SiglipConfig, SiglipModel, TrainerCallback
 
 from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionTowerForPreTraining
+from vilau_hf.data import VisionTowerDataCollator
 from vilau_hf.drawn import drawn_shapes
 from vilau_hf.drawn.scores import evaluate_reconstruction, evaluate_tower
 from vilau_hf.drawn.shapes import COLORS, SHAPES
 from vilau_hf.evaluation.sheets import to_uint8
 from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
-from vilau_hf.training import VisionTowerDataCollator, VisionTowerTrainer, VisionTowerTrainingArguments
+from vilau_hf.training import VisionTowerTrainer, VisionTowerTrainingArguments
 
 from .conftest import TEXT_TOWER, VISION
 

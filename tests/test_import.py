@@ -27,7 +27,7 @@ ORDERS = [
     pytest.param("import vilau_hf.processing", marks=pytest.mark.slow),
     pytest.param("import vilau_hf.pipelines.pipeline_vilau", marks=pytest.mark.slow),
     pytest.param("import vilau_hf.original.weight_files", marks=pytest.mark.slow),
-    pytest.param("from vilau_hf.training import write_records", marks=pytest.mark.slow),
+    pytest.param("from vilau_hf.data import write_records", marks=pytest.mark.slow),
     pytest.param("from diffusers import AutoPipelineForText2Image; import vilau_hf", marks=pytest.mark.slow),
 ]
 

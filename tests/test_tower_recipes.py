@@ -12,8 +12,8 @@ import torch
 from transformers import AutoImageProcessor, AutoTokenizer, SiglipConfig, SiglipModel
 
 from vilau_hf import TINY_CHECKPOINT, VilaUVisionTowerForPreTraining
+from vilau_hf.data import MediaError
 from vilau_hf.drawn import drawn_shapes
-from vilau_hf.training import MediaError
 
 from .conftest import TEXT_TOWER, VISION
 from .training.judge_weights import squeeze_weights  # noqa: F401

@@ -37,7 +37,7 @@ def test_metrics_load_neither_training_nor_the_toy_world():
     code = """
 import sys
 from vilau_hf.evaluation.metrics import psnr
-heavy = ("vilau_hf.training", "vilau_hf.drawn")
+heavy = ("vilau_hf.training", "vilau_hf.data", "vilau_hf.drawn")
 assert not [name for name in sys.modules if name.startswith(heavy)], sys.modules.keys()
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -46,10 +46,10 @@ def run(args: argparse.Namespace):
     from transformers.utils import logging
 
     from .. import VilaUProcessor
+    from ..data import MediaLoader, encode_dataset
+    from ..data.code_cache import launched_processes
     from ..drawn import drawn_shapes
     from ..loading import load_vision_tower
-    from ..training import MediaLoader, encode_dataset
-    from ..training.code_cache import launched_processes
 
     logging.enable_progress_bar()
     state = launched_processes()

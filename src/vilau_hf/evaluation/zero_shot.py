@@ -2,7 +2,7 @@
 
 import torch
 
-from ..training.data_vision_tower import tokenize_captions
+from ..data.collator_vision_tower import tokenize_captions
 
 
 @torch.no_grad()

@@ -11,10 +11,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..compat import ActivationCheckpointingArguments
+from ..data.collator_vision_tower import VisionTowerDataCollator
 from ..evaluation.metrics import perplexity_of_counts, usage_of_counts
 from ..modeling.contrastive_loss_vilau import contrastive_loss
 from ..original.weight_files import lazy_weights
-from .data_vision_tower import VisionTowerDataCollator
 from .discriminator import PatchDiscriminator
 from .loss_logging import LossPartsTrainer, parameter_groups
 from .losses import PerceptualLoss

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vilau_hf.training.data import VilaUDataCollator
+from vilau_hf.data.collator_vilau import VilaUDataCollator
 
 from ..processing.conftest import build_processor
 

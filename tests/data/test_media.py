@@ -8,10 +8,10 @@ from datasets import Dataset
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from vilau_hf.training import PackedDataset, RecordPacker, VilaUDataCollator
-from vilau_hf.training.media import MediaError, MediaLoader, ReadableRows
-from vilau_hf.training.packing import count_tokens
-from vilau_hf.training.records import media_part, record_features, text_part
+from vilau_hf.data import PackedDataset, RecordPacker, VilaUDataCollator
+from vilau_hf.data.media import MediaError, MediaLoader, ReadableRows
+from vilau_hf.data.packing import count_tokens
+from vilau_hf.data.records import media_part, record_features, text_part
 
 from ..processing.conftest import build_processor
 

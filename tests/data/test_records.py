@@ -3,7 +3,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from vilau_hf.training.records import RecordError, media_part, record_features, text_part, validate_record
+from vilau_hf.data.records import RecordError, media_part, record_features, text_part, validate_record
 
 
 def record(*parts, role="assistant", **fields):

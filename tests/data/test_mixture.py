@@ -17,11 +17,12 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import TrainingArguments
 
 from vilau_hf import VilaUForConditionalGeneration
-from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments
-from vilau_hf.training.converters import convert_records, write_records
-from vilau_hf.training.media import MediaError, MediaLoader
-from vilau_hf.training.mixture import Mixture, MixtureSource, add_lengths
-from vilau_hf.training.stream import RecordStream
+from vilau_hf.data import VilaUDataCollator
+from vilau_hf.data.converters import convert_records, write_records
+from vilau_hf.data.media import MediaError, MediaLoader
+from vilau_hf.data.mixture import Mixture, MixtureSource, add_lengths
+from vilau_hf.data.stream import RecordStream
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 from vilau_hf.training.stream_trainer import StreamTrainer
 
 from ..processing.conftest import build_processor
@@ -441,7 +442,7 @@ DISTRIBUTED = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from tests.training.test_mixtures import once, record_training
+from tests.data.test_mixture import once, record_training
 
 folder, resume = Path(sys.argv[2]), sys.argv[3]
 trainer = record_training(folder / "out", once(folder), 10, resume or None)

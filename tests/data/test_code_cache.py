@@ -14,9 +14,7 @@ import torch
 from datasets import Dataset, load_dataset
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUImageProcessorPil, VilaUProcessor
-from vilau_hf.drawn import drawn_shapes
-from vilau_hf.loading import load_vision_tower
-from vilau_hf.training import (
+from vilau_hf.data import (
     MediaLoader,
     Mixture,
     MixtureSource,
@@ -30,9 +28,11 @@ from vilau_hf.training import (
     validate_record,
     write_records,
 )
-from vilau_hf.training.code_cache import check_tower
-from vilau_hf.training.code_shards import code_dtype
-from vilau_hf.training.tower_fingerprint import describe_tower, vision_tower_of
+from vilau_hf.data.code_cache import check_tower
+from vilau_hf.data.code_shards import code_dtype
+from vilau_hf.data.tower_fingerprint import describe_tower, vision_tower_of
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.loading import load_vision_tower
 
 
 TASKS = {"text_to_image": 2, "image_to_text": 1, "text_to_video": 1, "video_to_text": 1, "edit": 1, "story": 1}

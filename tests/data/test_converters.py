@@ -17,10 +17,10 @@ import pytest
 from datasets import Dataset, Image, List, load_dataset
 from PIL import Image as PILImage
 
-from vilau_hf.training import VilaUDataCollator
-from vilau_hf.training.converters import ConversionReport, convert_records, write_records
-from vilau_hf.training.media import MediaLoader
-from vilau_hf.training.records import record_features
+from vilau_hf.data import VilaUDataCollator
+from vilau_hf.data.converters import ConversionReport, convert_records, write_records
+from vilau_hf.data.media import MediaLoader
+from vilau_hf.data.records import record_features
 
 from ..processing.conftest import build_processor
 

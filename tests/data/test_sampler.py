@@ -1,6 +1,6 @@
 import pytest
 
-from vilau_hf.training.sampler import LengthGroupedBatchSampler
+from vilau_hf.data.sampler import LengthGroupedBatchSampler
 
 
 def test_batches_hold_rows_of_one_length_in_random_order():

@@ -6,18 +6,10 @@ from transformers import DataCollatorWithFlattening
 from transformers.modeling_flash_attention_utils import prepare_fa_kwargs_from_position_ids
 
 from vilau_hf import TINY_CHECKPOINT, VilaUConfig, VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf.data import MediaLoader, PackedDataset, RecordPacker, RecordStream, VilaUDataCollator, record_features
+from vilau_hf.data.packing import best_fit
 from vilau_hf.drawn import drawn_shapes
-from vilau_hf.training import (
-    MediaLoader,
-    PackedDataset,
-    RecordPacker,
-    RecordStream,
-    VilaUDataCollator,
-    VilaUTrainer,
-    VilaUTrainingArguments,
-    record_features,
-)
-from vilau_hf.training.packing import best_fit
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 TASKS = {"text_to_image": 2, "image_to_text": 2, "text_to_video": 1, "video_to_text": 1, "edit": 1, "story": 1}
