@@ -17,8 +17,13 @@ from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionTowerForPr
 from vilau_hf.data import MediaLoader, ReadableRows, VisionTowerDataCollator
 from vilau_hf.drawn import drawn_shapes
 from vilau_hf.drawn.shapes import COLORS, SHAPES
-from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
-from vilau_hf.training import VisionTowerTrainer, VisionTowerTrainingArguments, checkpoint_to_resume, read_layers
+from vilau_hf.training import (
+    VisionTowerEvaluationCallback,
+    VisionTowerTrainer,
+    VisionTowerTrainingArguments,
+    checkpoint_to_resume,
+    read_layers,
+)
 
 
 @dataclass

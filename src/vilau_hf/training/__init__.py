@@ -1,5 +1,6 @@
 """Trainers of both stages and runs by recipe."""
 
+from .callback_vision_tower import VisionTowerEvaluationCallback
 from .checkpointing import checkpoint_to_resume
 from .discriminator import PatchDiscriminator
 from .dry_run import DryRunReport, check_recipe
@@ -20,6 +21,7 @@ __all__ = [
     "Recipe",
     "VilaUTrainer",
     "VilaUTrainingArguments",
+    "VisionTowerEvaluationCallback",
     "VisionTowerObjective",
     "VisionTowerTrainer",
     "VisionTowerTrainingArguments",

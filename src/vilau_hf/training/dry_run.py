@@ -13,8 +13,8 @@ from ..loading import load_config, load_vision_tower, source_of
 from ..memory import MemoryEstimate, estimate_training_memory
 from ..modeling import VilaUConfig, VilaUForConditionalGeneration
 from ..modeling.parts_vilau import PARTS, part_of
+from .build_model import add_adapters, load_processor, lora_config
 from .recipe import Recipe
-from .run import add_adapters, load_processor, lora_config
 from .trainer_vilau import freeze_parts
 
 

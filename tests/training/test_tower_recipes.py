@@ -15,12 +15,12 @@ from vilau_hf import TINY_CHECKPOINT, VilaUVisionTowerForPreTraining
 from vilau_hf.data import MediaError
 from vilau_hf.drawn import drawn_shapes
 
-from .conftest import TEXT_TOWER, VISION
-from .training.judge_weights import squeeze_weights  # noqa: F401
-from .training.towers import SIDE
+from ..conftest import TEXT_TOWER, VISION
+from .judge_weights import squeeze_weights  # noqa: F401
+from .towers import SIDE
 
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 RECIPES = sorted(path.stem for path in (EXAMPLES / "recipes").glob("tower_*.yaml"))
 SMALL = {
     "latent_channels": "8",

@@ -9,12 +9,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Subset
 from transformers import TrainerCallback
 
-from .compat import TensorBoardCallback, TrackioCallback, WandbCallback
-from .evaluation.metrics import psnr_of_error
-from .evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
-from .evaluation.zero_shot import embed_classes
-from .files import write_then_rename
-from .training.hub_weights import find_hub_weights, require
+from ..compat import TensorBoardCallback, TrackioCallback, WandbCallback
+from ..evaluation.metrics import psnr_of_error
+from ..evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
+from ..evaluation.zero_shot import embed_classes
+from ..files import write_then_rename
+from .hub_weights import find_hub_weights, require
 
 
 class VisionTowerEvaluationCallback(TrainerCallback):

@@ -13,10 +13,9 @@ from vilau_hf.drawn import drawn_shapes
 from vilau_hf.drawn.scores import evaluate_reconstruction, evaluate_tower
 from vilau_hf.drawn.shapes import COLORS, SHAPES
 from vilau_hf.evaluation.sheets import to_uint8
-from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
-from vilau_hf.training import VisionTowerTrainer, VisionTowerTrainingArguments
+from vilau_hf.training import VisionTowerEvaluationCallback, VisionTowerTrainer, VisionTowerTrainingArguments
 
-from .conftest import TEXT_TOWER, VISION
+from ..conftest import TEXT_TOWER, VISION
 
 
 CLASSES = [(color, shape) for color in COLORS for shape in SHAPES]
