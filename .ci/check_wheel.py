@@ -25,7 +25,8 @@ EXPECTED = [
     "checkpoints/tiny/model.safetensors",
     "checkpoints/tiny/tower/model.safetensors",
     "evaluate_metrics/drawn_shapes/drawn_shapes.py",
-    "recipes/vilau-7b-256.yaml",
+    "configs/vilau-7b-256.yaml",
+    "original/release_model_card.md",
 ]
 USE = """
 import sys

@@ -24,10 +24,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import vilau_hf
-from vilau_hf.original_release import SIGLIP_CONFIGS
+from vilau_hf.original.release import SIGLIP_CONFIGS
 
 
-GOLDEN = Path(__file__).parents[1] / "tests/data/golden/tiny-256/checkpoint"
+GOLDEN = Path(__file__).parents[1] / "tests/fixtures/golden/tiny-256/checkpoint"
 WIDTH, MLP, LAYERS, ROWS, CODES, DEPTH_WIDTH, DEPTH_LAYERS = 2560, 6912, 16, 404, 16384, 1024, 6
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

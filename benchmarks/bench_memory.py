@@ -16,7 +16,8 @@ import torch
 from allocations import peak_bytes
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
-from vilau_hf.memory import MemoryEstimate, estimate_generation_memory, estimate_training_memory, load_config
+from vilau_hf.loading import load_config
+from vilau_hf.memory import MemoryEstimate, estimate_generation_memory, estimate_training_memory
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "memory.md"

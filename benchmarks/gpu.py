@@ -24,10 +24,10 @@ from bench_generate import build
 from gpu_tools import Clock, Costs, measure_ceilings, print_profile, profile, watch
 
 from vilau_hf import VilaUForConditionalGeneration
+from vilau_hf.loading import load_published_config
 from vilau_hf.modeling.generation_branches_vilau import BranchPrompt, GuidanceBranches, VilaUSpanCache
 from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
 from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
-from vilau_hf.recipes import load_recipe
 
 
 PROMPT, UNCONDITIONAL, SCALE, FRAMES, QUESTION = 40, 24, 3.0, 8, 64
@@ -235,7 +235,9 @@ def make_model(name: str, device: torch.device, tiny: bool):
     if tiny:
         return build((64, 2), (64, 2), {"256": 2, "384": 3}[name], 1024, 64, 3).to(device, torch.bfloat16)
     with device:
-        model = VilaUForConditionalGeneration._from_config(load_recipe(f"vilau-7b-{name}"), dtype=torch.bfloat16)
+        model = VilaUForConditionalGeneration._from_config(
+            load_published_config(f"vilau-7b-{name}"), dtype=torch.bfloat16
+        )
     model.model.vision_tower.image_encoder.float()
     model.model.vision_tower.quantizer.float()
     return model.eval()

@@ -20,8 +20,8 @@ import torch
 from gpu import make_model
 from gpu_tools import Clock, Costs, measure_ceilings
 
+from vilau_hf.training.build_model import lora_config
 from vilau_hf.training.recipe import LoraArguments
-from vilau_hf.training.run import lora_config
 
 
 POSITIONS, ROWS, REPEATS = 8192, 2, 3

@@ -13,14 +13,8 @@ import torch
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
-from vilau_hf.training import (
-    PackedDataset,
-    RecordPacker,
-    VilaUDataCollator,
-    drawn_shapes,
-    encode_dataset,
-    load_encoded,
-)
+from vilau_hf.data import PackedDataset, RecordPacker, VilaUDataCollator, encode_dataset, load_encoded
+from vilau_hf.drawn import drawn_shapes
 
 
 parser = argparse.ArgumentParser()

@@ -16,10 +16,11 @@ import torch
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUProcessor
-from vilau_hf.training import drawn_shapes
-from vilau_hf.training.code_cache import encode_pixels, load_vision_tower, place_codes, prepare_records
-from vilau_hf.training.code_shards import CodeShards
-from vilau_hf.training.tower_fingerprint import describe_tower
+from vilau_hf.data.code_cache import encode_pixels, place_codes, prepare_records
+from vilau_hf.data.code_shards import CodeShards
+from vilau_hf.data.tower_fingerprint import describe_tower
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.loading import load_vision_tower
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -18,10 +18,12 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor
-from vilau_hf.metrics import psnr
-from vilau_hf.sheets import beside, contact_sheet, enlarge
-from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments, drawn_shapes
-from vilau_hf.training.drawn_shapes import BACKGROUNDS, COLORS, PLACES, SIZES, drawings, render, to_pil
+from vilau_hf.data import VilaUDataCollator
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.shapes import BACKGROUNDS, COLORS, PLACES, SIZES, drawings, render
+from vilau_hf.evaluation.metrics import psnr
+from vilau_hf.evaluation.sheets import beside, contact_sheet, enlarge, to_pil
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

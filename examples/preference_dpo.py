@@ -22,12 +22,12 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor
-from vilau_hf.evaluation import to_uint8
-from vilau_hf.evaluation_stories import is_shown
-from vilau_hf.metrics import read_drawing
-from vilau_hf.sheets import beside, contact_sheet, enlarge
-from vilau_hf.training import VilaUDataCollator, dpo_loss
-from vilau_hf.training.drawn_shapes import COLORS, SHAPES, drawings
+from vilau_hf.data import VilaUDataCollator
+from vilau_hf.drawn.oracle import read_drawing
+from vilau_hf.drawn.scores_stories import is_shown
+from vilau_hf.drawn.shapes import COLORS, SHAPES, drawings
+from vilau_hf.evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
+from vilau_hf.training import dpo_loss
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -27,18 +27,12 @@ from vilau_hf import (
     VilaUVisionConfig,
     VilaUVisionTowerForPreTraining,
 )
-from vilau_hf.evaluation import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
-from vilau_hf.metrics import exact_match
-from vilau_hf.training import (
-    VilaUDataCollator,
-    VilaUTrainer,
-    VilaUTrainingArguments,
-    VisionTowerDataCollator,
-    VisionTowerTrainer,
-    VisionTowerTrainingArguments,
-    drawn_shapes,
-)
-from vilau_hf.training.drawn_shapes import drawings
+from vilau_hf.data import VilaUDataCollator, VisionTowerDataCollator
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.scores import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
+from vilau_hf.drawn.shapes import drawings
+from vilau_hf.evaluation.metrics import exact_match
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments, VisionTowerTrainer, VisionTowerTrainingArguments
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

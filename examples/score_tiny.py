@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor, VilaUVisionTowerForPreTraining
-from vilau_hf.evaluation import evaluate_model, evaluate_tower
-from vilau_hf.evaluation_stories import (
+from vilau_hf.drawn.oracle import read_drawing, read_motion
+from vilau_hf.drawn.scores import evaluate_model, evaluate_tower
+from vilau_hf.drawn.scores_stories import (
     continue_videos,
     draw_edits,
     evaluate_continuations,
@@ -22,10 +23,9 @@ from vilau_hf.evaluation_stories import (
     read_story,
     tell_stories,
 )
-from vilau_hf.metrics import read_drawing, read_motion
-from vilau_hf.sheets import beside, contact_sheet, enlarge
-from vilau_hf.training.drawn_shapes import animate, motions
-from vilau_hf.training.drawn_stories import EDITS, make_edit
+from vilau_hf.drawn.shapes import animate, motions
+from vilau_hf.drawn.stories import EDITS, make_edit
+from vilau_hf.evaluation.sheets import beside, contact_sheet, enlarge
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

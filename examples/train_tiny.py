@@ -26,16 +26,10 @@ from vilau_hf import (
     VilaUVisionTowerForPreTraining,
     vilau_chat_template,
 )
-from vilau_hf.evaluation import evaluate_model, evaluate_reconstruction, evaluate_tower
-from vilau_hf.training import (
-    VilaUDataCollator,
-    VilaUTrainer,
-    VilaUTrainingArguments,
-    VisionTowerDataCollator,
-    VisionTowerTrainer,
-    VisionTowerTrainingArguments,
-    drawn_shapes,
-)
+from vilau_hf.data import VilaUDataCollator, VisionTowerDataCollator
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.scores import evaluate_model, evaluate_reconstruction, evaluate_tower
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments, VisionTowerTrainer, VisionTowerTrainingArguments
 
 
 IMAGE_SIZE, PATCH_SIZE, NUM_FRAMES, CAPTION_LENGTH = 32, 4, 4, 16

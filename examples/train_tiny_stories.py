@@ -14,7 +14,9 @@ from pathlib import Path
 from transformers import set_seed
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor
-from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments, drawn_shapes
+from vilau_hf.data import VilaUDataCollator
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -14,18 +14,16 @@ from datasets import ClassLabel, Image, load_dataset
 from transformers import AutoConfig, AutoTokenizer, HfArgumentParser, SiglipModel, set_seed
 
 from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionTowerForPreTraining
-from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
+from vilau_hf.data import MediaLoader, ReadableRows, VisionTowerDataCollator
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.shapes import COLORS, SHAPES
 from vilau_hf.training import (
-    MediaLoader,
-    ReadableRows,
-    VisionTowerDataCollator,
+    VisionTowerEvaluationCallback,
     VisionTowerTrainer,
     VisionTowerTrainingArguments,
     checkpoint_to_resume,
-    drawn_shapes,
     read_layers,
 )
-from vilau_hf.training.drawn_shapes import COLORS, SHAPES
 
 
 @dataclass

@@ -12,7 +12,7 @@ from vilau_hf import VilaUForConditionalGeneration, VilaUProcessor
 
 
 FOLDERS = ("tiny-256", "tiny-384")
-ROOT = Path(__file__).parent / "data" / "golden"
+ROOT = Path(__file__).parent / "fixtures" / "golden"
 
 
 def recording(folder: str, name: str) -> dict[str, torch.Tensor]:

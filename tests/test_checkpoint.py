@@ -22,10 +22,11 @@ from vilau_hf import (
     VilaUProcessor,
     VilaUVisionTowerForPreTraining,
 )
-from vilau_hf.evaluation import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
-from vilau_hf.metrics import exact_match, read_motion
-from vilau_hf.training import drawn_shapes
-from vilau_hf.training.drawn_shapes import drawings, motions
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.oracle import read_motion
+from vilau_hf.drawn.scores import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
+from vilau_hf.drawn.shapes import drawings, motions
+from vilau_hf.evaluation.metrics import exact_match
 
 
 @pytest.fixture(scope="module")

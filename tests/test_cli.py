@@ -10,9 +10,9 @@ from PIL import Image
 from vilau_hf.choices import MODEL_PARTS, RECORD_FORMATS
 from vilau_hf.cli import COMMANDS, main
 from vilau_hf.commands import estimate
+from vilau_hf.data import write_records
+from vilau_hf.data.converters import FORMATS
 from vilau_hf.modeling.parts_vilau import PARTS
-from vilau_hf.training import write_records
-from vilau_hf.training.converters import FORMATS
 from vilau_hf.training.recipe import LoraArguments
 
 

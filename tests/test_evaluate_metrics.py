@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vilau_hf.metrics import EVALUATE_METRICS, codebook_perplexity
-from vilau_hf.training.drawn_shapes import draw, drawings
+from vilau_hf.drawn.shapes import draw, drawings
+from vilau_hf.evaluation.metrics import EVALUATE_METRICS, codebook_perplexity
 
 
 @pytest.fixture(autouse=True)

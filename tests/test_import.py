@@ -12,7 +12,7 @@ import pytest
 
 import vilau_hf
 from vilau_hf import TINY_CHECKPOINT, VilaUConfig, VilaUForConditionalGeneration, VilaUProcessor
-from vilau_hf.convert_vilau_weights_to_hf import load_original_model, load_original_processor
+from vilau_hf.original.convert_vilau_weights_to_hf import load_original_model, load_original_processor
 
 
 ORDERS = [
@@ -26,8 +26,8 @@ ORDERS = [
     pytest.param("import vilau_hf.modeling.modeling_vilau", marks=pytest.mark.slow),
     pytest.param("import vilau_hf.processing", marks=pytest.mark.slow),
     pytest.param("import vilau_hf.pipelines.pipeline_vilau", marks=pytest.mark.slow),
-    pytest.param("import vilau_hf.weight_files", marks=pytest.mark.slow),
-    pytest.param("from vilau_hf.training import write_records", marks=pytest.mark.slow),
+    pytest.param("import vilau_hf.original.weight_files", marks=pytest.mark.slow),
+    pytest.param("from vilau_hf.data import write_records", marks=pytest.mark.slow),
     pytest.param("from diffusers import AutoPipelineForText2Image; import vilau_hf", marks=pytest.mark.slow),
 ]
 

@@ -43,6 +43,43 @@ def test_only_the_command_prints_and_nothing_asserts(path):
             assert path.parent == PACKAGE / "commands", f"line {node.lineno}"
 
 
+# rooms from the ground up; a file imports its own floor and those below
+FLOORS = (
+    ("version", "choices"),
+    ("compat", "files", "tested_versions", *(island.name for island in ISLANDS)),
+    ("environment", "loading", "memory", "registration", "data"),
+    ("evaluation", "original", "hub", "serving"),
+    ("training",),
+    ("drawn",),
+    ("commands",),
+    ("cli",),
+)
+# `drawn_shapes` is the name of a dataset for `vilau train`, too, and an example needs no download
+TAKES_DRAWN_SHAPES = "data/build.py"
+
+
+def rooms_imported(path: Path):
+    """Line and room of what a file of the package takes from other rooms."""
+    folder = path.relative_to(PACKAGE).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*folder[: len(folder) - node.level + 1], *(node.module.split(".") if node.module else [])]
+            yield from ((node.lineno, name) for name in base[:1] or [alias.name for alias in node.names])
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    floors = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+    name = str(path.relative_to(PACKAGE))
+    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if room in ("__init__", "evaluate_metrics"):
+        return  # the public names of the package, and scripts that `evaluate` loads
+    assert room in floors, f"{name}: give `{room}` a floor in `FLOORS`"
+    for line, other in rooms_imported(path):
+        if other in floors and other != room and (name, other) != (TAKES_DRAWN_SHAPES, "drawn"):
+            assert floors[other] <= floors[room], f"{name}, line {line}: `{room}` stands below `{other}`"
+
+
 LIBRARIES = ("transformers", "diffusers", "accelerate")
 # documented names that are not in the top-level namespace; `None` for all of a module
 PUBLIC = {

@@ -12,7 +12,7 @@ import pytest
 from openai import OpenAI
 
 from vilau_hf import TINY_CHECKPOINT
-from vilau_hf.training import drawn_shapes
+from vilau_hf.drawn import drawn_shapes
 
 
 @pytest.fixture(scope="module")

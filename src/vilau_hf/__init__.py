@@ -15,7 +15,6 @@ from .version import __version__
 
 
 if TYPE_CHECKING:
-    from .convert_vilau_weights_to_hf import convert_original_checkpoint
     from .modeling import (
         VILAU_SKIP_MODULES,
         VilaUConfig,
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
         VilaUVisionTower,
         VilaUVisionTowerForPreTraining,
     )
+    from .original.convert_vilau_weights_to_hf import convert_original_checkpoint
     from .pipelines import (
         AnswerRanker,
         LikelihoodRanker,
@@ -91,7 +91,7 @@ def __getattr__(name: str):
     if name in packages:
         return importlib.import_module(f".{name}", __name__)
     if name == "convert_original_checkpoint":
-        module = importlib.import_module(".convert_vilau_weights_to_hf", __name__)
+        module = importlib.import_module(".original.convert_vilau_weights_to_hf", __name__)
     elif name in __all__:
         modules = (importlib.import_module(f".{package}", __name__) for package in packages)
         module = next(module for module in modules if name in module.__all__)

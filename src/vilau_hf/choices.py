@@ -4,7 +4,7 @@
 STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
 
 # Two copies, since their sources cannot be imported without torch; tests/test_cli.py compares them with the sources.
-# names of `training.converters.FORMATS`
+# names of `data.converters.FORMATS`
 RECORD_FORMATS = ("records", "llava", "mmc4", "parquet", "webdataset", "openvid", "vflan", "hub", "chat")
 # names of `modeling.parts_vilau.PARTS`
 MODEL_PARTS = ("vision_tower", "projector", "language_model", "depth_transformer")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCard
 
+from .files import is_new_or_empty
 from .modeling import VilaUConfig, VilaUForConditionalGeneration
 from .pipelines import VilaUPipeline, pipeline_text_to_image
 from .processing import VilaUImageProcessor, VilaUProcessor, VilaUVideoProcessor
@@ -35,7 +36,7 @@ def write_repository(
         ValueError: if `folder` is in use, or the card has no valid metadata.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_new_or_empty(folder):
         raise ValueError(f"`folder` must be a new or an empty folder, got {folder}.")
     if card is None:
         own = Path(source) / "README.md"

@@ -84,7 +84,7 @@ class _FromOriginal:
         self.function = function
 
     def __get__(self, instance, owner):
-        converter = importlib.import_module(".convert_vilau_weights_to_hf", __package__)
+        converter = importlib.import_module(".original.convert_vilau_weights_to_hf", __package__)
         return MethodType(getattr(converter, self.function), owner)
 
 

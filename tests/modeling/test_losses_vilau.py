@@ -8,9 +8,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 
 from vilau_hf import VilaUForConditionalGeneration
-from vilau_hf.live_memory import LiveMemory, model_on_meta
+from vilau_hf.loading import load_published_config
+from vilau_hf.memory.live_memory import LiveMemory, model_on_meta
 from vilau_hf.modeling.losses_vilau import code_loss, contrastive_loss, linear_cross_entropy
-from vilau_hf.recipes import load_recipe
 
 
 def inputs_of(dtype=torch.float32):
@@ -135,7 +135,7 @@ def test_without_gradients_parts_give_the_loss_of_the_whole(model):
 
 @pytest.mark.slow
 def test_logits_of_a_long_pack_never_take_half_a_gibibyte():
-    config = load_recipe("vilau-7b-384")
+    config = load_published_config("vilau-7b-384")
     config.text_config.num_hidden_layers = config.depth_config.num_hidden_layers = 1  # not what is looked at
 
     class Logits(LiveMemory):

@@ -8,8 +8,8 @@ from transformers import TorchAoConfig
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from vilau_hf import TINY_CHECKPOINT, VILAU_SKIP_MODULES, VilaUForConditionalGeneration, VilaUProcessor
-from vilau_hf.evaluation import draw_captions, evaluate_pictures
-from vilau_hf.training.drawn_shapes import drawings
+from vilau_hf.drawn.scores import draw_captions, evaluate_pictures
+from vilau_hf.drawn.shapes import drawings
 
 
 def test_the_skip_list_leaves_the_layers_of_the_language_model(model):

@@ -13,8 +13,9 @@ from vilau_hf import (
     VilaUPipeline,
 )
 from vilau_hf import VilaUVisionTowerForPreTraining as Tower
-from vilau_hf.evaluation import evaluate_pictures
-from vilau_hf.training.drawn_shapes import draw, drawings, to_pil
+from vilau_hf.drawn.scores import evaluate_pictures
+from vilau_hf.drawn.shapes import draw, drawings
+from vilau_hf.evaluation.sheets import to_pil
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from PIL import Image
 from transformers import GenerationConfig, pipeline
 
 from vilau_hf import TINY_CHECKPOINT, VilaUTextToImagePipeline
-from vilau_hf.metrics import read_drawing
-from vilau_hf.training import drawn_shapes
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.drawn.oracle import read_drawing
 
 
 CROSS = "a small red cross at the bottom on a white background"

@@ -14,7 +14,7 @@ from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPi
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
 
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "tiny-256"
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "tiny-256"
 CLASSES = [VilaUImageProcessor, VilaUImageProcessorPil]
 FILES = [entry["file"] for entry in json.loads((GOLDEN / "preprocess.json").read_text())["images"]]
 

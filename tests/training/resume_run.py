@@ -21,16 +21,8 @@ from transformers import TrainerCallback
 from tests.conftest import DEPTH, TEXT, TOKEN_IDS, VISION
 from tests.processing.conftest import build_processor
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
-from vilau_hf.training import (
-    MediaLoader,
-    Mixture,
-    MixtureSource,
-    RecordStream,
-    VilaUDataCollator,
-    VilaUTrainer,
-    VilaUTrainingArguments,
-    write_records,
-)
+from vilau_hf.data import MediaLoader, Mixture, MixtureSource, RecordStream, VilaUDataCollator, write_records
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 NUM_KILLS = 20

@@ -12,7 +12,9 @@ from accelerate.utils import DistributedType
 from peft import LoraConfig, get_peft_model
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
-from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments, drawn_shapes
+from vilau_hf.data import VilaUDataCollator
+from vilau_hf.drawn import drawn_shapes
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 def rows():

@@ -18,9 +18,11 @@ from transformers import LlamaForCausalLM
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
 from vilau_hf.cli import main
+from vilau_hf.data import encode_dataset
+from vilau_hf.data.converters import build_converter, convert_records, write_records
+from vilau_hf.drawn import drawn_shapes
 from vilau_hf.modeling import VilaUVisionTower
-from vilau_hf.training import check_recipe, drawn_shapes, encode_dataset, read_recipe, run_training
-from vilau_hf.training.converters import build_converter, convert_records, write_records
+from vilau_hf.training import check_recipe, read_recipe, run_training
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

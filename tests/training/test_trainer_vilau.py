@@ -6,8 +6,10 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf.data import VilaUDataCollator
+from vilau_hf.drawn import drawn_shapes
 from vilau_hf.modeling.parts_vilau import PARTS
-from vilau_hf.training import VilaUDataCollator, VilaUTrainer, VilaUTrainingArguments, drawn_shapes
+from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 class Rows(Dataset):

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from transformers import SiglipConfig, SiglipModel, TrainerCallback, TrainingArguments
 
 from vilau_hf import VilaUVisionTowerForPreTraining
-from vilau_hf.metrics import codebook_perplexity, codebook_usage
+from vilau_hf.evaluation.metrics import codebook_perplexity, codebook_usage
 from vilau_hf.training import VisionTowerTrainer, VisionTowerTrainingArguments
 
 from ..conftest import TEXT_TOWER, VISION

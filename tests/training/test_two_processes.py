@@ -8,9 +8,8 @@ from torch import nn
 from transformers import SiglipConfig, SiglipModel
 
 from vilau_hf import VilaUResidualQuantizer, VilaUVisionConfig, VilaUVisionTowerForPreTraining
-from vilau_hf.evaluation_vision_tower import VisionTowerEvaluationCallback
 from vilau_hf.modeling.losses_vilau import contrastive_loss
-from vilau_hf.training import VisionTowerTrainer, VisionTowerTrainingArguments
+from vilau_hf.training import VisionTowerEvaluationCallback, VisionTowerTrainer, VisionTowerTrainingArguments
 
 from ..conftest import TEXT_TOWER, VISION
 from ..processes import run_in_two_processes

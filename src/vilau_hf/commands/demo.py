@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser):
 
 def run(args: argparse.Namespace):
     from .. import VilaUForConditionalGeneration, VilaUProcessor
-    from ..demo import run_demo
+    from ..drawn.demo import run_demo
 
     started = time.time()
     model = VilaUForConditionalGeneration.from_pretrained(args.model).eval()

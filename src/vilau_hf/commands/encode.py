@@ -46,8 +46,10 @@ def run(args: argparse.Namespace):
     from transformers.utils import logging
 
     from .. import VilaUProcessor
-    from ..training import MediaLoader, drawn_shapes, encode_dataset
-    from ..training.code_cache import launched_processes, load_vision_tower
+    from ..data import MediaLoader, encode_dataset
+    from ..data.code_cache import launched_processes
+    from ..drawn import drawn_shapes
+    from ..loading import load_vision_tower
 
     logging.enable_progress_bar()
     state = launched_processes()

@@ -70,7 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser):
 def run(args: argparse.Namespace):
     import torch
 
-    from ..memory import estimate_generation_memory, estimate_training_memory, load_config
+    from ..loading import load_config
+    from ..memory import estimate_generation_memory, estimate_training_memory
 
     config = load_config(args.config)
     training = estimate_training_memory(

@@ -47,7 +47,7 @@ def named_value(text: str) -> tuple[str, object]:
 
 
 def run(args: argparse.Namespace):
-    from ..training.converters import ConversionReport, convert_records, write_records
+    from ..data.converters import ConversionReport, convert_records, write_records
 
     report, options = ConversionReport(), dict(args.option)
     if args.target is not None:

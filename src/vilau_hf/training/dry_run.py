@@ -7,21 +7,14 @@ from itertools import islice
 
 import torch
 
-from ..memory import MemoryEstimate, estimate_training_memory, load_config
+from ..data.build import build_collator, build_dataset, encoded_folders
+from ..data.stream import ResumableStream
+from ..loading import load_config, load_vision_tower, source_of
+from ..memory import MemoryEstimate, estimate_training_memory
 from ..modeling import VilaUConfig, VilaUForConditionalGeneration
 from ..modeling.parts_vilau import PARTS, part_of
-from .code_cache import load_vision_tower
+from .build_model import add_adapters, load_processor, lora_config
 from .recipe import Recipe
-from .run import (
-    add_adapters,
-    build_collator,
-    build_dataset,
-    encoded_folders,
-    load_processor,
-    lora_config,
-    source_of,
-)
-from .stream import ResumableStream
 from .trainer_vilau import freeze_parts
 
 

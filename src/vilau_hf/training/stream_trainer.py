@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
+from ..data.stream import ResumableStream
 from .checkpointing import AtomicCheckpointTrainer
-from .stream import ResumableStream
 
 
 class StreamTrainer(AtomicCheckpointTrainer):

@@ -10,11 +10,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..compat import ActivationCheckpointingArguments, apply_liger_kernel
+from ..data.media import ReadableRows
+from ..data.sampler import LengthGroupedBatchSampler
 from ..modeling.parts_vilau import PARTS, part_of
 from .fsdp import keep_tower_whole, whole_state_dict
 from .loss_logging import LossPartsTrainer, parameter_groups
-from .media import ReadableRows
-from .sampler import LengthGroupedBatchSampler
 from .stream_trainer import StreamTrainer
 
 

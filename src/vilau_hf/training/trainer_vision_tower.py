@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from ..codebook_metrics import perplexity_of_counts, usage_of_counts
 from ..compat import ActivationCheckpointingArguments
+from ..data.collator_vision_tower import VisionTowerDataCollator
+from ..evaluation.metrics import perplexity_of_counts, usage_of_counts
 from ..modeling.losses_vilau import contrastive_loss
-from ..weight_files import lazy_weights
-from .data_vision_tower import VisionTowerDataCollator
+from ..original.weight_files import lazy_weights
 from .discriminator import PatchDiscriminator
 from .loss_logging import LossPartsTrainer, parameter_groups
 from .losses import PerceptualLoss

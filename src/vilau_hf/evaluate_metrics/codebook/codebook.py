@@ -4,7 +4,7 @@ import datasets
 import evaluate
 import torch
 
-from vilau_hf.metrics import codebook_perplexity, codebook_usage
+from vilau_hf.evaluation.metrics import codebook_perplexity, codebook_usage
 
 
 _DESCRIPTION = """

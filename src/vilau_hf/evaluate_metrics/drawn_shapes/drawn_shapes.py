@@ -5,13 +5,13 @@ import evaluate
 import numpy as np
 import torch
 
-from vilau_hf.evaluation import evaluate_pictures
-from vilau_hf.training.drawn_shapes import Drawing
+from vilau_hf.drawn.scores import evaluate_pictures
+from vilau_hf.drawn.shapes import Drawing
 
 
 _DESCRIPTION = """
 Share of pictures in which a rule-based reader finds the colour, shape, size, place and background that the caption
-names. Captions are those of the drawn shapes of `vilau_hf.training`.
+names. Captions are those of `vilau_hf.drawn`.
 """
 
 _INPUTS = """

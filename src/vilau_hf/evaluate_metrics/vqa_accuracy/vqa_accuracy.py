@@ -3,7 +3,7 @@
 import datasets
 import evaluate
 
-from vilau_hf.vqa_accuracy import vqa_accuracy
+from vilau_hf.evaluation.vqa_accuracy import vqa_accuracy
 
 
 _DESCRIPTION = """

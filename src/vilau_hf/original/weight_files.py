@@ -1,0 +1,168 @@
+"""Tensors in files, read and written one at a time: memory stays at one tensor, whatever the size of the model."""
+
+import json
+import math
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors import SafetensorError, safe_open
+from tqdm.auto import tqdm
+
+from ..files import first_five, read_json
+
+
+# names of weights in a folder of the Hub; every library that reads one knows them
+SAFE_WEIGHTS_NAME = "model.safetensors"
+SAFE_WEIGHTS_INDEX_NAME = f"{SAFE_WEIGHTS_NAME}.index.json"
+WEIGHTS_NAME = "pytorch_model.bin"
+WEIGHTS_INDEX_NAME = f"{WEIGHTS_NAME}.index.json"
+
+_DTYPE_NAMES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.bool: "BOOL",
+}
+_DTYPES = {name: dtype for dtype, name in _DTYPE_NAMES.items()}
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor that is not in memory yet: what it will be, and how to get it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    load: Callable[[], torch.Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def lazy_weights(folder: Path) -> dict[str, LazyTensor]:
+    """
+    The tensors of a checkpoint folder by name, in the order of its files: `model.safetensors` or
+    `pytorch_model.bin`, whole or in shards with an index. Pickled files are read with `weights_only=True`.
+
+    Raises:
+        ValueError: if there is no such file, one is damaged, or the index and the files disagree.
+    """
+    for name, read in ((SAFE_WEIGHTS_NAME, _read_safetensors), (WEIGHTS_NAME, _read_pickled)):
+        if (folder / name).is_file():
+            return dict(read(folder / name))
+        index = folder / (SAFE_WEIGHTS_INDEX_NAME if name == SAFE_WEIGHTS_NAME else WEIGHTS_INDEX_NAME)
+        if index.is_file():
+            return _read_sharded(index, read)
+    raise ValueError(
+        f"{folder} has no weights: expected {SAFE_WEIGHTS_NAME}, {SAFE_WEIGHTS_INDEX_NAME}, {WEIGHTS_NAME} or "
+        f"{WEIGHTS_INDEX_NAME}."
+    )
+
+
+def _read_sharded(index: Path, read: Callable) -> dict[str, LazyTensor]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{index} has no `weight_map`.")
+    found = {}
+    for name in dict.fromkeys(weight_map.values()):
+        if Path(name).name != name:
+            raise ValueError(f"{index} names the file {name!r}: expected a file of the same folder.")
+        if not (index.parent / name).is_file():
+            raise ValueError(f"{index} names the file {name}, which is not there.")
+        found.update(read(index.parent / name))
+    if set(found) != set(weight_map):
+        raise ValueError(f"{index} and its files disagree on {first_five(set(found) ^ set(weight_map))}.")
+    return found
+
+
+def _read_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+    def load(key):
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(key)
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                part = file.get_slice(key)
+                if part.get_dtype() not in _DTYPES:
+                    raise ValueError(f"{path}: {key} has the dtype {part.get_dtype()}: expected {', '.join(_DTYPES)}.")
+                yield (
+                    key,
+                    LazyTensor(tuple(part.get_shape()), _DTYPES[part.get_dtype()], lambda key=key: load(key)),
+                )
+    except SafetensorError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def _read_pickled(path: Path) -> Iterator[tuple[str, LazyTensor]]:
+    def read():
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ValueError(f"cannot read {path}: {error}") from error
+
+    state = read()
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{path} must hold a dictionary of tensors.")
+    for key, value in state.items():
+        yield key, LazyTensor(tuple(value.shape), value.dtype, lambda key=key: read()[key])
+
+
+def write_weights(folder: Path, tensors: dict[str, LazyTensor], max_shard_size: int | str = "5GB"):
+    """
+    Writes `model.safetensors`, or its shards and their index, as `save_pretrained` would, with one tensor in memory
+    at a time and a progress bar.
+
+    Args:
+        folder (`Path`): where to write.
+        tensors (`dict[str, LazyTensor]`): the tensors by name.
+        max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): bytes of a file.
+    """
+    plan = split_state_dict_into_shards_factory(
+        tensors,
+        get_storage_size=lambda tensor: tensor.num_bytes,
+        get_storage_id=lambda tensor: None,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=max_shard_size,
+    )
+    total = sum(tensor.num_bytes for tensor in tensors.values())
+    with tqdm(total=total, unit="B", unit_scale=True, desc="writing weights") as progress:
+        for name, keys in plan.filename_to_tensors.items():
+            _write_safetensors(folder / name, {key: tensors[key] for key in keys}, progress)
+    if plan.is_sharded:
+        index = {"metadata": {"total_size": total}, "weight_map": plan.tensor_to_filename}
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _write_safetensors(path: Path, tensors: dict[str, LazyTensor], progress: tqdm):
+    """One file: the length of the header in 8 bytes, the header in JSON, the tensors (safetensors' own format)."""
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    ordered = sorted(tensors, key=lambda key: -tensors[key].dtype.itemsize)  # every tensor begins at a multiple of its
+    for key in ordered:
+        tensor = tensors[key]
+        begin, end = end, end + tensor.num_bytes
+        header[key] = {
+            "dtype": _DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for key in ordered:
+            value = tensors[key].load()
+            if tuple(value.shape) != tensors[key].shape or value.dtype != tensors[key].dtype:
+                raise ValueError(
+                    f"{key} was announced as {tensors[key].dtype} {tensors[key].shape} and is {value.dtype} "
+                    f"{tuple(value.shape)}."
+                )
+            file.write(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+            progress.update(tensors[key].num_bytes)

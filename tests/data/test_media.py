@@ -1,0 +1,180 @@
+import io
+
+import av
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from vilau_hf.data import PackedDataset, RecordPacker, VilaUDataCollator
+from vilau_hf.data.media import MediaError, MediaLoader, ReadableRows
+from vilau_hf.data.packing import count_tokens
+from vilau_hf.data.records import media_part, record_features, text_part
+
+from ..processing.conftest import build_processor
+
+
+def picture(seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8))
+
+
+def write_video(path, num_frames=24):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for index in range(num_frames):
+            frame = np.full((16, 32, 3), 10 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def record(record_id="r1", **media):
+    parts = [media_part(name[:-1]) for name, items in media.items() for _ in items]
+    messages = [{"role": "user", "content": [text_part("draw")]}, {"role": "assistant", "content": parts}]
+    return {"id": record_id, "messages": messages, "images": [], "videos": [], **media}
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor()
+
+
+def test_all_forms_of_an_image_open_to_the_same_pixels(processor, tmp_path):
+    image, path = picture(), tmp_path / "a.png"
+    image.save(path)
+    data = path.read_bytes()
+    forms = [image, str(path), path, data, {"path": str(path), "bytes": None}, {"path": None, "bytes": data}]
+    loaded = MediaLoader(processor).load(record(images=forms))
+    assert len(loaded["images"]) == 6
+    for opened in loaded["images"]:
+        assert np.array_equal(np.asarray(opened), np.asarray(image))
+
+
+def test_an_image_is_turned_as_its_file_says(processor):
+    data, exif = io.BytesIO(), Image.Exif()
+    exif[Image.ExifTags.Base.Orientation] = 6  # a quarter turn
+    picture().save(data, "PNG", exif=exif)
+    assert MediaLoader(processor).load(record(images=[data.getvalue()]))["images"][0].size == (6, 8)
+
+
+def test_video_files_and_bytes_give_the_frames_that_the_processor_samples(processor, tmp_path):
+    path = tmp_path / "a.mp4"
+    write_video(path)
+    data = {"path": "elsewhere/a.mp4", "bytes": path.read_bytes()}
+    loaded = MediaLoader(processor).load(record(videos=[str(path), {"path": str(path), "bytes": None}, data]))
+    expected = processor.video_processor([str(path)], return_tensors="pt")["pixel_values_videos"][0]
+    for frames in loaded["videos"]:
+        assert frames.shape == (8, 16, 32, 3)
+        pixels = processor.video_processor([frames], return_tensors="pt")["pixel_values_videos"][0]
+        assert torch.equal(pixels, expected)
+
+
+def test_frames_that_are_open_stay(processor):
+    frames, array = [picture(0), picture(1)], np.zeros((2, 6, 8, 3), np.uint8)
+    loaded = MediaLoader(processor).load(record(videos=[frames, array]))["videos"]
+    assert loaded[0] == frames and loaded[1] is array
+
+
+def test_fields_that_are_not_there_are_not_added(processor):
+    codes = {"id": "a", "messages": [], "codes": [1, 2]}
+    assert MediaLoader(processor).load(codes) == codes
+
+
+def bad_media(tmp_path):
+    (tmp_path / "text.jpg").write_text("<html>404</html>")
+    data = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(data, "JPEG")
+    write_video(tmp_path / "short.mp4", num_frames=3)
+    return [
+        ("images", {"path": str(tmp_path / "none.jpg"), "bytes": None}, "FileNotFoundError"),
+        ("images", {"path": str(tmp_path / "text.jpg"), "bytes": None}, "UnidentifiedImageError"),
+        ("images", {"path": "x.jpg", "bytes": data.getvalue()[:-800]}, "image file is truncated"),
+        ("images", {"path": "https://example.org/a.jpg", "bytes": None}, "it is a URL, download it first"),
+        ("videos", {"path": str(tmp_path / "text.jpg"), "bytes": None}, "Cannot read the video"),
+        ("videos", {"path": None, "bytes": b"no video"}, "Cannot read the video"),
+        ("videos", {"path": str(tmp_path / "short.mp4"), "bytes": None}, "exceeds total_num_frames=3"),
+        ("videos", {"path": "https://example.org/a.mp4", "bytes": None}, "it is a URL, download it first"),
+    ]
+
+
+def test_bad_media_are_an_error_with_the_id_of_the_record(processor, tmp_path):
+    loader = MediaLoader(processor)
+    for field, item, cause in bad_media(tmp_path):
+        with pytest.raises(MediaError, match=rf"Cannot open {field}\[0\] of record 'r1' \(.*{cause}") as caught:
+            loader.load(record(**{field: [item]}))
+        assert item["path"] is None or item["path"] in str(caught.value)
+    with pytest.raises(ValueError, match="`on_bad_media` must be 'error' or 'skip', got 'ignore'"):
+        MediaLoader(processor, on_bad_media="ignore")
+
+
+def test_videos_need_a_processor():
+    assert MediaLoader().load(record(images=[picture()]))["images"][0].size == (8, 6)
+    with pytest.raises(ValueError, match="'r1' has videos: give `MediaLoader` a `processor`"):
+        MediaLoader(on_bad_media="skip").load(record(videos=["a.mp4"]))
+
+
+def test_bad_media_are_skipped_counted_and_logged_if_asked_for(processor, tmp_path, caplog):
+    loader = MediaLoader(processor, on_bad_media="skip")
+    for field, item, cause in bad_media(tmp_path):
+        assert loader.load(record(**{field: [item]})) is None
+        assert cause in caplog.text
+    assert loader.num_skipped == 8
+    assert "Skipped, 8 so far." in caplog.text
+
+
+def test_transform_of_a_dataset_leaves_bad_records_out_of_a_batch(processor, tmp_path):
+    records = [record(str(index), images=[picture(index)]) for index in range(3)]
+    records[1]["images"] = [str(tmp_path / "none.png")]
+    stored = Dataset.from_list(records, features=record_features())
+    dataset = stored.with_transform(MediaLoader(processor, on_bad_media="skip"))
+    batch = dataset.__getitems__([0, 1, 2])
+    assert [each["id"] for each in batch] == ["0", "2"]
+    assert VilaUDataCollator(processor)(batch)["pixel_values"].shape == (2, 3, 8, 8)
+    with pytest.raises(MediaError, match="record '1'"):
+        stored.with_transform(MediaLoader(processor)).__getitems__([0, 1])
+
+
+def test_rows_that_cannot_be_opened_give_way_to_the_next(processor, tmp_path, caplog):
+    records = [record(str(index), images=[picture(index)]) for index in range(5)]
+    for bad in (1, 2, 4):
+        records[bad]["images"] = [str(tmp_path / "none.png")]
+    stored, loader = Dataset.from_list(records, features=record_features()), MediaLoader(processor, "skip")
+    dataset = ReadableRows(stored.with_transform(loader))
+    assert len(dataset) == 5
+    assert [dataset[index]["id"] for index in range(5)] == ["0", "3", "3", "3", "0"]
+    assert loader.num_skipped == 4 and "Skipped, 4 so far." in caplog.text
+    assert [row["id"] for row in dataset] == ["0", "3", "3", "3", "0"]
+    for batch in DataLoader(dataset, batch_size=1, collate_fn=list):
+        assert len(batch) == 1
+    with pytest.raises(IndexError, match=r"`index` must be in \[0, 5\), got 5"):
+        dataset[5]
+    with pytest.raises(MediaError, match="record '1'"):
+        ReadableRows(stored.with_transform(MediaLoader(processor)))[1]
+    unreadable = ReadableRows(stored.select([1, 2, 4]).with_transform(MediaLoader(processor, "skip")))
+    with pytest.raises(MediaError, match="None of the 3 rows has media that can be opened"):
+        unreadable[0]
+
+
+def test_packs_that_cannot_be_opened_give_way_to_the_next(processor, tmp_path):
+    records = [record(str(index), images=[picture(index)]) for index in range(6)]
+    for bad in (0, 1, 3):
+        records[bad]["images"] = [str(tmp_path / "none.png")]
+    stored = Dataset.from_list(records, features=record_features()).with_transform(MediaLoader(processor, "skip"))
+    length = count_tokens(records[:1], processor)[0]
+    packed = PackedDataset(stored, RecordPacker(processor, max_length=2 * length))
+    assert packed.packs == [[0, 1], [2, 3], [4, 5]]
+    packs = [[each["id"] for each in pack["records"]] for pack in ReadableRows(packed)]
+    assert packs == [["2"], ["2"], ["4", "5"]]
+
+
+def test_videos_of_files_and_of_frames_make_one_batch(processor, tmp_path):
+    write_video(tmp_path / "a.mp4")
+    frames = [picture(seed) for seed in range(8)]
+    records = [record("file", videos=[str(tmp_path / "a.mp4")]), record("frames", videos=[frames])]
+    batch = VilaUDataCollator(processor)([MediaLoader(processor).load(each) for each in records])
+    assert batch["pixel_values_videos"].shape == (2, 8, 3, 8, 8)
+    expected = processor.image_processor(frames, return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(batch["pixel_values_videos"][1], expected)
+    assert (batch["labels"] == processor.video_token_id).sum(1).tolist() == [32, 32]
