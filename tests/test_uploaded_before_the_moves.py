@@ -17,7 +17,7 @@ from transformers import AutoModel, AutoProcessor
 import vilau_hf
 
 
-FOLDER = Path(__file__).parent / "data" / "uploaded_before_the_moves"
+FOLDER = Path(__file__).parent / "fixtures" / "uploaded_before_the_moves"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 WITH_ITS_OWN_CODE = """
 import json
