@@ -1,8 +1,8 @@
 """
 An upload with code that was made before files of the islands got their present names still works.
 
-`fixtures/uploaded_before_the_moves/repository` is what `write_repository(..., with_code=True)` made of a random model of
-the sizes in `conftest.py`. It is never made anew: it stands for repositories on the Hub, which nobody updates.
+`fixtures/uploaded_before_the_moves/repository` is what `write_repository(..., with_code=True)` made of a random model
+of the sizes in `conftest.py`. It is never made anew: it stands for repositories on the Hub, which nobody updates.
 """
 
 import json
