@@ -1,6 +1,6 @@
 """
 The original algorithm, to time against: whole prefixes at every depth, whole sorts, a host read a code; text logits at
-every position, caches and masks that are copied to grow, the projector once for each stream.
+every position, caches and masks that are copied to grow, the projector once for each branch.
 """
 
 import torch
@@ -24,7 +24,7 @@ def sample(logits: torch.Tensor, top_k: int = 900, top_p: float = 0.96) -> torch
 def decode_depths(transformer, codebook: nn.Embedding, hidden: torch.Tensor, scale: float, pick=sample):
     """
     Codes `(rows, D)` after `hidden` `(2 * rows, H)`: at each depth the depth transformer reads all depths before it
-    again, and guidance mixes the logits of both streams.
+    again, and guidance mixes the logits of both branches.
     """
     config, codes = transformer.config, []
     for depth in range(config.code_depth):
@@ -61,7 +61,7 @@ def draw(model, ids: torch.Tensor, mask: torch.Tensor, num_positions: int, scale
     """
     Codes `(rows, num_positions, D)` after prompts `ids` `(2 * rows, T)`, half of them for guidance: at every position
     the library's language model with a cache and a mask that grow, text logits of all it reads, codes by
-    `decode_depths`, and the projector for each of the two streams.
+    `decode_depths`, and the projector for each of the two branches.
     """
     language_model, codebook = model.model.language_model, model.model.vision_tower.quantizer.codebook
     cache, embeds = DynamicCache(config=model.config.text_config), model.get_input_embeddings()(ids)

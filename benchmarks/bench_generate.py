@@ -23,7 +23,7 @@ from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
 from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
 
 
-# code depth, rows of both streams of guidance, side of the grid of visual tokens, goal
+# code depth, rows of both branches of guidance, side of the grid of visual tokens, goal
 SHAPES = ((4, 2, 6, 1.5), (16, 2, 4, 1.8), (4, 16, 4, 1.45), (16, 16, 3, 1.9))
 PROMPT, UNCONDITIONAL, SCALE, REPEATS, OVERHEAD_GOAL = 4, 2, 3.0, 3, 0.15
 START = 32000

@@ -324,7 +324,7 @@ def estimate_generation_memory(
         batch_size (`int`, *optional*, defaults to 1): prompts.
         generation_mode (`str`, *optional*, defaults to `"image"`): `"image"` or `"video"`.
         num_frames (`int`, *optional*, defaults to 8): frames of a video.
-        guidance (`bool`, *optional*, defaults to `True`): a second, unconditional stream of as many rows.
+        guidance (`bool`, *optional*, defaults to `True`): a second, unconditional branch of as many rows.
         prompt_length (`int`, *optional*, defaults to 64): tokens of the longest prompt, its start marker included.
         dtype (`torch.dtype`, *optional*, defaults to `torch.bfloat16`): of the weights.
         int8 (`bool`, *optional*, defaults to `False`): torchao's 8-bit weights in the language model's layers.
@@ -352,14 +352,14 @@ def estimate_generation_memory(
 
         with run.without_data:
             quantize_(model.model.language_model, Int8WeightOnlyConfig())
-    streams = 2 if guidance else 1
+    branches = 2 if guidance else 1
     what = f"{batch_size} x " + (f"a video of {num_frames} frames" if generation_mode == "video" else "an image")
     estimate = MemoryEstimate(
-        f"generation of {what}, {streams} stream{'s' * (streams > 1)}, {prompt_length} + {positions} positions",
+        f"generation of {what}, {branches} branch{'es' * (branches > 1)}, {prompt_length} + {positions} positions",
         _weight_lines(model),
     )
     with run, torch.no_grad():
-        _write(run, model, estimate, batch_size, streams, prompt_length, positions)
+        _write(run, model, estimate, batch_size, branches, prompt_length, positions)
         run.take_peak()  # what was there before does not count any more
         tower = model.model.vision_tower
         codes = torch.zeros(batch_size * frames, vision.num_visual_tokens, vision.code_depth, dtype=torch.long)
@@ -368,7 +368,7 @@ def estimate_generation_memory(
     return estimate
 
 
-def _write(run, model, estimate: MemoryEstimate, rows: int, streams: int, prompt_length: int, positions: int):
+def _write(run, model, estimate: MemoryEstimate, rows: int, branches: int, prompt_length: int, positions: int):
     """The phases of `generate` up to the last position."""
     text, defaults = model.config.text_config, VISUAL_GENERATION_DEFAULTS
     cache = DynamicCache(config=text)
@@ -378,10 +378,10 @@ def _write(run, model, estimate: MemoryEstimate, rows: int, streams: int, prompt
         **{name: defaults[f"visual_{name}"] for name in ("do_sample", "temperature", "top_k", "top_p", "min_p")},
         code_depth=model.config.vision_config.code_depth,
     )
-    guidance = Guidance(defaults["visual_guidance_scale"] if streams > 1 else 1.0)
+    guidance = Guidance(defaults["visual_guidance_scale"] if branches > 1 else 1.0)
     guidance.prepare(rows, rows, positions, torch.device("cpu"))
     decoder = DepthDecoder(model, sampling, guidance, CodeInputs(model))
-    ids = torch.zeros(streams * rows, prompt_length, dtype=torch.long)
+    ids = torch.zeros(branches * rows, prompt_length, dtype=torch.long)
     hidden = model.model(input_ids=ids, cache=cache, use_cache=True).last_hidden_state[:, -1]
     estimate.phases.append(MemoryLine("reading the prompt: cache, code table, activations", run.take_peak()))
     for index, layer in enumerate(cache.layers):  # the positions between the first and the last
@@ -390,7 +390,7 @@ def _write(run, model, estimate: MemoryEstimate, rows: int, streams: int, prompt
     del between, hidden
     run.take_peak()
     codes = torch.zeros(rows, 1, sampling.code_depth, dtype=torch.long)
-    embeds = model.model.embed_codes(codes).repeat(streams, 1, 1)
+    embeds = model.model.embed_codes(codes).repeat(branches, 1, 1)
     hidden = model.model(inputs_embeds=embeds, cache=cache, use_cache=True)
     decoder.decode(hidden.last_hidden_state[:, -1], positions - 1)
     estimate.phases.append(MemoryLine("writing the last position: the same", run.take_peak()))
@@ -399,7 +399,7 @@ def _write(run, model, estimate: MemoryEstimate, rows: int, streams: int, prompt
     kept = size_of(each for layer in cache.layers for each in vars(layer).values() if isinstance(each, torch.Tensor))
     estimate.contained += [
         MemoryLine("keys and values of the language model", kept),
-        MemoryLine("keys and values of the depth transformer", streams * rows * pairs * model.dtype.itemsize),
+        MemoryLine("keys and values of the depth transformer", branches * rows * pairs * model.dtype.itemsize),
         MemoryLine("code table of the depth decoder", size_of([decoder.code_inputs.table])),
         MemoryLine("logits of one position and depth, float32", 4 * rows * depth.codebook_size),
     ]
