@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# All extras but `ray`, whose wheels are large and whose one example is tried by hand.
 EXTRAS := convert,data,training,peft,evaluate,quantization,serving,test
 
 # The other environments link the torch of .venv. To try another torch with them:

@@ -86,7 +86,7 @@ def nothing_that_is_used_is_deprecated():
     with DeprecationRecorder() as recorder:
         yield
     if is_newest():
-        assert not recorder.messages, "deprecated, so it will stop to work: " + "; ".join(recorder.messages)
+        assert not recorder.messages, "deprecated, so it will stop working: " + "; ".join(recorder.messages)
 
 
 @pytest.fixture
@@ -112,5 +112,5 @@ def model(config):
 
 
 def pytest_collection_modifyitems(items):
-    """What a new version of a library has changed is said first."""
+    """Runs `test_library_hooks.py` first, because it names what a new version of a library changed."""
     items.sort(key=lambda item: item.path.name != "test_library_hooks.py")

@@ -33,11 +33,16 @@ def is_newest() -> bool:
 
 
 class DeprecationRecorder(logging.Handler):
-    """Collects log messages of the libraries that speak of a deprecation."""
+    """
+    Collects log messages of the libraries that speak of a deprecation, inside a `with` block.
+
+    Afterwards the libraries log as before the block: the `vilau` command, which tests call, makes them silent.
+    """
 
     def __init__(self):
         super().__init__(logging.WARNING)
         self.messages: list[str] = []
+        self.levels: dict[str, int] = {}
 
     def emit(self, record: logging.LogRecord):
         message = record.getMessage()
@@ -47,9 +52,13 @@ class DeprecationRecorder(logging.Handler):
 
     def __enter__(self) -> "DeprecationRecorder":
         for name in LIBRARIES:
-            logging.getLogger(name).addHandler(self)
+            logger = logging.getLogger(name)
+            self.levels[name] = logger.level
+            logger.addHandler(self)
         return self
 
     def __exit__(self, *error):
         for name in LIBRARIES:
-            logging.getLogger(name).removeHandler(self)
+            logger = logging.getLogger(name)
+            logger.setLevel(self.levels[name])
+            logger.removeHandler(self)

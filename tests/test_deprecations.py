@@ -23,6 +23,14 @@ def test_a_logged_deprecation_is_recorded_and_other_messages_are_not():
     ]
 
 
+def test_libraries_log_again_after_a_test_that_made_them_silent():
+    with DeprecationRecorder():
+        for library in LIBRARIES:
+            logging.getLogger(library).setLevel(logging.CRITICAL)
+    for library in LIBRARIES:
+        assert logging.getLogger(f"{library}.some.module").isEnabledFor(logging.WARNING)
+
+
 @pytest.mark.skipif(not is_newest(), reason="older versions may use what a later one deprecates")
 @pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning])
 def test_a_warning_of_a_deprecation_is_an_error(category):

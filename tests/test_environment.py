@@ -10,6 +10,7 @@ import transformers
 
 from vilau_hf import __version__, environment
 from vilau_hf.cli import main
+from vilau_hf.tested_versions import is_tested_transformers
 
 
 def test_env_prints_a_row_for_each_version_and_the_devices(capsys):
@@ -18,7 +19,8 @@ def test_env_prints_a_row_for_each_version_and_the_devices(capsys):
     assert rows["vilau_hf"] == __version__ and rows["python"] == platform.python_version()
     assert rows["diffusers"] == diffusers.__version__
     assert rows["torch"].split()[0] == metadata.version("torch")
-    assert rows["transformers"].startswith(f"{transformers.__version__} (inside the tested window 5.20.2 to 5.24.x)")
+    side = "inside" if is_tested_transformers(transformers.__version__) else "OUTSIDE"
+    assert rows["transformers"].startswith(f"{transformers.__version__} ({side} the tested window 5.20.2 to 5.24.x)")
     assert set(environment.PACKAGES) < set(rows)
     if torch.cuda.is_available():
         assert torch.cuda.get_device_name(0) in rows["devices"]

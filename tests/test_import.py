@@ -126,3 +126,54 @@ def test_help_shows_the_public_names():
     assert run.returncode == 0, run.stderr
     for name in ("VilaUForConditionalGeneration", "convert_original_checkpoint", "TINY_CHECKPOINT"):
         assert name in run.stdout
+
+
+LOAD_CONFIG = """
+from transformers import AutoConfig
+from vilau_hf import TINY_CHECKPOINT, VilaUConfig
+assert type(AutoConfig.from_pretrained(TINY_CHECKPOINT)) is VilaUConfig
+"""
+
+RELOAD = "import importlib, vilau_hf; importlib.reload(vilau_hf)"
+
+INTERRUPT = """
+import vilau_hf.registration as registration
+register = registration._register_tasks
+
+def interrupt():
+    raise KeyboardInterrupt
+
+registration._register_tasks = interrupt
+try:
+    import transformers
+except KeyboardInterrupt:
+    print("interrupted")
+registration._register_tasks = register
+"""
+
+FOREIGN_FINDER = """
+import importlib.util, sys
+
+class Asking:
+    asks = False
+
+    def find_spec(self, name, path=None, target=None):
+        if self.asks or name != "transformers":
+            return None
+        self.asks = True
+        try:
+            return importlib.util.find_spec(name)
+        finally:
+            self.asks = False
+
+sys.meta_path.insert(0, Asking())
+import vilau_hf
+sys.meta_path.insert(1, Asking())
+"""
+
+
+@pytest.mark.parametrize("before", [RELOAD, INTERRUPT, FOREIGN_FINDER], ids=["reload", "interrupt", "foreign finder"])
+def test_classes_are_registered_whatever_happens_to_the_import(before):
+    run = subprocess.run([sys.executable, "-c", before + LOAD_CONFIG], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert ("interrupted" in run.stdout) == (before is INTERRUPT)

@@ -1,7 +1,7 @@
 """
-The only door to names that transformers does not document as public, and to what differs between its versions, for all
-modules outside of `modeling`, `processing` and `pipelines`, which have doors of their own. `tests/test_layout.py`
-forbids such imports anywhere else.
+All names that transformers does not document as public, and all differences between its versions, for the modules
+outside of the islands. `modeling` and `processing` have files of their own for this, and `pipelines` needs none.
+`tests/test_layout.py` forbids such imports anywhere else.
 
 Each name says why it is needed and when it can go. All of `LIBRARY_NAMES` were read in transformers 5.20.2, 5.23.0 and
 5.24.0, where they are the same. They are imported when first asked for: one that is not needed costs nothing.
@@ -50,8 +50,8 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-# Activation checkpointing has its name since a version after 5.20.2, which says "gradient checkpointing" everywhere;
-# 5.23.0 and 5.24.0 take the old name with a warning. Both below can go with the support of 5.20.
+# Up to 5.22 transformers says "gradient checkpointing". From 5.23 on it says "activation checkpointing" and warns
+# about the old name. Both definitions below can go when 5.23 is the oldest supported version.
 
 
 @dataclass
@@ -85,7 +85,8 @@ def enable_activation_checkpointing(model):
         model.gradient_checkpointing_enable()
 
 
-# Module of diffusers that holds the tables of `AutoPipelineFor...`. Read in diffusers 0.40.0, 0.42.1.
+# Module of diffusers that holds the tables of `AutoPipelineFor...`. Read in diffusers 0.40.0, 0.42.1. It can go when
+# diffusers has a function that registers a pipeline.
 AUTO_PIPELINE_MODULE = "diffusers.pipelines.auto_pipeline"
 
 

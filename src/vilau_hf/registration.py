@@ -8,9 +8,11 @@ right after the library's import. Both orders of imports give the same state.
 """
 
 import importlib
+import importlib.util
 import sys
+import threading
 from collections.abc import Callable
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from types import MethodType
 
 from .compat import (
@@ -29,11 +31,13 @@ def register_when_imported() -> None:
         # Our modules import parts of diffusers, and parts of diffusers import transformers. Without this line the
         # classes could be registered while such a part is half imported, and fail to import it.
         "diffusers": lambda: importlib.import_module("transformers"),
-        # This module imports every pipeline of diffusers (0.8 s). Only who uses its Auto class should wait for that.
+        # This module imports every pipeline of diffusers (0.8 s). Only users of its Auto class should wait for it.
         AUTO_PIPELINE_MODULE: _register_auto_pipeline,
     }
     waiting = {name: callback for name, callback in callbacks.items() if sys.modules.get(name) is None}
-    sys.meta_path.insert(0, _CallAfterImport(waiting.copy()))
+    # a reload of this package finds the finder that is there already
+    if not any(isinstance(finder, _CallAfterImport) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _CallAfterImport(waiting.copy()))
     for name, callback in callbacks.items():
         if name not in waiting:
             callback()
@@ -44,37 +48,54 @@ class _CallAfterImport(MetaPathFinder):
     Calls a function right after a module was imported for the first time. Other finders find the module itself.
 
     Args:
-        callbacks (`dict[str, Callable]`): module name -> function; each is called once.
+        callbacks (`dict[str, Callable]`): module name -> function. Each is called until it succeeds once.
     """
 
     def __init__(self, callbacks: dict[str, Callable[[], object]]):
         self.callbacks = callbacks
+        self._searching = threading.local()  # names that this finder asks the others for
 
     def find_spec(self, name, path=None, target=None):
-        if name not in self.callbacks:
+        searching = self._searching.__dict__.setdefault("names", set())
+        if name not in self.callbacks or name in searching:
             return None
-        others = (finder for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
-        if spec is None:
-            return None
-        # `importlib.util.find_spec` searches without an import, so the function hangs on the module's execution.
-        loader, execute = spec.loader, spec.loader.exec_module
-
-        def execute_and_call(module):
-            del loader.exec_module  # the loader's own again
-            execute(module)
-            callback = self.callbacks.pop(name, None)
-            if callback is not None:
-                callback()
-
-        loader.exec_module = execute_and_call
+        searching.add(name)
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            searching.discard(name)
+        if spec is not None:
+            # A search for the module does not import it. So the function is called after the module has run.
+            spec.loader = _LoaderWithCallback(spec.loader, lambda: self._call(name))
         return spec
+
+    def _call(self, name: str) -> None:
+        callback = self.callbacks.get(name)
+        if callback is not None:
+            callback()
+            self.callbacks.pop(name, None)  # after it succeeded: an interrupted registration is done again
+
+
+class _LoaderWithCallback(Loader):
+    """Loads a module by `loader`, which the module then names as its own, and calls `callback`."""
+
+    def __init__(self, loader: Loader, callback: Callable[[], None]):
+        self.loader, self.callback = loader, callback
+
+    def create_module(self, spec):
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self.loader
+        self.loader.exec_module(module)
+        self.callback()
 
 
 class _FromOriginal:
     """
-    Class method that a function of the converter implements. The converter imports the islands, so they cannot import
-    it; it is imported at the first use.
+    Class method that a function of the converter implements.
+
+    The islands cannot import the converter, which imports them. So the converter is imported at the first use.
 
     Args:
         function (`str`): name of the function, whose first argument is the class.
@@ -113,24 +134,27 @@ def _register_classes() -> None:
     from .processing.processing_vilau import VilaUProcessor
     from .processing.video_processing_vilau import VilaUVideoProcessor
 
-    AutoConfig.register("vilau", VilaUConfig)
-    AutoConfig.register("vilau_vision", VilaUVisionConfig)
-    AutoConfig.register("vilau_depth", VilaUDepthConfig)
-    AutoConfig.register("vila_u_llama", VilaUOriginalConfig)
-    AutoModel.register(VilaUConfig, (VilaUForConditionalGeneration, VilaUModel))
-    AutoModel.register(VilaUVisionConfig, (VilaUVisionTower, VilaUVisionTowerForPreTraining))
-    AutoModel.register(VilaUDepthConfig, VilaUDepthTransformer)
-    AutoModelForImageTextToText.register(VilaUConfig, VilaUForConditionalGeneration)
-    AutoModelForMultimodalLM.register(VilaUConfig, VilaUForConditionalGeneration)
-    AutoModelForPreTraining.register(VilaUConfig, VilaUForConditionalGeneration)
-    AutoModelForZeroShotImageClassification.register(VilaUVisionConfig, VilaUVisionTowerForPreTraining)
-    AutoProcessor.register(VilaUConfig, VilaUProcessor)
+    # `exist_ok`: a registration that was interrupted is done again as a whole
+    AutoConfig.register("vilau", VilaUConfig, exist_ok=True)
+    AutoConfig.register("vilau_vision", VilaUVisionConfig, exist_ok=True)
+    AutoConfig.register("vilau_depth", VilaUDepthConfig, exist_ok=True)
+    AutoConfig.register("vila_u_llama", VilaUOriginalConfig, exist_ok=True)
+    AutoModel.register(VilaUConfig, (VilaUForConditionalGeneration, VilaUModel), exist_ok=True)
+    AutoModel.register(VilaUVisionConfig, (VilaUVisionTower, VilaUVisionTowerForPreTraining), exist_ok=True)
+    AutoModel.register(VilaUDepthConfig, VilaUDepthTransformer, exist_ok=True)
+    AutoModelForImageTextToText.register(VilaUConfig, VilaUForConditionalGeneration, exist_ok=True)
+    AutoModelForMultimodalLM.register(VilaUConfig, VilaUForConditionalGeneration, exist_ok=True)
+    AutoModelForPreTraining.register(VilaUConfig, VilaUForConditionalGeneration, exist_ok=True)
+    AutoModelForZeroShotImageClassification.register(VilaUVisionConfig, VilaUVisionTowerForPreTraining, exist_ok=True)
+    AutoProcessor.register(VilaUConfig, VilaUProcessor, exist_ok=True)
     image_processors = {"pil": VilaUImageProcessorPil}
     if is_torchvision_available():
         image_processors["torchvision"] = VilaUImageProcessor
-    AutoImageProcessor.register(VilaUConfig, image_processor_classes=image_processors)
+    AutoImageProcessor.register(VilaUConfig, image_processor_classes=image_processors, exist_ok=True)
     auto_video_processor().register(
-        VilaUConfig, video_processor_classes={"torchvision": VilaUVideoProcessor, "pil": VilaUVideoProcessor}
+        VilaUConfig,
+        video_processor_classes={"torchvision": VilaUVideoProcessor, "pil": VilaUVideoProcessor},
+        exist_ok=True,
     )
     _register_tasks()
     add_to_diffusers(VilaUPipeline)

@@ -1,6 +1,6 @@
 """Configurations and models."""
 
-import transformers  # noqa: F401  before all modules of this package: its import registers their classes
+import transformers  # noqa: F401  must come first: its import registers the classes of this package
 
 from .configuration_vilau import VilaUConfig, VilaUDepthConfig, VilaUVisionConfig
 from .modeling_depth_transformer import VilaUDepthTransformer

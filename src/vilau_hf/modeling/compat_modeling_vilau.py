@@ -12,7 +12,6 @@ from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.siglip.modeling_siglip import (
     SiglipAttention,
     SiglipEncoderLayer,
@@ -20,7 +19,7 @@ from transformers.models.siglip.modeling_siglip import (
     SiglipPreTrainedModel,
     SiglipVisionEmbeddings,
 )
-from transformers.utils import CONFIG_NAME, torch_compilable_check
+from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -34,19 +33,18 @@ from transformers.utils.output_capturing import capture_outputs
 # SubConfigSpec: the library's way to declare nested configurations. 5.20.2 accepts instances of it only, later
 # versions also accept a class. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library exports it.
 #
-# ALL_ATTENTION_FUNCTIONS: the registry that gives a layer the attention function its configuration names. Read in
-# 5.20.2, 5.23.0 and 5.24.0. It can go when `AttentionInterface` offers the look-up by name as a class method.
-#
 # Siglip*: the image encoder is SigLIP without its last layer, so it is built from SigLIP's layers. Read in 5.20.2,
 # 5.23.0 and 5.24.0. They can go when the library exports them, or offers an encoder that stops at a layer.
-#
-# CONFIG_NAME: name of a checkpoint's configuration file. Read in 5.20.2, 5.23.0 and 5.24.0.
 #
 # torch_compilable_check: raises outside of a compiled graph and becomes an assertion inside. Read in 5.20.2, 5.23.0
 # and 5.24.0. It can go when torch offers one call for both.
 #
 # can_return_tuple, merge_with_config_defaults, capture_outputs: the decorators behind `return_dict`, configuration
-# defaults and recorded hidden states of the library's own models. Read in 5.20.2, 5.23.0 and 5.24.0.
+# defaults and recorded hidden states of the library's own models. Read in 5.20.2, 5.23.0 and 5.24.0. They can go when
+# the library exports them.
+
+# Both names that the cache has had. The first is that of the newest version.
+CACHE_NAMES = ("cache", "past_key_values")
 
 # Name of the cache, both as an argument of a language model's `forward` and as a field of its output. It is
 # "past_key_values" up to 5.23 and "cache" from 5.24 on. The constant can go when 5.24 is the oldest supported version.
@@ -82,7 +80,7 @@ def rename_cache(kwargs: dict) -> None:
     Raises:
         ValueError: if the cache is given by both names.
     """
-    given = {name: kwargs.pop(name, None) for name in ("cache", "past_key_values")}
+    given = {name: kwargs.pop(name, None) for name in CACHE_NAMES}
     kwargs.update({name: value for name, value in cache_arguments(**given).items() if value is not None})
 
 
@@ -97,9 +95,8 @@ def make_causal_mask(config, inputs_embeds):
 
 
 __all__ = [
-    "ALL_ATTENTION_FUNCTIONS",
     "CACHE_NAME",
-    "CONFIG_NAME",
+    "CACHE_NAMES",
     "PixelDecoder",
     "SiglipAttention",
     "SiglipEncoderLayer",

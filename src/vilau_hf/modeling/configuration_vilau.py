@@ -7,8 +7,11 @@ from pathlib import Path
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, SiglipTextConfig, SiglipVisionConfig
 
-from .compat_modeling_vilau import CONFIG_NAME, SubConfigSpec
+from .compat_modeling_vilau import CACHE_NAMES, SubConfigSpec
 
+
+# file of a checkpoint that holds its configuration
+CONFIG_NAME = "config.json"
 
 _SIGLIP_LARGE_256 = {
     "hidden_size": 1024,
@@ -265,8 +268,8 @@ class VilaUConfig(VilaUBaseConfig):
     """
 
     model_type = "vilau"
-    # outputs that `Trainer` would gather over a whole evaluation set: the cache by both of its names, and features
-    keys_to_ignore_at_inference = ["cache", "past_key_values", "image_outputs", "video_outputs"]
+    # outputs that `Trainer` would gather over a whole evaluation set: the cache and features
+    keys_to_ignore_at_inference = [*CACHE_NAMES, "image_outputs", "video_outputs"]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(config_class=VilaUVisionConfig),
         "depth_config": SubConfigSpec(config_class=VilaUDepthConfig),

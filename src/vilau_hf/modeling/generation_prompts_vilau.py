@@ -16,7 +16,7 @@ def infer_attention_mask(input_ids: torch.LongTensor, generation_config) -> torc
     """
     Returns the mask `(B, T)` that transformers' `generate` infers for `input_ids` `(B, T)` without a mask.
 
-    Padding is masked, unless it cannot be told from an end token.
+    Padding is masked, unless the padding token is also an end token.
     """
     pad, ends = generation_config.pad_token_id, generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else ends or []

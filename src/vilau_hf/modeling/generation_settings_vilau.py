@@ -163,6 +163,14 @@ def check_text_arguments(own: dict):
         )
 
 
+def check_prefill(generation_config, saved_config, kwargs: dict, visual_inputs: tuple[str, ...]):
+    """Raises a `ValueError` where prompts with images would be read in chunks, which would mix up their codes."""
+    sources = [kwargs, *(config.to_dict() for config in (generation_config, saved_config) if config is not None)]
+    size = next((each["prefill_chunk_size"] for each in sources if each.get("prefill_chunk_size") is not None), None)
+    if size is not None and any(kwargs.get(name) is not None for name in visual_inputs):
+        raise ValueError(f"`prefill_chunk_size` ({size}) is not supported for prompts with images: leave it out.")
+
+
 def check_visual_arguments(mode: str, input_ids, own: dict, generation_config, kwargs: dict):
     """
     Raises a `ValueError` for arguments that `mode` does not take: `own` ones, and in `kwargs` and `generation_config`
@@ -320,7 +328,8 @@ def make_visual_settings(config, mode: str, input_ids, own: dict, values: dict, 
 
 class MergedGenerationConfig(GenerationConfig):
     """
-    Settings of a call, merged with those of the checkpoint, for `generate`, which merges once more.
+    Holds the merged settings of a call and of the checkpoint. transformers' `generate` merges them with the
+    checkpoint's once more.
 
     `generate` fills each field that is `None` with the checkpoint's value. Fields that were set by `fix` keep theirs,
     `None` too.
@@ -329,7 +338,7 @@ class MergedGenerationConfig(GenerationConfig):
     _fixed: tuple[str, ...] = ()
 
     def fix(self, **values) -> None:
-        """Sets fields for good."""
+        """Sets fields that a later merge does not change."""
         self._fixed = (*self._fixed, *values)
         for name, value in values.items():
             setattr(self, name, value)
@@ -350,18 +359,19 @@ def merge_generation_config(
     Arguments win over `generation_config`, and this wins over the settings of the checkpoint.
 
     Returns:
-        The merged settings, and the arguments that are none.
+        The merged settings, and the arguments that are not generation settings.
     """
     given = {} if generation_config is None else generation_config.to_dict()
     kwargs = dict(kwargs)
     if mode != "interleaved":
-        # Whether codes are sampled says `visual_do_sample`. For greedy text the library refuses to repeat a prompt.
+        # `visual_do_sample` says whether codes are sampled. For greedy text the library refuses to repeat a prompt.
         kwargs.pop("do_sample", None)
         given["do_sample"] = True
     merged = MergedGenerationConfig.from_dict(given)
     merged.update(**saved_config.to_dict(), defaults_only=True, allow_custom_entries=True)
     others = merged.update(**kwargs)
-    merged.fix(**{name: value for name, value in kwargs.items() if name not in others})  # `None` of a caller, too
+    # what the caller passed is fixed, also a `None`
+    merged.fix(**{name: value for name, value in kwargs.items() if name not in others})
     # options that only the library's text decoding supports, and that a checkpoint may save
     merged.fix(**_OTHER_DECODING, guidance_scale=None, token_healing=False, use_cache=True)
     merged.fix(**({"output_scores": False} if mode == "interleaved" else {"stop_strings": None}))

@@ -30,6 +30,7 @@ from .generation_settings_vilau import (
     check_common_arguments,
     check_compilable,
     check_mode,
+    check_prefill,
     check_text_arguments,
     check_visual_arguments,
     collect_visual_settings,
@@ -43,8 +44,9 @@ from .generation_settings_vilau import (
 )
 
 
-# arguments of `generate` that hold the images and videos of the prompts
-_IMAGES = ("pixel_values", "pixel_values_videos", "codes", "visual_codes")
+# arguments of `generate` that hold the images and videos of the prompts: in the order of the prompts, and by position
+_IN_ORDER = ("pixel_values", "pixel_values_videos", "codes")
+_VISUAL_INPUTS = (*_IN_ORDER, "visual_codes")
 
 
 class VilaUGenerationMixin:
@@ -151,7 +153,9 @@ class VilaUGenerationMixin:
 
         Raises:
             ValueError: for an unknown mode, an argument of the wrong type or size, out of range or without effect in
-                this mode, or a prompt, image or video beyond the language model's positions; before any work is done.
+                this mode, or a prompt, image or video beyond the language model's positions. It is raised before any
+                work is done; only names that transformers does not know are found after images of a text prompt were
+                encoded.
         """
         mode = generation_mode or "text"
         check_mode(mode)
@@ -194,9 +198,11 @@ class VilaUGenerationMixin:
         kwargs["logits_processor"] = self._without_visual_ids(kwargs.pop("logits_processor", None), device)
         if input_ids is not None:
             kwargs["input_ids"] = input_ids
+        check_prefill(generation_config, self.generation_config, kwargs, _VISUAL_INPUTS)
         self._encode_images(input_ids, kwargs)
         return super().generate(generation_config=generation_config, **kwargs)
 
+    @torch.no_grad()
     def _encode_images(self, input_ids, kwargs):
         """
         Replaces images and videos in `kwargs` by their codes, which have a row for each prompt.
@@ -204,7 +210,7 @@ class VilaUGenerationMixin:
         The library repeats arguments row by row for beams and several results. Rows of pixels are images, of which a
         prompt may have none or many.
         """
-        images = {name: kwargs.pop(name) for name in _IMAGES[:3] if kwargs.get(name) is not None}
+        images = {name: kwargs.pop(name) for name in _IN_ORDER if kwargs.get(name) is not None}
         embeds = kwargs.get("inputs_embeds")
         if not images:
             return
@@ -225,7 +231,7 @@ class VilaUGenerationMixin:
         check_cache(merged.cache_implementation, self.device)
         settings = make_visual_settings(self.config, mode, input_ids, own, values, merged)
         mask = kwargs.pop("attention_mask", None)
-        images = {name: kwargs.pop(name) for name in _IMAGES if kwargs.get(name) is not None}
+        images = {name: kwargs.pop(name) for name in _VISUAL_INPUTS if kwargs.get(name) is not None}
         check_pictures(self.model, input_ids, images)
         if settings.first_frames is not None:
             check_first_frames(self.model, settings.first_frames, settings)
@@ -251,7 +257,7 @@ class VilaUGenerationMixin:
         if not merged.stop_strings:
             return StoppingCriteriaList()
         if tokenizer is None:
-            raise ValueError("`stop_strings` need the `tokenizer` of the checkpoint as an argument, got None.")
+            raise ValueError("`stop_strings` needs a tokenizer: pass `tokenizer=`, got None.")
         criterion = StopStringCriteria(tokenizer=tokenizer, stop_strings=merged.stop_strings)
         merged.fix(stop_strings=None)
         return StoppingCriteriaList([criterion])

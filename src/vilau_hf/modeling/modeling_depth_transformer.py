@@ -5,11 +5,16 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import GradientCheckpointingLayer, PreTrainedModel
+from transformers import AttentionInterface, GradientCheckpointingLayer, PreTrainedModel
 
-from .compat_modeling_vilau import ALL_ATTENTION_FUNCTIONS, make_causal_mask
+from .compat_modeling_vilau import make_causal_mask
 from .configuration_vilau import VilaUDepthConfig
 from .module_bases_vilau import LibraryInitialization
+
+
+# Attention functions by name; those that users register are in it, too. `set_attn_implementation` looks for this name
+# in the source of a model's file to tell whether the model lets its attention be chosen. Read in 5.20.2 and 5.24.0.
+ALL_ATTENTION_FUNCTIONS = AttentionInterface()
 
 
 class VilaUDepthCache:

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .compat_modeling_vilau import CACHE_NAME, cache_arguments, can_return_tuple, torch_compilable_check
+from .compat_modeling_vilau import CACHE_NAME, CACHE_NAMES, cache_arguments, can_return_tuple, torch_compilable_check
 from .configuration_vilau import VilaUConfig
 from .distributed_vilau import largest_of_ranks
 from .generation_vilau import VilaUGenerationMixin
@@ -14,7 +14,7 @@ from .losses_vilau import code_loss
 from .modeling_depth_transformer import VilaUDepthTransformer
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, VilaUVisionTowerOutput, rounded_dtype
 from .module_bases_vilau import LibraryInitialization
-from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast, VisualSpan
+from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast, VisualSpan, frames_to_videos, rows_of
 from .scoring_vilau import VilaUScoringMixin
 
 
@@ -48,8 +48,8 @@ class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
     # not the quantizer: it is read by methods beside its `forward`, for which FSDP2 would not gather it
     _no_split_modules = ["SiglipEncoderLayer", "VilaUDepthLayer", "LlamaDecoderLayer"]
     _keep_in_fp32_modules_strict = FLOAT32_MODULES
-    # both names of the cache: its layers stay on the devices of their language model's layers
-    _skip_keys_device_placement = ["cache", "past_key_values"]
+    # layers of the cache stay on the devices of their language model's layers
+    _skip_keys_device_placement = list(CACHE_NAMES)
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -60,24 +60,6 @@ class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
     def dtype(self) -> torch.dtype:
         """Dtype of the weights; the tower's image encoder and quantizer stay in float32."""
         return rounded_dtype(self)
-
-
-def _rows_of(features: BaseModelOutputWithPooling, rows: slice) -> BaseModelOutputWithPooling:
-    """Returns the `rows` of image features, whose tensors have images and frames in dimension 0."""
-
-    def pick(value):
-        if isinstance(value, (tuple, list)):  # of layers; `None` for those that were not asked for
-            return tuple(None if each is None else each[rows] for each in value)
-        return None if value is None else value[rows]
-
-    return BaseModelOutputWithPooling(**{name: pick(value) for name, value in features.items()})
-
-
-def _frames_to_videos(features: BaseModelOutputWithPooling, num_videos: int) -> BaseModelOutputWithPooling:
-    """Joins the tokens of the frames of each video: `(V * F, L, ...)` becomes `(V, F * L, ...)`."""
-    for name in ("last_hidden_state", "pooler_output"):
-        features[name] = features[name].unflatten(0, (num_videos, -1)).flatten(1, 2)
-    return features
 
 
 class VilaUModel(VilaUPreTrainedModel):
@@ -126,7 +108,7 @@ class VilaUModel(VilaUPreTrainedModel):
         those of the frames, `(V * F, ...)`.
         """
         features = self.get_image_features(pixel_values_videos.flatten(0, 1), return_dict=True, **kwargs)
-        return _frames_to_videos(features, len(pixel_values_videos))
+        return frames_to_videos(features, len(pixel_values_videos))
 
     @torch.no_grad()
     def get_visual_codes(
@@ -318,6 +300,8 @@ class VilaUModel(VilaUPreTrainedModel):
         features = None
         if visual_codes is None and has_pixels and codes is None:
             is_image, is_video = self._placeholders(input_ids, inputs_embeds)
+            # before the projector, as where codes or no images are given: ranks with shards call in the same order
+            embeds = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
             wanted = {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
             encoded = self._encode_pixels(pixel_values, pixel_values_videos, **wanted)
             visual_codes = self._place_pixel_codes(
@@ -330,7 +314,6 @@ class VilaUModel(VilaUPreTrainedModel):
                 attentions=encoded.attentions,
             )
             num_images = 0 if pixel_values is None else len(pixel_values)
-            embeds = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
             inputs_embeds = self._insert_features(embeds, is_image, is_video, features, num_images)
         elif visual_codes is None and codes is not None:
             visual_codes = self.get_visual_codes(input_ids, pixel_values, pixel_values_videos, codes, inputs_embeds)
@@ -360,11 +343,11 @@ class VilaUModel(VilaUPreTrainedModel):
             visual_codes=visual_codes,
             image_outputs=None
             if pixel_values is None or features is None
-            else _rows_of(features, slice(0, num_images)),
+            else rows_of(features, slice(0, num_images)),
             video_outputs=(
                 None
                 if pixel_values_videos is None or features is None
-                else _frames_to_videos(_rows_of(features, slice(num_images, None)), len(pixel_values_videos))
+                else frames_to_videos(rows_of(features, slice(num_images, None)), len(pixel_values_videos))
             ),
             **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
         )

@@ -104,4 +104,22 @@ class VilaUGenerateOutput(ModelOutput):
     prompt_length: int | None = None
 
 
+def rows_of(features: BaseModelOutputWithPooling, rows: slice) -> BaseModelOutputWithPooling:
+    """Returns the `rows` of image features, whose tensors have images and frames in dimension 0."""
+
+    def pick(value):
+        if isinstance(value, (tuple, list)):  # of layers; `None` for those that were not asked for
+            return tuple(None if each is None else each[rows] for each in value)
+        return None if value is None else value[rows]
+
+    return BaseModelOutputWithPooling(**{name: pick(value) for name, value in features.items()})
+
+
+def frames_to_videos(features: BaseModelOutputWithPooling, num_videos: int) -> BaseModelOutputWithPooling:
+    """Joins the tokens of the frames of each video: `(V * F, L, ...)` becomes `(V, F * L, ...)`."""
+    for name in ("last_hidden_state", "pooler_output"):
+        features[name] = features[name].unflatten(0, (num_videos, -1)).flatten(1, 2)
+    return features
+
+
 __all__ = ["VilaUCausalLMOutputWithPast", "VilaUGenerateOutput", "VilaUModelOutputWithPast", "VisualSpan"]

@@ -1,6 +1,6 @@
 """Pipelines: diffusers style, and tasks of transformers."""
 
-import transformers  # noqa: F401  before all modules of this package: its import registers their classes
+import transformers  # noqa: F401  must come first: its import registers the classes of this package
 
 from .candidate_ranking_vilau import AnswerRanker, LikelihoodRanker, TowerRanker
 from .image_streamer_vilau import VilaUImageStreamer

@@ -1,6 +1,6 @@
 """Image, video and text processing."""
 
-import transformers  # noqa: F401  before all modules of this package: its import registers their classes
+import transformers  # noqa: F401  must come first: its import registers the classes of this package
 
 from .chat_templates_vilau import original_chat_template, vilau_chat_template
 from .image_processing_pil_vilau import VilaUImageProcessorPil

@@ -25,7 +25,8 @@ except ImportError:
         """
         Returns whether torchcodec is installed.
 
-        5.20.2 cannot tell whether it also loads. The function can go when 5.21 is the oldest supported version.
+        Versions before 5.23 cannot tell whether it also loads. The function can go when 5.23 is the oldest supported
+        version.
         """
         return is_torchcodec_available()
 
@@ -38,13 +39,15 @@ except ImportError:
 # 5.20.2, 5.23.0 and 5.24.0. They can go when the library exports them.
 #
 # MultiModalData: what `_get_num_multimodal_tokens`, which vLLM calls, must return. Read in 5.20.2, 5.23.0 and 5.24.0.
+# It can go when the library exports it.
 #
 # render_jinja_template: renders a chat template and tells which characters the assistant wrote. Training labels are
 # made of these, while `apply_chat_template` gives them only after tokenisation. Read in 5.20.2, 5.23.0 and 5.24.0. It
 # can go when `apply_chat_template(tokenize=False)` returns them.
 #
 # VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos, requires_backends: readers and types of
-# videos that the library's video processors share. Read in 5.20.2, 5.23.0 and 5.24.0.
+# videos that the library's video processors share. Read in 5.20.2, 5.23.0 and 5.24.0. They can go when the library
+# exports them.
 
 # defaults of the tokenizer when a processor calls it
 TEXT_DEFAULTS = {"padding": True, "padding_side": "left"}
@@ -54,9 +57,9 @@ class VilaUProcessorKwargs(ProcessingKwargs, total=False):
     """
     Arguments of `VilaUProcessor.__call__`.
 
-    Defaults are class variables of the processor from transformers 5.21 on. Before that they are read here. Without
-    them prompts of unequal length are padded on the right, and most answers of a batch are wrong. `_defaults` can go
-    when 5.21 is the oldest supported version.
+    Defaults are class variables of the processor from transformers 5.23 on. Before that they are read here. Without
+    them prompts of unequal length are padded on the right, and many answers of a batch are wrong. `_defaults` can go
+    when 5.23 is the oldest supported version.
     """
 
     _defaults = {} if hasattr(ProcessorMixin, "return_mm_token_type_ids") else {"text_kwargs": TEXT_DEFAULTS}

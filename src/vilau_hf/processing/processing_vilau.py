@@ -147,7 +147,7 @@ class VilaUProcessor(ProcessorMixin):
                         f"each prompt. Found {found} {token} tokens and {given} {kind}s."
                     )
                 continue
-            # the base class compares totals, too, but not in 5.20.2
+            # the base class compares totals, too, but only from transformers 5.23 on
             given = 0
             if media is not None:
                 given = _count_images(media) if kind == "image" else len(make_batched_videos(media))

@@ -70,7 +70,7 @@ class VisionTowerObjective(nn.Module):
         return self.tower.config
 
     def state_dict(self, *args, **kwargs):
-        """The tower's: the networks that judge it are no part of a checkpoint's weights."""
+        """Returns the tower's weights only: those of a checkpoint do not hold the networks that judge it."""
         return self.tower.state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args, **kwargs):
@@ -82,7 +82,7 @@ class VisionTowerObjective(nn.Module):
         self.tower.activation_checkpointing_enable(**kwargs)
 
     def gradient_checkpointing_enable(self, **kwargs):
-        """The same; transformers 5.20 knows this name alone."""
+        """Does the same; transformers before 5.23 calls it by this name."""
         self.tower.gradient_checkpointing_enable(**kwargs)
 
     def forward(

@@ -79,8 +79,9 @@ class StreamTrainer(AtomicCheckpointTrainer):
 
 class _EpochOfStream(TrainerCallback):
     """
-    Sets the epoch of a stream, for logs and checkpoints: its only one ends with `max_steps`. [`Trainer`] counts the
-    steps since the last resume; it calls these events before it logs, evaluates and saves.
+    Sets the epoch of a stream, for logs and checkpoints. A stream has one epoch, which ends with `max_steps`.
+
+    [`Trainer`] counts the steps since the last resume. It calls these events before it logs, evaluates and saves.
     """
 
     def on_step_end(self, args, state, control, **kwargs):

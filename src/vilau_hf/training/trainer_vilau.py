@@ -72,7 +72,7 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             raise TypeError(f"`args` must be VilaUTrainingArguments, got {type(args).__name__}.")
         freeze_parts(model, args)
         super().__init__(model=model, args=args, **kwargs)
-        self.model_accepts_loss_kwargs = False  # or the base class would count and gather labels besides us
+        self.model_accepts_loss_kwargs = False  # otherwise the base class counts and gathers the labels a second time
         self.add_callback(_EpochOfCollator(self))
         if self.is_fsdp_enabled:
             keep_tower_whole(self.accelerator.state.fsdp_plugin)
@@ -131,7 +131,7 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
 
     def count_targets(self, batches: list[dict]) -> torch.Tensor:
         """
-        Counts what is to predict in some batches of every rank; all ranks have to call.
+        Counts the targets in the given batches of all ranks. Every rank must call it.
 
         Args:
             batches (`list[dict]`): batches of this rank: in training all of an optimizer step, in evaluation one.
@@ -227,7 +227,7 @@ class _EpochOfCollator(TrainerCallback):
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         _, num_steps, *_ = self.trainer.set_initial_training_values(args, train_dataloader)  # of a pass
-        self.epoch = state.global_step // num_steps  # `state.epoch` is not it, if a stream ends early
+        self.epoch = state.global_step // num_steps  # `state.epoch` differs from it if a stream ends early
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         if hasattr(self.trainer.data_collator, "set_epoch"):

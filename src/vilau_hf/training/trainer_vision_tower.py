@@ -251,7 +251,11 @@ class VisionTowerTrainer(LossPartsTrainer):
 
 
 class _StateBesideTower(TrainerCallback):
-    """Keeps the averaged weights, and loads what checkpoints have beside the tower, which [`Trainer`] loads."""
+    """
+    Updates the averaged weights, and loads them and the discriminator from a checkpoint.
+
+    [`Trainer`] loads the tower.
+    """
 
     def __init__(self, trainer: VisionTowerTrainer):
         self.trainer = trainer
