@@ -23,6 +23,8 @@ WARNING_FILTERS = (
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
     # importing the Kolors pipelines of diffusers 0.42, with all others by its auto pipelines, compiles by TorchScript
     "ignore:`torch.jit.script` is deprecated",
+    # transformers 5.24 builds the masks of flex attention with a flag that torch 2.14 no longer needs
+    "ignore:_compile flag on create_block_mask:DeprecationWarning",
 )
 
 
