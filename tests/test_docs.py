@@ -42,3 +42,14 @@ def test_links_of_the_pages_lead_somewhere():
     for page in (ROOT / "docs").glob("*.md"):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_files_and_names_of_the_architecture_page_exist():
+    page, package = (ROOT / "docs" / "architecture.md").read_text(), ROOT / "src" / "vilau_hf"
+    code = "\n".join(path.read_text() for path in [*package.rglob("*.py"), *(ROOT / "tests").glob("*.py")])
+    for name in re.findall(r"`([A-Za-z_./]+)`", page):
+        if name.endswith((".py", "/")):
+            places = [ROOT / name, package / name, package / "modeling" / name]
+            assert any(place.exists() for place in places), name
+        elif re.fullmatch(r"[A-Za-z_.]*[A-Z][a-z]\w+|\w+_\w+", name):
+            assert name.split(".")[-1] in code, name
