@@ -16,6 +16,7 @@ import torch
 from allocations import peak_bytes
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
+from vilau_hf.compat import enable_activation_checkpointing
 from vilau_hf.loading import load_config
 from vilau_hf.memory import MemoryEstimate, estimate_generation_memory, estimate_training_memory
 
@@ -100,7 +101,7 @@ def activations(checkpointing: bool, bf16: bool, parts: int) -> tuple[int, int]:
         )
         model = VilaUForConditionalGeneration(small_config()).train()
         if checkpointing:
-            model.activation_checkpointing_enable()
+            enable_activation_checkpointing(model)
 
         def step():
             with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():

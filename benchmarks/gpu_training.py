@@ -20,6 +20,7 @@ import torch
 from gpu import make_model
 from gpu_tools import Clock, Costs, measure_ceilings
 
+from vilau_hf.compat import enable_activation_checkpointing
 from vilau_hf.training.build_model import lora_config
 from vilau_hf.training.recipe import LoraArguments
 
@@ -62,7 +63,7 @@ def measure(name: str, kind: str, clock: Clock, ceilings, tiny: bool) -> list[di
 
         model = get_peft_model(model, lora_config(LoraArguments(lora_r=16)))
         model.enable_input_require_grads()
-    model.activation_checkpointing_enable()
+    enable_activation_checkpointing(model)
     optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-5)
 
     def step():
