@@ -132,6 +132,21 @@ def bind(owner: type, name: str, positional: int, keywords: list[str]):
     inspect.signature(getattr(owner, name)).bind(*values, **dict.fromkeys(keywords))
 
 
+@pytest.mark.parametrize(
+    "door", ["vilau_hf.modeling.compat_modeling_vilau", "vilau_hf.processing.compat_processing_vilau"]
+)
+def test_every_name_in_the_doors_of_the_islands_is_still_there(door):
+    file = Path(vilau_hf.__file__).parent.joinpath(*door.split(".")[1:]).with_suffix(".py")  # not imported
+    tree = ast.parse(file.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                is_there = hasattr(module, alias.name) or importlib.util.find_spec(name) is not None  # a module
+                assert is_there, what_to_do(door, node.module, f"`{name}` is gone")
+
+
 @pytest.mark.parametrize("hook", HOOKS, ids=str)
 def test_the_library_still_has_what_we_override_and_calls_it_as_we_take_it(hook):
     base, ours = find(hook.base), find(hook.ours)
@@ -219,21 +234,6 @@ def test_private_attributes_that_we_replace_are_still_there():
         for name in names.split():
             assert name in vars(find(ours)), f"{ours}.{name}: not replaced any more, drop it from the row."
             assert hasattr(find(base), name), what_to_do(f"{ours}.{name}", base, f"`{base}.{name}` is gone")
-
-
-@pytest.mark.parametrize(
-    "door", ["vilau_hf.modeling.compat_modeling_vilau", "vilau_hf.processing.compat_processing_vilau"]
-)
-def test_every_name_in_the_doors_of_the_islands_is_still_there(door):
-    file = Path(vilau_hf.__file__).parent.joinpath(*door.split(".")[1:]).with_suffix(".py")  # not imported
-    tree = ast.parse(file.read_text())
-    for node in tree.body:
-        if isinstance(node, ast.ImportFrom):
-            module = importlib.import_module(node.module)
-            for alias in node.names:
-                name = f"{node.module}.{alias.name}"
-                is_there = hasattr(module, alias.name) or importlib.util.find_spec(name) is not None  # a module
-                assert is_there, what_to_do(door, node.module, f"`{name}` is gone")
 
 
 def test_every_name_behind_the_door_is_still_there():
