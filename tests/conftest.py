@@ -1,8 +1,4 @@
-"""
-Real classes at tiny size.
-
-Nothing here imports a module that needs internals of a library: where one has moved, `test_library_hooks.py` says so.
-"""
+"""Real classes at tiny size."""
 
 import pytest
 import torch
