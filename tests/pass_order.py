@@ -12,7 +12,7 @@ def resized_as_recorded(monkeypatch):
 
     A resize has a horizontal and a vertical pass, with pixels rounded to 8 bits in between. Pillow 12 always begins
     with the horizontal one. Pillow 13 begins with the vertical one for images that are narrow and shrink in height,
-    such as some of the recorded ones. At 70 x 70 pixels this makes up to 11 levels of difference.
+    such as some of the recorded ones. At 64 x 64 pixels this makes up to 4 of 255 levels of difference.
     """
     if int(PIL.__version__.split(".")[0]) >= 13:
         return
