@@ -162,3 +162,10 @@ def test_encoders_that_do_not_fit_are_refused():
 def test_token_ids_must_differ():
     with pytest.raises(Exception, match="`video_token_id` and `image_token_id` must differ, both are 58"):
         VilaUConfig(**PARTS, **{**TOKEN_IDS, "video_token_id": 58})
+
+
+def test_placeholders_of_images_and_videos_are_visual():
+    config = VilaUConfig(image_token_id=32004, video_token_id=32005)
+    ids = torch.tensor([[1, 32000, 32004, 32001], [32002, 32005, 32003, -100]])
+    expected = [[False, False, True, False], [False, True, False, False]]
+    assert config.is_visual(ids).tolist() == expected

@@ -4,6 +4,7 @@
 import os
 from pathlib import Path
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, SiglipTextConfig, SiglipVisionConfig
 
@@ -304,6 +305,10 @@ class VilaUConfig(VilaUBaseConfig):
         if self.architectures is None:
             self.architectures = ["VilaUForConditionalGeneration"]
         super().__post_init__(**kwargs)
+
+    def is_visual(self, ids: torch.Tensor) -> torch.Tensor:
+        """Returns a mask of the shape of `ids` that is true at the placeholders of visual tokens."""
+        return (ids == self.image_token_id) | (ids == self.video_token_id)
 
     def validate_parts(self):
         vision, depth, text = self.vision_config, self.depth_config, self.text_config

@@ -7,11 +7,6 @@ all branches.
 import torch
 
 
-def placeholders(config, input_ids: torch.LongTensor) -> torch.BoolTensor:
-    """Where visual tokens stand in `input_ids` `(B, T)`."""
-    return (input_ids == config.image_token_id) | (input_ids == config.video_token_id)
-
-
 def infer_attention_mask(input_ids: torch.LongTensor, generation_config) -> torch.LongTensor:
     """
     Returns the mask `(B, T)` that transformers' `generate` infers for `input_ids` `(B, T)` without a mask.
@@ -30,7 +25,7 @@ def check_pictures(model, input_ids: torch.LongTensor, given: dict):
     Raises a `ValueError` if prompts have placeholders, and `given`, the arguments of `generate`, no pictures for them;
     or if `visual_codes` are not integers `(B, T, D)` with codes at the placeholders alone.
     """
-    is_visual, visual_codes = placeholders(model.config, input_ids), given.get("visual_codes")
+    is_visual, visual_codes = model.config.is_visual(input_ids), given.get("visual_codes")
     if visual_codes is None:
         names = ("pixel_values", "pixel_values_videos", "codes")
         if all(given.get(name) is None for name in names) and bool(is_visual.any()):
@@ -58,7 +53,7 @@ def check_image_prompts(config, image_prompt_ids: torch.LongTensor | None, input
             f"`image_guidance_scale` needs `image_prompt_ids` of shape ({len(input_ids)}, T), the prompts without "
             f"their text, got {None if image_prompt_ids is None else tuple(image_prompt_ids.shape)}."
         )
-    expected, found = (placeholders(config, ids).sum(-1).tolist() for ids in (input_ids, image_prompt_ids))
+    expected, found = (config.is_visual(ids).sum(-1).tolist() for ids in (input_ids, image_prompt_ids))
     if found != expected:
         raise ValueError(f"`image_prompt_ids` must hold as many placeholders as the prompts, {expected}, got {found}.")
 
@@ -102,5 +97,5 @@ def encode_first_frames(model, first_frames: torch.Tensor) -> torch.LongTensor:
 def move_codes(config, visual_codes: torch.LongTensor, image_prompt_ids: torch.LongTensor) -> torch.LongTensor:
     """`visual_codes` `(B, T, D)` of the prompts as those `(B, Ti, D)` of the prompts of images alone."""
     moved = visual_codes.new_full((*image_prompt_ids.shape, visual_codes.shape[-1]), -1)
-    moved[placeholders(config, image_prompt_ids)] = visual_codes[visual_codes[..., 0] >= 0]
+    moved[config.is_visual(image_prompt_ids)] = visual_codes[visual_codes[..., 0] >= 0]
     return moved

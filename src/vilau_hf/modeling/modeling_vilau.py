@@ -242,7 +242,7 @@ class VilaUModel(VilaUPreTrainedModel):
 
     def embed(self, input_ids: torch.LongTensor, visual_codes: torch.LongTensor | None = None) -> torch.Tensor:
         """Input embeddings `(B, T, H)`: those of `input_ids` `(B, T)`, or of `visual_codes` `(B, T, D)` where >= 0."""
-        is_visual = (input_ids == self.config.image_token_id) | (input_ids == self.config.video_token_id)
+        is_visual = self.config.is_visual(input_ids)
         embeds = self.get_input_embeddings()(input_ids.masked_fill(is_visual, 0))
         return embeds if visual_codes is None else self.place_codes(embeds, visual_codes, is_visual)
 
@@ -534,7 +534,7 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         each position predicts, which is the token after it.
         """
         targets = targets.to(hidden_states.device)
-        is_visual = (targets == self.config.image_token_id) | (targets == self.config.video_token_id)
+        is_visual = self.config.is_visual(targets)
         is_text = (targets != -100) & ~is_visual
         text_loss = self._text_loss(hidden_states[is_text], targets[is_text])
         text_loss = text_loss / self._count(is_text, num_text_items)

@@ -31,7 +31,7 @@ class _LabelledSpans:
     """
 
     def __init__(self, config, input_ids: torch.LongTensor, is_labelled: torch.BoolTensor):
-        is_visual = (input_ids == config.image_token_id) | (input_ids == config.video_token_id)
+        is_visual = config.is_visual(input_ids)
         before = torch.nn.functional.pad(input_ids[:, :-1], (1, 0), value=-1)  # ids are never negative
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         firsts = columns.where(is_visual & (input_ids != before), 0).cummax(1).values  # (B, T)
@@ -106,7 +106,7 @@ class VilaUScoringMixin:
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         hidden = self._hidden_states(input_ids, mask, visual_codes)[:, :-1]  # each predicts the position after it
         targets = labels[:, 1:]
-        is_visual = (targets == self.config.image_token_id) | (targets == self.config.video_token_id)
+        is_visual = self.config.is_visual(targets)
         text_log_probs = self._text_log_probs(hidden, targets, (targets != -100) & ~is_visual)
 
         depth = self.config.depth_config.code_depth
@@ -184,7 +184,7 @@ class VilaUScoringMixin:
             )
         ids = ids.to(visual_codes.device)
         mask = self._prompt_mask("image_prompt_attention_mask", mask, ids)
-        is_visual = (ids == self.config.image_token_id) | (ids == self.config.video_token_id)
+        is_visual = self.config.is_visual(ids)
         is_given = visual_codes[..., 0] >= 0
         columns = torch.arange(visual_codes.shape[1], device=ids.device)
         begins = columns.new_full((rows,), len(columns)).scatter_reduce(0, spans.rows, spans.firsts, "amin")

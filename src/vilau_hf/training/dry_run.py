@@ -135,7 +135,7 @@ def _count(batch: dict, config: VilaUConfig, counts: dict[str, int]):
 def _count_targets(batch: dict, config: VilaUConfig) -> tuple[int, int]:
     """Text labels and visual tokens to be predicted in a batch."""
     targets = batch["labels"][:, 1:]
-    visual = (targets == config.image_token_id) | (targets == config.video_token_id)
+    visual = config.is_visual(targets)
     return int((targets.ne(-100) & ~visual).sum()), int(visual.sum())
 
 

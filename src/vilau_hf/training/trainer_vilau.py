@@ -143,7 +143,7 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
         counts = torch.zeros(2, dtype=torch.long)
         for batch in batches:
             targets = batch["labels"][:, 1:]
-            visual = (targets == config.image_token_id) | (targets == config.video_token_id)
+            visual = config.is_visual(targets)
             counts += torch.stack([(targets.ne(-100) & ~visual).sum(), visual.sum()]).to(counts.device)
         return self.accelerator.gather(counts.to(self.args.device)).view(-1, 2).sum(0)
 
