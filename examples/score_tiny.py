@@ -1,4 +1,4 @@
-"""Scores a checkpoint of drawn shapes as in the README's table, and draws its sheets, in minutes on a CPU.
+"""Scores a checkpoint of drawn shapes as in the table of the model card, and draws its sheets, in minutes on a CPU.
 
 python examples/score_tiny.py --out scores
 """

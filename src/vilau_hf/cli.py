@@ -63,5 +63,8 @@ def _leave_process_group():
         torch.distributed.destroy_process_group()  # its threads would abort a process that ends with them
 
 
+__all__ = ["COMMANDS", "build_parser", "main"]
+
+
 if __name__ == "__main__":
     main()

@@ -119,3 +119,6 @@ def _add_pipelines(folder: Path):
         )
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+__all__ = ["PACKAGE_CARD", "push_repository", "write_repository"]

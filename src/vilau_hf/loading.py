@@ -64,3 +64,6 @@ def load_vision_tower(name_or_path: str | Path) -> VilaUVisionTower:
     if info["missing_keys"]:
         raise ValueError(f"{name_or_path} lacks weights of a vision tower: {first_five(info['missing_keys'])}.")
     return tower.eval()
+
+
+__all__ = ["CONFIGS", "load_config", "load_published_config", "load_vision_tower", "published_names", "source_of"]

@@ -18,3 +18,6 @@ def serve_model(model: str, **settings) -> Serve:
     """
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES[VilaUConfig.model_type] = VilaUForConditionalGeneration.__name__
     return Serve(force_model=model, **settings)
+
+
+__all__ = ["serve_model"]

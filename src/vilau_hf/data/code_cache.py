@@ -291,3 +291,14 @@ def load_encoded(folder: str | Path, model, processor, streaming: bool = False) 
     check_tower([folder], model, processor)
     files = CodeShards.files(folder, CodeShards.read_index(folder))
     return load_dataset("parquet", data_files=[str(file) for file in files], split="train", streaming=streaming)
+
+
+__all__ = [
+    "EncodingReport",
+    "check_tower",
+    "encode_dataset",
+    "encode_pixels",
+    "load_encoded",
+    "place_codes",
+    "prepare_records",
+]

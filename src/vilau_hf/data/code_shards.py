@@ -223,3 +223,6 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, content: dict[str, Any]):
     write_then_rename(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+__all__ = ["CodeShards"]

@@ -103,3 +103,6 @@ def _hash_weights(tower: torch.nn.Module) -> str:
 def _pixel_settings(processor) -> dict[str, Any]:
     settings = processor.to_dict()
     return {name: settings.get(name) for name in PIXEL_FIELDS}
+
+
+__all__ = ["describe_tower", "differences", "vision_tower_of"]

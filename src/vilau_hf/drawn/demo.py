@@ -96,3 +96,6 @@ def _answers(model, processor, out, choice, seed) -> str:
         lines.append(f"| ![{record['caption']}](answers/{index}.png) | {question} | {reply} | {verdict} |")
     (out / "answers.md").write_text("\n".join(lines) + "\n")
     return f"{right} of {len(records)} answers are exactly right"
+
+
+__all__ = ["run_demo"]

@@ -205,3 +205,6 @@ def _majority(words) -> str | None:
     """The word that more than half of `words` are."""
     words = list(words)
     return next((word for word in words if 2 * words.count(word) > len(words)), None)
+
+
+__all__ = ["MotionReading", "Reading", "read_drawing", "read_motion"]

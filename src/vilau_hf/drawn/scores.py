@@ -130,3 +130,14 @@ def evaluate_model(model, processor, num_samples: int = 200, num_videos: int = 5
     for name in ("direction", "color", "shape"):
         scores[f"video_{name}"] = sum(getattr(a, name) == getattr(b, name) for a, b in pairs) / len(pairs)
     return scores
+
+
+__all__ = [
+    "answer",
+    "chat_prompts",
+    "draw_captions",
+    "evaluate_model",
+    "evaluate_pictures",
+    "evaluate_reconstruction",
+    "evaluate_tower",
+]

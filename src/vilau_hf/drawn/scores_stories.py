@@ -124,3 +124,16 @@ def evaluate_stories(model, processor, num_samples: int = 48, seed: int = 0, **s
     stories = tell_stories(model, processor, requests, seed, **settings)
     verdicts = [read_story(parts, request) for parts, request in zip(stories, requests, strict=True)]
     return {f"story_{name}": sum(v[name] for v in verdicts) / len(verdicts) for name in verdicts[0]}
+
+
+__all__ = [
+    "ATTRIBUTES",
+    "continue_videos",
+    "draw_edits",
+    "evaluate_continuations",
+    "evaluate_edits",
+    "evaluate_stories",
+    "is_shown",
+    "read_story",
+    "tell_stories",
+]

@@ -96,3 +96,6 @@ def edit_pictures(edit: Edit, image_size: int, seed: int) -> torch.Tensor:
 def story_pictures(story: Story, image_size: int, seed: int) -> torch.Tensor:
     """The pictures of a story, uint8 `(2, 3, image_size, image_size)`; as [`edit_pictures`]."""
     return torch.cat([draw([each], image_size, torch.Generator().manual_seed(seed)) for each in story.drawings])
+
+
+__all__ = ["EDITS", "Edit", "Story", "edit_pictures", "make_edit", "make_story", "read_event", "story_pictures"]

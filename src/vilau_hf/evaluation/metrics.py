@@ -63,3 +63,15 @@ def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> float:
     """`exp` of the entropy of the codes' frequencies: 1 if one code is used, `codebook_size` if all are used alike."""
     _check_codes(codes, codebook_size)
     return perplexity_of_counts(torch.bincount(codes.flatten(), minlength=codebook_size)).item()
+
+
+__all__ = [
+    "EVALUATE_METRICS",
+    "codebook_perplexity",
+    "codebook_usage",
+    "exact_match",
+    "perplexity_of_counts",
+    "psnr",
+    "psnr_of_error",
+    "usage_of_counts",
+]

@@ -73,3 +73,6 @@ def _answer_accuracy(prediction: str, references: list[str]) -> float:
     if len(agreeing) == 1:
         return float(agreeing[0])
     return sum(min(1, (sum(agreeing) - own) / 3) for own in agreeing) / len(agreeing)
+
+
+__all__ = ["normalize_answer", "vqa_accuracy"]

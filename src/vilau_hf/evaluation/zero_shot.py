@@ -22,3 +22,6 @@ def embed_classes(tower, tokenizer, classes: list[str], max_length: int) -> torc
     ids = tokenize_captions(tokenizer, classes, max_length)
     texts = tower.get_text_features(ids.to(tower.device)).float()
     return torch.nn.functional.normalize(texts, dim=-1)
+
+
+__all__ = ["embed_classes"]

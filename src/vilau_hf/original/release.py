@@ -338,3 +338,6 @@ def _generation_config(release: dict, config: VilaUConfig, processor: VilaUProce
         unconditional_prompt_ids=processor.unconditional_prompt_ids(),
     )
     return settings
+
+
+__all__ = ["SIGLIP_CONFIGS", "OriginalRelease", "read_original_release"]
