@@ -113,7 +113,8 @@ def to_markdown(docstring: str, targets: dict[str, str]) -> str:
             return f"`{name}`"
         return f"[`{name}`][{targets[first]}{'.' + rest if rest else ''}]"
 
-    return re.sub(r"\[`([\w.]+)`\](?![\[(])", link, "\n".join(result)).strip()
+    markdown = re.sub(r"\n{3,}", "\n\n", "\n".join(result))
+    return re.sub(r"\[`([\w.]+)`\](?![\[(])", link, markdown).strip()
 
 
 class MarkdownDocstrings(Extension):
