@@ -29,7 +29,13 @@ from vilau_hf import (
 )
 from vilau_hf.data import VilaUDataCollator, VisionTowerDataCollator
 from vilau_hf.drawn import drawn_shapes
-from vilau_hf.drawn.scores import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
+from vilau_hf.drawn.scores import (
+    answer_questions,
+    evaluate_images,
+    evaluate_reconstruction,
+    evaluate_tower,
+    generate_from_captions,
+)
 from vilau_hf.drawn.shapes import drawings
 from vilau_hf.evaluation.metrics import exact_match
 from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments, VisionTowerTrainer, VisionTowerTrainingArguments
@@ -192,7 +198,7 @@ def answer_scores(model):
     records = list(drawn_shapes("test", args.questions, image_size, tasks={"image_to_text": 1}, seed=args.seed))
     asked = [record["messages"][0]["content"][1]["text"] for record in records]
     wanted = [record["messages"][1]["content"][0]["text"] for record in records]
-    given = answer(model, processor, records)
+    given = answer_questions(model, processor, records)
     scores = {}
     for question in sorted(set(asked)):
         rows = [row for row, text in enumerate(asked) if text == question]
@@ -204,7 +210,7 @@ def answer_scores(model):
 def picture_scores(model, **settings):
     """Share of pictures of held-out captions in which the oracle reads each attribute."""
     texts = [drawing.caption for drawing in captions]
-    return evaluate_pictures(draw_captions(model, processor, texts, "image", args.seed, **settings), captions)
+    return evaluate_images(generate_from_captions(model, processor, texts, "image", args.seed, **settings), captions)
 
 
 def write(path, result):

@@ -15,7 +15,7 @@ from vilau_hf.drawn.oracle import read_drawing, read_motion
 from vilau_hf.drawn.scores import evaluate_model, evaluate_tower
 from vilau_hf.drawn.scores_stories import (
     continue_videos,
-    draw_edits,
+    generate_edits,
     evaluate_continuations,
     evaluate_edits,
     evaluate_stories,
@@ -52,7 +52,7 @@ pictures, captions, right = [], [], []
 for kind in EDITS:
     choice = random.Random(7)
     edits = [make_edit(kind, "test", choice) for _ in range(4)]
-    before, after = draw_edits(model, processor, edits, seed=7)
+    before, after = generate_edits(model, processor, edits, seed=7)
     pictures += [beside(enlarge(a, 96), enlarge(b, 96)) for a, b in zip(before, after, strict=True)]
     captions += [edit.instruction for edit in edits]
     right += [is_shown(reading, edit.after) for reading, edit in zip(read_drawing(after), edits, strict=True)]
