@@ -21,11 +21,11 @@ def test_numbers_equal_their_definitions():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: psnr(torch.zeros(2), torch.zeros(3), 1.0), r"one shape, got \(2,\), \(3,\)"),
-        (lambda: exact_match(["a"], []), "one length, got 1 and 0"),
-        (lambda: exact_match([], []), "`references` must hold at least one text"),
-        (lambda: codebook_usage(torch.tensor([9]), 8), "`codes` must hold integers from 0 to 7, got 9 to 9"),
-        (lambda: codebook_perplexity(torch.tensor([-1]), 8), "`codes` must hold integers from 0 to 7, got -1 to -1"),
+        (lambda: psnr(torch.zeros(2), torch.zeros(3), 1.0), r"the same shape, got \(2,\) and \(3,\)"),
+        (lambda: exact_match(["a"], []), "the same length, got 1 and 0"),
+        (lambda: exact_match([], []), "`references` must contain at least one text"),
+        (lambda: codebook_usage(torch.tensor([9]), 8), "`codes` must contain integers from 0 to 7, got 9 to 9"),
+        (lambda: codebook_perplexity(torch.tensor([-1]), 8), "`codes` must contain integers from 0 to 7, got -1 to -1"),
     ],
 )
 def test_bad_input_is_refused(call, message):
