@@ -20,7 +20,7 @@ def shows(pixels, drawing):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("kind", EDITS)
-def test_edits_do_what_they_say_and_nothing_else(kind, split):
+def test_edits_change_only_what_the_instruction_names(kind, split):
     choice = random.Random(0)
     for seed in range(20):
         edit = make_edit(kind, split, choice)
@@ -36,7 +36,7 @@ def test_edits_do_what_they_say_and_nothing_else(kind, split):
         assert edit.instruction.endswith(getattr(edit.after, *changed))
 
 
-def test_stories_are_read_as_they_are_told():
+def test_images_and_sentences_of_a_story_agree():
     choice = random.Random(1)
     for seed in range(20):
         story = make_story("train", choice)
@@ -63,7 +63,10 @@ def test_records_follow_the_message_schema():
         assert dataset[2] == drawn_shapes("test", 6, tasks={task: 1})[2]
 
 
-def test_unknown_splits_are_refused():
+def test_rejects_unknown_splits():
     with pytest.raises(ValueError, match='`split` must be "train" or "test"'):
         make_edit("move", "validation", random.Random(0))
+
+
+def test_images_of_an_edit_depend_only_on_the_seed():
     assert torch.equal(*(edit_images(make_edit("move", "train", random.Random(3)), 32, 5) for _ in range(2)))
