@@ -57,7 +57,8 @@ logging.getLogger("transformers").setLevel(logging.WARNING)
 args.out.mkdir(parents=True, exist_ok=True)
 processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)  # the sizes of the shipped checkpoint, none of its weights
 tower_config = VilaUVisionConfig.from_pretrained(f"{TINY_CHECKPOINT}/tower", dtype=torch.float32)
-image_size, caption_length = tower_config.image_size, tower_config.text_config.max_position_embeddings
+image_size = tower_config.image_size
+caption_length = tower_config.text_config.max_position_embeddings
 QUESTIONS = {
     text: name
     for name, text in zip(("color", "shape", "size", "place", "background"), drawings("test")[0].answers, strict=True)
@@ -132,7 +133,8 @@ def trained_siglip():
     """A SigLIP that has learned what captions say, trained by the first arm that needs it."""
     folder = args.out / f"siglip-{count(args.siglip_steps)}-seed{args.seed}"
     if not folder.is_dir():
-        siglip, started = new_siglip(), time.time()
+        siglip = new_siglip()
+        started = time.time()
         losses = train_stage_1("siglip", siglip, count(args.siglip_steps), 64)
         siglip.save_pretrained(folder.with_suffix(".part"))
         log = {"minutes": (time.time() - started) / 60, "losses": losses}
@@ -243,7 +245,8 @@ def run_arm(name, contrastive, code_depth, from_siglip=True):
             raise SystemExit(f"{path} was made with other settings: {result['settings']}; give another `--out`.")
         return result
     siglip = trained_siglip() if from_siglip else new_siglip()
-    started, cpu_started = time.time(), time.process_time()
+    started = time.time()
+    cpu_started = time.process_time()
     tower, tower_losses = train_tower(name, siglip, settings["tower_steps"], float(contrastive), code_depth)
     scores = evaluate_reconstruction(tower.vision_tower, processor, args.samples, args.seed)
     if from_siglip:  # else texts and codes were never compared

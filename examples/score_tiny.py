@@ -15,10 +15,10 @@ from vilau_hf.drawn.oracle import read_drawing, read_motion
 from vilau_hf.drawn.scores import evaluate_model, evaluate_tower
 from vilau_hf.drawn.scores_stories import (
     continue_videos,
-    generate_edits,
     evaluate_continuations,
     evaluate_edits,
     evaluate_stories,
+    generate_edits,
     is_shown,
     read_story,
     tell_stories,
@@ -48,7 +48,9 @@ scores.update(evaluate_stories(model, processor, max(1, args.samples * 96 // 200
 (args.out / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
 print(json.dumps(scores, indent=1))
 
-pictures, captions, right = [], [], []
+pictures = []
+captions = []
+right = []
 for kind in EDITS:
     choice = random.Random(7)
     edits = [make_edit(kind, "test", choice) for _ in range(4)]
@@ -60,7 +62,9 @@ contact_sheet(pictures, captions, right, columns=4).save(args.out / "edits.png",
 
 pairs = ("yellow circle", "red cross", "blue triangle", "green square", "purple circle", "orange cross")
 requests = [f"tell a story of a {pair}" for pair in pairs]
-pictures, captions, right = [], [], []
+pictures = []
+captions = []
+right = []
 for request, parts in zip(requests, tell_stories(model, processor, requests, seed=11), strict=True):
     drawn = [part["image"].resize((128, 128), 0) for part in parts if part["type"] == "image" and part["image"]]
     if len(drawn) == 2:
@@ -73,7 +77,8 @@ if pictures:
 
 choice = random.Random(5)
 targets = [choice.choice(motions("test")) for _ in range(6)]
-side, num_frames = model.config.vision_config.image_size, 4
+side = model.config.vision_config.image_size
+num_frames = 4
 videos = animate(targets, num_frames, side, torch.Generator().manual_seed(5))
 continued = continue_videos(model, processor, videos, num_given=2, seed=5)
 pictures = []

@@ -32,7 +32,10 @@ from vilau_hf.drawn.scores import evaluate_model, evaluate_reconstruction, evalu
 from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments, VisionTowerTrainer, VisionTowerTrainingArguments
 
 
-IMAGE_SIZE, PATCH_SIZE, NUM_FRAMES, CAPTION_LENGTH = 32, 4, 4, 16
+IMAGE_SIZE = 32
+PATCH_SIZE = 4
+NUM_FRAMES = 4
+CAPTION_LENGTH = 16
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", type=Path, default=Path("tiny"), help="folder of the checkpoint (default: %(default)s)")
@@ -47,7 +50,8 @@ args = parser.parse_args()
 
 set_seed(args.seed)
 logging.getLogger("transformers").setLevel(logging.WARNING)
-started, log = time.time(), {"arguments": {"steps": args.steps, "seed": args.seed}}
+started = time.time()
+log = {"arguments": {"steps": args.steps, "seed": args.seed}}
 
 
 def count(steps):
@@ -286,7 +290,8 @@ tower = VilaUVisionTowerForPreTraining.from_pretrained(args.work / "tower-traine
 tower.save_pretrained(args.out / "tower")
 processor.image_processor.save_pretrained(args.out / "tower")
 tokenizer.model_input_names = ["input_ids"]  # SigLIP reads texts padded to its length, without a mask
-tokenizer.padding_side, tokenizer.chat_template = "right", None
+tokenizer.padding_side = "right"
+tokenizer.chat_template = None
 tokenizer.save_pretrained(args.out / "tower")
 log["training_seconds"] = round(time.time() - started)
 model.eval()

@@ -29,7 +29,8 @@ args = parser.parse_args()
 
 set_seed(args.seed)
 logging.getLogger("transformers").setLevel(logging.WARNING)
-started, steps = time.time(), max(2, math.ceil(3000 * args.steps))
+started = time.time()
+steps = max(2, math.ceil(3000 * args.steps))
 model = VilaUForConditionalGeneration.from_pretrained(args.model)
 processor = VilaUProcessor.from_pretrained(args.model)
 

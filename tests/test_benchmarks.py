@@ -45,7 +45,7 @@ def test_original_sampler_applies_top_k_and_then_top_p(baseline):
 
 @pytest.mark.parametrize(("depth", "most"), [(4, 360), (16, 1464)])
 def test_a_position_needs_few_operations_and_no_host_read(monkeypatch, depth, most):
-    """The number of operations does not depend on the width, so a small decoder shows it."""
+    """Uses a small decoder, because the number of operations does not depend on the width."""
     import bench_depth
 
     for name, size in (("WIDTH", 128), ("HIDDEN", 64), ("CODE_DIM", 32), ("CODES", 1200)):

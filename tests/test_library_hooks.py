@@ -147,7 +147,8 @@ def test_a_moved_library_name_is_reported(tmp_path):
 
 @pytest.mark.parametrize("hook", HOOKS, ids=str)
 def test_overridden_methods_exist_and_are_called_with_the_same_arguments(hook):
-    base, ours = find(hook.base), find(hook.ours)
+    base = find(hook.base)
+    ours = find(hook.ours)
     assert hook.name in vars(ours), f"{hook}: no longer overridden, remove its row."
     assert hasattr(base, hook.name), what_to_do(hook, hook.base, f"`{hook.base}.{hook.name}` no longer exists")
     definer = next(each for each in base.__mro__ if hook.name in vars(each))
@@ -173,7 +174,8 @@ def test_overridden_methods_exist_and_are_called_with_the_same_arguments(hook):
 
 @pytest.mark.parametrize("hook", HOOKS, ids=str)
 def test_every_call_in_the_library_fits_our_method(hook):
-    base, ours = find(hook.base), find(hook.ours)
+    base = find(hook.base)
+    ours = find(hook.ours)
     definer = next(each for each in base.__mro__ if hook.name in vars(each))
     for node in ast.walk(tree_of(hook.caller or definer.__module__)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == hook.name):

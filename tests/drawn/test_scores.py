@@ -22,7 +22,8 @@ def test_true_images_have_all_attributes():
 
 
 def test_a_wrong_attribute_counts_in_its_score_and_in_the_joint_scores():
-    first, second = drawings("train")[0], next(d for d in drawings("train") if d.color != drawings("train")[0].color)
+    first = drawings("train")[0]
+    second = next(d for d in drawings("train") if d.color != drawings("train")[0].color)
     target = type(first)(second.color, first.shape, first.size, first.place, first.background)
     scores = evaluate_images(draw([first, first]), [first, target])
     assert scores["picture_color"] == scores["picture_color_and_shape"] == scores["picture_all"] == 0.5

@@ -16,7 +16,7 @@ def story():
 
 @pytest.fixture
 def items(story):
-    """The content items of a story that the dataset would contain."""
+    """Returns the content items of a story as the dataset would contain them."""
     found = []
     for sentence, pixels in zip(story.sentences, story_images(story, 32, seed=0), strict=True):
         found += [{"type": "text", "text": sentence}, {"type": "image", "image": to_pil(pixels)}]

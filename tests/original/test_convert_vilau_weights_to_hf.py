@@ -31,7 +31,7 @@ BOOK = "rqvaesiglip.quantizer.codebooks"
 
 @pytest.fixture
 def source(tmp_path):
-    """A copy of the smaller recorded release, beside its SigLIP configuration, that a test may change."""
+    """Returns a copy of the smaller recorded release, beside its SigLIP configuration, that a test may change."""
     shutil.copytree(ROOT / "tiny-256", tmp_path / "release")
     return tmp_path / "release" / "checkpoint"
 
@@ -171,7 +171,8 @@ print(AutoTokenizer.from_pretrained(sys.argv[1])("a <im_start>")["input_ids"])
     ).stdout
     expected = {case["text"]: case["ids"] for case in described(folder, "tokenization")["raw"]}
     assert json.loads(printed) == expected["a <im_start>"]
-    images, codes = recording(folder, "inputs")["images"], recording(folder, "encode")["codes"].flatten(1, 2)
+    images = recording(folder, "inputs")["images"]
+    codes = recording(folder, "encode")["codes"].flatten(1, 2)
     with torch.no_grad():
         tower = VilaUVisionTowerForPreTraining.from_pretrained(tmp_path / "tower").eval()
         assert torch.equal(tower.vision_tower.encode(images).codes, codes.long())
@@ -187,7 +188,7 @@ def test_running_averages_of_the_codebook_are_converted(source):
 
 
 def language_model(source, **fields):
-    """The language model of `source`, loaded by transformers."""
+    """Returns the language model of `source`, loaded by transformers."""
     settings = json.loads((source / "llm/config.json").read_text())
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     config = LlamaConfig(**{name: settings[name] for name in names}, rms_norm_eps=1e-5, **fields)

@@ -39,7 +39,9 @@ def normalize_answer(answer: str) -> str:
     # As in the code of the challenge: a mark becomes a space. It is deleted instead if it is beside a space anywhere
     # in the text, or if the text has a comma between two digits.
     in_number = re.search(r"\d,\d", text) is not None
-    marks = {mark: "" if in_number or f"{mark} " in text or f" {mark}" in text else " " for mark in _PUNCTUATION}
+    marks: dict[str, str | int | None] = {
+        mark: "" if in_number or f"{mark} " in text or f" {mark}" in text else " " for mark in _PUNCTUATION
+    }
     text = text.translate(str.maketrans(marks))
     words = re.sub(r"\.(?!\d)", "", text).lower().split()
     words = [_NUMBERS.get(word, word) for word in words]

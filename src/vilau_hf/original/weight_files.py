@@ -5,6 +5,7 @@ import math
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -102,7 +103,7 @@ def _read_safetensors(path: Path) -> Iterator[tuple[str, LazyTensor]]:
                     )
                 yield (
                     key,
-                    LazyTensor(tuple(stored.get_shape()), _DTYPES[stored.get_dtype()], lambda key=key: load(key)),
+                    LazyTensor(tuple(stored.get_shape()), _DTYPES[stored.get_dtype()], partial(load, key)),
                 )
     except SafetensorError as error:
         raise ValueError(f"cannot read {path}: {error}") from error
@@ -115,11 +116,14 @@ def _read_pickled(path: Path) -> Iterator[tuple[str, LazyTensor]]:
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise ValueError(f"cannot read {path}: {error}") from error
 
+    def load(key: str) -> torch.Tensor:
+        return read()[key]
+
     state = read()
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise ValueError(f"{path} must contain a dictionary of tensors.")
     for key, value in state.items():
-        yield key, LazyTensor(tuple(value.shape), value.dtype, lambda key=key: read()[key])
+        yield key, LazyTensor(tuple(value.shape), value.dtype, partial(load, key))
 
 
 def write_weights(folder: Path, tensors: dict[str, LazyTensor], max_shard_size: int | str = "5GB") -> None:
@@ -178,5 +182,6 @@ def _write_safetensors(path: Path, tensors: dict[str, LazyTensor], progress: tqd
                     f"{key} must be {tensors[key].dtype} of shape {tensors[key].shape}, got {value.dtype} of shape "
                     f"{tuple(value.shape)}."
                 )
-            file.write(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+            content = value.contiguous().reshape(-1).view(torch.uint8).numpy()
+            file.write(content)  # type: ignore[arg-type]  # numpy declares the buffer protocol only from Python 3.12 on
             progress.update(tensors[key].num_bytes)
