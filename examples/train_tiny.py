@@ -41,7 +41,9 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--out", type=Path, default=Path("tiny"), help="folder of the checkpoint (default: %(default)s)")
 parser.add_argument("--work", type=Path, default=Path("tiny-runs"), help="folder for checkpoints of the trainers")
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
-parser.add_argument("--siglip-steps", type=int, default=2200, help="steps of SigLIP alone (default: %(default)s)")
+parser.add_argument(
+    "--siglip-steps", type=int, default=2200, help="steps of SigLIP without quantizer (default: %(default)s)"
+)
 parser.add_argument("--tower-steps", type=int, default=1800, help="steps of the vision tower (default: %(default)s)")
 parser.add_argument("--language-steps", type=int, default=4800, help="steps of stage 2 (default: %(default)s)")
 parser.add_argument(

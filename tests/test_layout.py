@@ -58,7 +58,7 @@ FLOORS = (
 TAKES_DRAWN_SHAPES = "data/build.py"
 
 
-def rooms_imported(path: Path):
+def packages_imported(path: Path):
     """Yields the line and the package or root module of each relative import of a file."""
     folder = path.relative_to(PACKAGE).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
@@ -69,16 +69,16 @@ def rooms_imported(path: Path):
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_to_lower_levels(path):
-    floors = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+    floors = {room: floor for floor, names in enumerate(FLOORS) for room in names}
     name = str(path.relative_to(PACKAGE))
-    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    if room in ("__init__", "evaluate_metrics"):
+    package = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if package in ("__init__", "evaluate_metrics"):
         return  # the public names of the package, and scripts that `evaluate` loads
-    assert room in floors, f"{name}: add `{room}` to `FLOORS`"
-    for line, other in rooms_imported(path):
-        if other in floors and other != room and (name, other) != (TAKES_DRAWN_SHAPES, "drawn"):
-            assert floors[other] <= floors[room], (
-                f"{name}, line {line}: `{room}` may not import `{other}`, which has a higher level"
+    assert package in floors, f"{name}: add `{package}` to `FLOORS`"
+    for line, other in packages_imported(path):
+        if other in floors and other != package and (name, other) != (TAKES_DRAWN_SHAPES, "drawn"):
+            assert floors[other] <= floors[package], (
+                f"{name}, line {line}: `{package}` may not import `{other}`, which has a higher level"
             )
 
 
@@ -129,12 +129,12 @@ def library_names(tree: ast.Module):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_library_internals_are_imported_in_one_file(path):
     island = path.relative_to(PACKAGE).parts[0]
-    door = DOORS.get(island, DOORS[""]) or "a file `compat_*_vilau.py` of this island, to be named in `DOORS`"
+    allowed = DOORS.get(island, DOORS[""]) or "a file `compat_*_vilau.py` of this island, added to `DOORS`"
     for line, module, name in library_names(ast.parse(path.read_text())):
         assert is_public(module, name), (
             f"{path.relative_to(PACKAGE)}, line {line}: `{module}.{name}` is not documented as public. Take it from "
             f"the top-level namespace if it is there (`from {module.split('.')[0]} import Name`), or find a public "
-            f"way. Otherwise import it in {door}, with the reason, the versions it was read in, and when it can go."
+            f"way. Otherwise import it in {allowed}, with the reason, the versions it was read in, and when it can go."
         )
 
 

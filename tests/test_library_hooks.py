@@ -137,10 +137,10 @@ def bind(owner: type, name: str, positional: int, keywords: list[str]):
 
 def test_a_moved_library_name_is_reported(tmp_path):
     assert missing_names() == []
-    for door in DOORS:
-        (tmp_path / door).parent.mkdir()
-        text = (PACKAGE / door).read_text()
-        (tmp_path / door).write_text(text.replace("import SubConfigSpec", "import SubConfigSpecification"))
+    for file in DOORS:
+        (tmp_path / file).parent.mkdir()
+        text = (PACKAGE / file).read_text()
+        (tmp_path / file).write_text(text.replace("import SubConfigSpec", "import SubConfigSpecification"))
     expected = "modeling/compat_modeling_vilau.py: `transformers.configuration_utils.SubConfigSpecification`"
     assert missing_names(tmp_path) == [expected]
 

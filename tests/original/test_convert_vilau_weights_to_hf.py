@@ -260,7 +260,7 @@ def test_a_release_without_rows_for_the_markers_gets_them(source):
     torch.testing.assert_close(rows[400:], rows[:400].mean(0).expand(4, -1))
 
 
-def test_bfloat16_rounds_all_but_what_the_codes_hang_on(tmp_path):
+def test_bfloat16_does_not_round_weights_that_determine_codes(tmp_path):
     convert_original_checkpoint(ROOT / "tiny-384/checkpoint", tmp_path / "out", dtype=torch.bfloat16)
     weights = load_file(tmp_path / "out/model.safetensors")
     original = release("tiny-384")[0].state_dict()
@@ -271,7 +271,7 @@ def test_bfloat16_rounds_all_but_what_the_codes_hang_on(tmp_path):
     assert model.dtype == torch.bfloat16 and model.config.dtype == torch.bfloat16
 
 
-def test_weights_are_written_in_shards_of_the_size_asked_for(tmp_path):
+def test_weights_are_written_in_shards_of_the_given_size(tmp_path):
     convert_original_checkpoint(ROOT / "tiny-256/checkpoint", tmp_path / "out", max_shard_size="1MB")
     files = sorted((tmp_path / "out").glob("*.safetensors"))
     assert len(files) > 2 and all(file.stat().st_size < 1.1e6 for file in files)
@@ -313,8 +313,8 @@ def leave_folder(source):
     index.write_text(index.read_text().replace("model-00002", "../model-00002"))
 
 
-def with_weights(part, change):
-    return lambda source: edit_weights(source, part, change)
+def with_weights(folder, change):
+    return lambda source: edit_weights(source, folder, change)
 
 
 def with_field(file, **fields):
@@ -454,7 +454,7 @@ def test_the_model_card_is_filled_in_and_its_example_runs(source, tmp_path):
     convert_original_checkpoint(source, tmp_path / "out")
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.base_model == "mit-han-lab/vila-u-7b-256" and card.data.license == "other"
-    assert "{{" not in card.text and "the paper's own numbers" in card.text and "MIT" in card.text
+    assert "{{" not in card.text and "the numbers of the paper" in card.text and "MIT" in card.text
     (example,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
     subprocess.run([sys.executable, "-c", example], check=True)
 

@@ -171,3 +171,6 @@ def _changing_record(split: str, row: dict, image_size: int) -> dict:
         "task": row["task"],
         "drawing": dict(vars(target)),
     }
+
+
+__all__ = ["BASIC_TASKS", "TASKS", "drawn_shapes"]

@@ -119,3 +119,6 @@ def _answers(
         lines.append(f"| ![{record['caption']}](answers/{index}.png) | {question} | {reply} | {result} |")
     (out / "answers.md").write_text("\n".join(lines) + "\n")
     return f"{right} of {len(records)} answers are exactly right"
+
+
+__all__ = ["run_demo"]

@@ -231,3 +231,6 @@ def _majority(words: Iterable[str | None]) -> str | None:
     """Returns the word that more than half of `words` are equal to, if there is one."""
     every = list(words)
     return next((word for word in every if 2 * every.count(word) > len(every)), None)
+
+
+__all__ = ["MotionReading", "Reading", "read_drawing", "read_motion"]

@@ -237,3 +237,14 @@ def evaluate_model(
     for name in ("direction", "color", "shape"):
         scores[f"video_{name}"] = sum(getattr(a, name) == getattr(b, name) for a, b in pairs) / len(pairs)
     return scores
+
+
+__all__ = [
+    "answer_questions",
+    "chat_prompts",
+    "evaluate_images",
+    "evaluate_model",
+    "evaluate_reconstruction",
+    "evaluate_tower",
+    "generate_from_captions",
+]

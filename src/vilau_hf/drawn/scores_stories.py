@@ -147,7 +147,8 @@ def evaluate_continuations(
     choice = random.Random(seed)
     targets = [choice.choice(motions("test")) for _ in range(num_samples)]
     side = model.config.vision_config.image_size
-    num_frames = model.generation_config.num_frames
+    # a setting of this package, which `GenerationConfig` stores but does not declare
+    num_frames = model.generation_config.num_frames  # type: ignore[attr-defined]
     videos = animate(targets, num_frames, side, torch.Generator().manual_seed(seed))
     readings = read_motion(continue_videos(model, processor, videos, num_frames // 2, seed, **settings))
     pairs = list(zip(readings, targets, strict=True))
@@ -244,3 +245,16 @@ def evaluate_stories(
     stories = tell_stories(model, processor, requests, seed, **settings)
     checks = [read_story(items, request) for items, request in zip(stories, requests, strict=True)]
     return {f"story_{name}": sum(check[name] for check in checks) / len(checks) for name in checks[0]}
+
+
+__all__ = [
+    "ATTRIBUTES",
+    "continue_videos",
+    "evaluate_continuations",
+    "evaluate_edits",
+    "evaluate_stories",
+    "generate_edits",
+    "is_shown",
+    "read_story",
+    "tell_stories",
+]

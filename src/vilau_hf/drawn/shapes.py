@@ -281,3 +281,20 @@ def animate(
         image_size,
     )
     return frames.unflatten(0, (len(motions), num_frames))
+
+
+__all__ = [
+    "BACKGROUNDS",
+    "COLORS",
+    "DIRECTIONS",
+    "PLACES",
+    "SHAPES",
+    "SIZES",
+    "Drawing",
+    "Motion",
+    "animate",
+    "draw",
+    "drawings",
+    "motions",
+    "render",
+]

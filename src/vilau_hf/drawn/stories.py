@@ -127,3 +127,15 @@ def edit_images(edit: Edit, image_size: int, seed: int) -> torch.Tensor:
 def story_images(story: Story, image_size: int, seed: int) -> torch.Tensor:
     """Draws the two images of a story; arguments and result as for [`edit_images`]."""
     return torch.cat([draw([each], image_size, torch.Generator().manual_seed(seed)) for each in story.drawings])
+
+
+__all__ = [
+    "EDITS",
+    "Edit",
+    "Story",
+    "edit_images",
+    "make_edit",
+    "make_story",
+    "read_event",
+    "story_images",
+]

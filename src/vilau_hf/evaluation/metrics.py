@@ -87,3 +87,15 @@ def codebook_perplexity(codes: torch.Tensor, codebook_size: int) -> float:
     """Computes `exp` of the entropy of the code frequencies: 1 for one code, `codebook_size` for uniform use."""
     _check_codes(codes, codebook_size)
     return perplexity_of_counts(torch.bincount(codes.flatten(), minlength=codebook_size)).item()
+
+
+__all__ = [
+    "EVALUATE_METRICS",
+    "codebook_perplexity",
+    "codebook_usage",
+    "exact_match",
+    "perplexity_of_counts",
+    "psnr",
+    "psnr_of_error",
+    "usage_of_counts",
+]

@@ -73,3 +73,6 @@ def beside(left: Image.Image, right: Image.Image, gap: int = 4) -> Image.Image:
 def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = 350) -> None:
     """Writes `frames` as a GIF that repeats without end, each shown for `milliseconds`."""
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+
+
+__all__ = ["beside", "contact_sheet", "enlarge", "save_gif", "to_pil", "to_uint8"]

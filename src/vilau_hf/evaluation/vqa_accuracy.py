@@ -83,3 +83,6 @@ def _answer_accuracy(prediction: str, references: list[str]) -> float:
         return float(agreeing[0])
     # leave each person out in turn, as the challenge does
     return sum(min(1, (sum(agreeing) - left_out) / 3) for left_out in agreeing) / len(agreeing)
+
+
+__all__ = ["normalize_answer", "vqa_accuracy"]

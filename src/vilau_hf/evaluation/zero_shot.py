@@ -28,3 +28,6 @@ def embed_classes(
     ids = tokenize_captions(tokenizer, classes, max_length)
     texts = tower.get_text_features(ids.to(tower.device)).float()
     return torch.nn.functional.normalize(texts, dim=-1)
+
+
+__all__ = ["embed_classes"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import AttentionInterface, DynamicCache
+from transformers import AttentionInterface, Cache, DynamicCache, DynamicLayer
 
 from ..choices import STRATEGIES
 from ..compat import enable_activation_checkpointing
@@ -132,7 +132,7 @@ def _training_states(model: VilaUForConditionalGeneration, gpus: int, strategy: 
     size = size_of(trained)
     count = sum(parameter.numel() for parameter in trained)
     shards = 1 if strategy == "ddp" else gpus
-    # The recipes for FSDP2 leave the frozen vision tower out of the sharding.
+    # examples/accelerate/fsdp2.yaml keeps the frozen vision tower whole on each device.
     unsharded = "vision_tower" if strategy == "fsdp" else ""
     lines = weight_lines(model, gpus if strategy in ("fsdp", "zero3") else 1, unsharded)
     lines.append(MemoryLine("gradients", math.ceil(size / shards)))
@@ -342,7 +342,7 @@ def _add_generation_phases(
     """Runs the first and the last step of generation without data and adds their memory to the estimate."""
     text = model.config.text_config
     defaults = VISUAL_GENERATION_DEFAULTS
-    cache = DynamicCache(config=text)
+    cache: Cache = DynamicCache(config=text)
     if not any(cache.is_sliding):
         cache = VilaUSpanCache(text.num_hidden_layers, prompt_length + positions)
     sampling = CodeSampling(
@@ -357,9 +357,12 @@ def _add_generation_phases(
     estimate.phases.append(MemoryLine("reading the prompt: cache, code table, activations", run.take_peak()))
     # The steps between the first and the last position only fill the cache, so they are not run.
     for index, layer in enumerate(cache.layers):
-        between = layer.keys.new_empty(*layer.keys.shape[:2], max(0, positions - 2), layer.keys.shape[-1])
-        cache.update(between, between, index)
-    del between, hidden
+        if isinstance(layer, DynamicLayer) and layer.keys is not None:
+            keys = layer.keys
+            between = keys.new_empty(*keys.shape[:2], max(0, positions - 2), keys.shape[-1])
+            cache.update(between, between, index)
+            del keys, between
+    del hidden
     run.take_peak()
     codes = torch.zeros(rows, 1, sampling.code_depth, dtype=torch.long)
     embeds = model.model.embed_codes(codes).repeat(branches, 1, 1)

@@ -32,7 +32,9 @@ def model_on_meta(config: VilaUConfig, dtype: torch.dtype) -> VilaUForConditiona
     """Builds a model of `config` in `dtype` on the meta device; image encoder and quantizer stay in float32."""
     # the configuration is copied, because a model may change it
     with torch.device("meta"):
-        return VilaUForConditionalGeneration(copy.deepcopy(config)).to(dtype)
+        model = VilaUForConditionalGeneration(copy.deepcopy(config))
+    model.to(dtype)  # type: ignore[arg-type]  # transformers wraps `to` without its first argument
+    return model
 
 
 class LiveMemory(TorchDispatchMode):

@@ -183,3 +183,12 @@ def load_original_processor(
         siglip_config (`str` or `Path`, *optional*): as for [`convert_original_checkpoint`].
     """
     return read_original_release(source, siglip_config).processor
+
+
+__all__ = [
+    "PUBLISHED_MODEL",
+    "convert_original_checkpoint",
+    "load_original_model",
+    "load_original_processor",
+    "release_model_card",
+]

@@ -215,7 +215,12 @@ def _model_config(
         name: _field(vision, f"rqtransformer.{name}", folder)
         for name in ("embed_dim", "vocab_size", "block_size", "input_embed_dim_1", "input_embed_dim_2")
     }
-    markers = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in MARKERS.items()}
+    # `Any`, because the library declares that one token may have a list of ids
+    markers: dict[str, Any] = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in MARKERS.items()}
+    placeholders: dict[str, Any] = {
+        f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in PLACEHOLDERS.items()
+    }
+    space: Any = tokenizer.convert_tokens_to_ids("▁")
     return VilaUConfig(
         vision_config={**tower_config.to_dict(), "text_config": None},
         depth_config=VilaUDepthConfig(
@@ -231,9 +236,9 @@ def _model_config(
         text_config=_text_config(folder, llm, max(markers.values()) + 1),
         tie_word_embeddings=bool(llm.get("tie_word_embeddings")),
         # As in the original, the prompt ends with a space before the start marker.
-        start_marker_prefix_ids=[tokenizer.convert_tokens_to_ids("▁")],
+        start_marker_prefix_ids=[space],
         **markers,
-        **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in PLACEHOLDERS.items()},
+        **placeholders,
     )
 
 
@@ -368,3 +373,6 @@ def _generation_config(release: dict, config: VilaUConfig, processor: VilaUProce
         unconditional_prompt_ids=processor.unconditional_prompt_ids(),
     )
     return settings
+
+
+__all__ = ["SIGLIP_CONFIGS", "OriginalRelease", "read_original_release"]
