@@ -1,8 +1,9 @@
-"""Depth decoding against its matrix products alone (C1), against the original algorithm (C2), and its operations (C9).
+"""Times depth decoding beside its matrix products (C1) and the original algorithm (C2), and counts operations (C9).
 
     python benchmarks/bench_depth.py
 
-takes about three minutes on one CPU core: CPU time of one thread, variants in turn, medians.
+It takes about three minutes on one CPU core. Times are CPU times of one thread: the variants run in turn, and the
+median counts.
 """
 
 import json
@@ -21,7 +22,12 @@ from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
 from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
 
 
-WIDTH, LAYERS, CODES, CODE_DIM, HIDDEN, REPEATS = 1024, 6, 16384, 256, 1024, 7
+WIDTH = 1024
+LAYERS = 6
+CODES = 16384
+CODE_DIM = 256
+HIDDEN = 1024
+REPEATS = 7
 VIEWS = (
     "view",
     "permute",
@@ -41,7 +47,7 @@ VIEWS = (
 
 
 class CountOperations(TorchDispatchMode):
-    """Operations that reach the device's back end, views aside, and reads by the host."""
+    """Counts the operations that reach the back end of the device, without views, and the reads by the host."""
 
     def __init__(self):
         super().__init__()
@@ -79,8 +85,9 @@ def build(depth: int):
 
 
 def products_alone(transformer, rows: int, depth: int):
-    """The matrix products that nobody can do without: 2 * rows through the layers, rows through the head."""
-    inputs, wide = torch.randn(2 * rows, WIDTH), torch.randn(2 * rows, 4 * WIDTH)
+    """Returns a function with only the necessary matrix products: 2 * rows in the layers, rows in the head."""
+    inputs = torch.randn(2 * rows, WIDTH)
+    wide = torch.randn(2 * rows, 4 * WIDTH)
 
     def run():
         torch.nn.functional.linear(inputs, transformer.in_proj_hidden.weight)
@@ -96,7 +103,7 @@ def products_alone(transformer, rows: int, depth: int):
 
 
 def times(variants: dict, repeats: int = REPEATS) -> dict[str, float]:
-    """Median CPU milliseconds of each variant, run in turn after a warm-up."""
+    """Returns the median CPU milliseconds of each variant. The variants run in turn, after a warm-up."""
     found = {name: [] for name in variants}
     for repeat in range(repeats + 1):
         for name, run in variants.items():
@@ -158,11 +165,11 @@ def main():
 
 
 def assert_equal(transformer, quantizer, decoder, hidden):
-    """Both algorithms choose the same codes when nothing is sampled."""
+    """Checks that both algorithms choose the same codes without sampling."""
     decoder.sampling.do_sample = False
     expected = decode_depths(transformer, quantizer.codebook, hidden, 3.0, pick=lambda logits: logits.argmax(-1))
     if not torch.equal(decoder.decode(hidden, 0).codes, expected):
-        raise ValueError("the two algorithms disagree")
+        raise ValueError("the codes of the two algorithms differ")
     decoder.sampling.do_sample = True
 
 

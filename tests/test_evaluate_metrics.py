@@ -41,7 +41,7 @@ def test_drawn_shapes(form):
 def test_drawn_shapes_refuse_what_they_cannot_read():
     metric = evaluate.load(str(EVALUATE_METRICS / "drawn_shapes"))
     pictures = [Image.fromarray(np.zeros((side, side, 3), np.uint8)) for side in (32, 48)]
-    with pytest.raises(ValueError, match="`caption` must be one of a drawing, .* got 'a cat'"):
+    with pytest.raises(ValueError, match="`caption` must be the caption of a drawing, .* got 'a cat'"):
         metric.compute(predictions=pictures[:1], references=["a cat"])
     with pytest.raises(ValueError, match=r"pictures of one size, got \[\(32, 32\), \(48, 48\)\]"):
         metric.compute(predictions=pictures, references=[drawing.caption for drawing in drawings("test")[:2]])

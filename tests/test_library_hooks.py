@@ -1,8 +1,8 @@
 """
-The first test to fail on a new version of a library: what we override of its private methods, and import of its
-private names, is still there and is still called as we take it. It runs first (`conftest.py`).
+Private methods and names of libraries still exist, and the libraries still call the methods that we override.
 
-To override another one, add a row to `HOOKS`; to replace a private attribute of a class, add it to `ATTRIBUTES`.
+This is the first test to fail on a new version of a library, so it runs first (`conftest.py`). If you override another
+private method, add a row to `HOOKS`. If you replace a private attribute of a class, add it to `ATTRIBUTES`.
 """
 
 import ast
@@ -29,11 +29,14 @@ LIBRARIES = {library.__name__: library for library in (accelerate, diffusers, pe
 @dataclass(frozen=True)
 class Hook:
     """
-    ours, base (`str`): our class that has the method, and the class of the library that has it, too.
-    name (`str`): the method.
-    arguments (`str`): as the library calls it and we call the base class's, separated by spaces; `name=` for one that
-        is given by keyword.
-    caller (`str`, *optional*): the module of the library that calls it (default: the one that defines it).
+    A private method of a library that a class of this package overrides.
+
+    ours (`str`): class of this package with the method.
+    base (`str`): class of the library with the method.
+    name (`str`): name of the method.
+    arguments (`str`): arguments with which the library calls the method, separated by spaces; `name=` for a keyword
+        argument. We call the method of the base class with the same arguments.
+    caller (`str`, *optional*): module of the library that calls the method (default: the module that defines it).
     """
 
     ours: str
@@ -59,7 +62,7 @@ HOOKS += [
     Hook(f"vilau_hf.modeling.modeling_vision_tower.{name}", "transformers.PreTrainedModel", "_init_weights", "module")
     for name in ("VilaUVisionPreTrainedModel", "VilaUVisionTowerForPreTraining")
 ]
-# the settings that the library gives an image processor, all by keyword; ours reads some and passes the others on
+# settings of an image processor, all passed by keyword; our method reads some and passes on the others
 IMAGE_SETTINGS = (
     "do_resize= size= resample= do_center_crop= crop_size= do_rescale= rescale_factor= do_normalize= image_mean= "
     "image_std= do_pad= pad_size= return_tensors="
@@ -81,7 +84,7 @@ HOOKS += [
     Hook(PIPELINE, "transformers.Pipeline", "_forward", "input_tensors"),
 ]
 
-# private attributes of library classes that ours replace: our class, the library's, names separated by spaces
+# private class attributes that we replace: our class, class of the library, names separated by spaces
 MODEL = "transformers.PreTrainedModel"
 SUPPORTS = "_supports_sdpa _supports_flash_attn _supports_flex_attn _supports_attention_backend"
 ATTRIBUTES: list[tuple[str, str, str]] = [
@@ -114,9 +117,9 @@ def find(path: str):
 def what_to_do(hook_or_class, base: str, problem: str) -> str:
     library = LIBRARIES[base.split(".")[0]]
     return (
-        f"{hook_or_class}: {problem} ({library.__name__} {library.__version__}). Compare the library's source with "
-        "that of the newest version that the comment at our method names, adapt our code in that one place, add the "
-        "version to the comment, and only then widen the window of tested versions."
+        f"{hook_or_class}: {problem} ({library.__name__} {library.__version__}). Compare the source of the "
+        "library with that of the newest version in the comment at our method. Adapt our code there, add the version "
+        "to the comment, and only then widen the range of tested versions."
     )
 
 
@@ -132,21 +135,22 @@ def bind(owner: type, name: str, positional: int, keywords: list[str]):
     inspect.signature(getattr(owner, name)).bind(*values, **dict.fromkeys(keywords))
 
 
-def test_a_name_that_a_library_has_moved_is_named(tmp_path):
+def test_a_moved_library_name_is_reported(tmp_path):
     assert missing_names() == []
-    for door in DOORS:
-        (tmp_path / door).parent.mkdir()
-        text = (PACKAGE / door).read_text()
-        (tmp_path / door).write_text(text.replace("import SubConfigSpec", "import SubConfigSpecification"))
+    for file in DOORS:
+        (tmp_path / file).parent.mkdir()
+        text = (PACKAGE / file).read_text()
+        (tmp_path / file).write_text(text.replace("import SubConfigSpec", "import SubConfigSpecification"))
     expected = "modeling/compat_modeling_vilau.py: `transformers.configuration_utils.SubConfigSpecification`"
     assert missing_names(tmp_path) == [expected]
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=str)
-def test_the_library_still_has_what_we_override_and_calls_it_as_we_take_it(hook):
-    base, ours = find(hook.base), find(hook.ours)
-    assert hook.name in vars(ours), f"{hook}: not overridden any more, drop its row."
-    assert hasattr(base, hook.name), what_to_do(hook, hook.base, f"`{hook.base}.{hook.name}` is gone")
+def test_overridden_methods_exist_and_are_called_with_the_same_arguments(hook):
+    base = find(hook.base)
+    ours = find(hook.ours)
+    assert hook.name in vars(ours), f"{hook}: no longer overridden, remove its row."
+    assert hasattr(base, hook.name), what_to_do(hook, hook.base, f"`{hook.base}.{hook.name}` no longer exists")
     definer = next(each for each in base.__mro__ if hook.name in vars(each))
     words = hook.arguments.split()
     positional = [word for word in words if not word.endswith("=")]
@@ -170,7 +174,8 @@ def test_the_library_still_has_what_we_override_and_calls_it_as_we_take_it(hook)
 
 @pytest.mark.parametrize("hook", HOOKS, ids=str)
 def test_every_call_in_the_library_fits_our_method(hook):
-    base, ours = find(hook.base), find(hook.ours)
+    base = find(hook.base)
+    ours = find(hook.ours)
     definer = next(each for each in base.__mro__ if hook.name in vars(each))
     for node in ast.walk(tree_of(hook.caller or definer.__module__)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == hook.name):
@@ -195,20 +200,20 @@ def our_classes():
 
 
 def private_overrides(derived: type):
-    """Our classes among the bases of `derived`, mixins too, the private names they replace, and of which classes."""
+    """Yields our classes among the bases of `derived`, with the private names they replace and the library class."""
     for position, ours in enumerate(derived.__mro__):
         if not ours.__module__.startswith("vilau_hf."):
             continue
         bases = [each for each in derived.__mro__[position + 1 :] if each.__module__.split(".")[0] in LIBRARIES]
         for name in vars(ours):
-            if not name.startswith("_") or name.startswith("__") or name == "_abc_impl":  # which every ABC has
+            if not name.startswith("_") or name.startswith("__") or name == "_abc_impl":  # an attribute of each ABC
                 continue
             base = next((each for each in bases if name in vars(each)), None)
             if base is not None:
                 yield ours, name, base
 
 
-def test_nothing_private_of_a_library_is_overridden_without_a_row():
+def test_overridden_private_methods_have_a_row():
     rows = {(find(hook.ours), hook.name) for hook in HOOKS}
     rows |= {(find(ours), name) for ours, _, names in ATTRIBUTES for name in names.split()}
     missing = {
@@ -218,20 +223,20 @@ def test_nothing_private_of_a_library_is_overridden_without_a_row():
         if (ours, name) not in rows
     }
     assert not missing, (
-        f"overridden, and in no table of this file: {'; '.join(sorted(missing))}. Is there a public way (a callback, "
-        "an argument, a public method)? Otherwise add a row, and at the method a comment: what the base class does, "
+        f"overridden without a row in this file: {'; '.join(sorted(missing))}. Is there a public way (a callback, "
+        "an argument, a public method)? Otherwise add a row, and a comment at the method: what the base class does, "
         "why we differ, the versions it was read in, and when it can go."
     )
 
 
-def test_private_attributes_that_we_replace_are_still_there():
+def test_replaced_private_attributes_exist():
     for ours, base, names in ATTRIBUTES:
         for name in names.split():
-            assert name in vars(find(ours)), f"{ours}.{name}: not replaced any more, drop it from the row."
-            assert hasattr(find(base), name), what_to_do(f"{ours}.{name}", base, f"`{base}.{name}` is gone")
+            assert name in vars(find(ours)), f"{ours}.{name}: no longer replaced, remove it from the row."
+            assert hasattr(find(base), name), what_to_do(f"{ours}.{name}", base, f"`{base}.{name}` no longer exists")
 
 
-def test_every_name_behind_the_door_is_still_there():
+def test_names_imported_by_compat_exist():
     compat = importlib.import_module("vilau_hf.compat")
     for name, module in compat.LIBRARY_NAMES.items():
         try:

@@ -8,7 +8,7 @@ from transformers import TorchAoConfig
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from vilau_hf import TINY_CHECKPOINT, VILAU_SKIP_MODULES, VilaUForConditionalGeneration, VilaUProcessor
-from vilau_hf.drawn.scores import draw_captions, evaluate_pictures
+from vilau_hf.drawn.scores import evaluate_images, generate_from_captions
 from vilau_hf.drawn.shapes import drawings
 
 
@@ -45,7 +45,7 @@ def test_pictures_of_quantized_layers_pass_the_oracle_within_five_points(quantiz
     processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
     exact, rounded = (
-        evaluate_pictures(draw_captions(each, processor, captions, "image", seed=0), targets)[
+        evaluate_images(generate_from_captions(each, processor, captions, "image", seed=0), targets)[
             "picture_color_and_shape"
         ]
         for each in (model, quantized[0])
@@ -61,5 +61,5 @@ def test_pictures_with_a_four_bit_cache_show_what_was_asked_for():
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
     cache = {"backend": "quanto", "nbits": 4, "residual_length": 32}
     settings = {"cache_implementation": "quantized", "cache_config": cache}
-    pictures = draw_captions(model, processor, captions, "image", seed=0, **settings)
-    assert evaluate_pictures(pictures, targets)["picture_color_and_shape"] >= 0.95
+    pictures = generate_from_captions(model, processor, captions, "image", seed=0, **settings)
+    assert evaluate_images(pictures, targets)["picture_color_and_shape"] >= 0.95

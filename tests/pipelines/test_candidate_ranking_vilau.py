@@ -13,7 +13,7 @@ from vilau_hf import (
     VilaUPipeline,
 )
 from vilau_hf import VilaUVisionTowerForPreTraining as Tower
-from vilau_hf.drawn.scores import evaluate_pictures
+from vilau_hf.drawn.scores import evaluate_images
 from vilau_hf.drawn.shapes import draw, drawings
 from vilau_hf.evaluation.sheets import to_pil
 
@@ -59,7 +59,7 @@ def test_the_best_of_four_is_right_more_often(pipe, rankers, name):
 
     def score(**kwargs):
         images = pipe(captions, generator=torch.Generator().manual_seed(0), **settings, **kwargs).images
-        return evaluate_pictures((images * 255).round().to(torch.uint8), targets)["picture_color_and_shape"]
+        return evaluate_images((images * 255).round().to(torch.uint8), targets)["picture_color_and_shape"]
 
     rank_by = name if name in ("likelihood", "answer") else rankers[name]
     assert score(num_candidates=4, rank_by=rank_by) >= score() + 0.08

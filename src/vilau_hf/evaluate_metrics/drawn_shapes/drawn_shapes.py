@@ -5,7 +5,7 @@ import evaluate
 import numpy as np
 import torch
 
-from vilau_hf.drawn.scores import evaluate_pictures
+from vilau_hf.drawn.scores import evaluate_images
 from vilau_hf.drawn.shapes import Drawing
 
 
@@ -38,5 +38,5 @@ class DrawnShapes(evaluate.Metric):
         if len(sizes) > 1:
             raise ValueError(f"`predictions` must be pictures of one size, got {sizes}.")
         pixels = torch.stack([torch.from_numpy(np.array(image.convert("RGB"))) for image in predictions])
-        scores = evaluate_pictures(pixels.permute(0, 3, 1, 2), targets)
+        scores = evaluate_images(pixels.permute(0, 3, 1, 2), targets)
         return {name.removeprefix("picture_"): score for name, score in scores.items()}
