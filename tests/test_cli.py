@@ -7,7 +7,7 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from vilau_hf.choices import MODEL_PARTS, RECORD_FORMATS
+from vilau_hf.choices import SUB_MODELS, RECORD_FORMATS
 from vilau_hf.cli import COMMANDS, main
 from vilau_hf.commands import estimate
 from vilau_hf.data import write_records
@@ -74,7 +74,7 @@ def test_every_command_says_in_its_help_what_it_does(capsys):
 
 def test_choices_are_those_of_the_functions_behind_the_command():
     assert RECORD_FORMATS == tuple(FORMATS)
-    assert MODEL_PARTS == tuple(PARTS)
+    assert SUB_MODELS == tuple(PARTS)
 
 
 def test_adapters_of_an_estimate_are_those_of_a_recipe_unless_given():

@@ -77,17 +77,17 @@ class VilaUPipeline(DiffusionPipeline):
 
     @property
     def guidance_scale(self) -> float | None:
-        """Argument `guidance_scale` of the last call."""
+        """Returns the argument `guidance_scale` of the last call."""
         return self._guidance_scale
 
     @property
     def interrupt(self) -> bool:
-        """Whether the current call will stop. A callback sets `_interrupt`."""
+        """Returns whether the current call will stop, since a callback set `_interrupt`."""
         return self._interrupt
 
     @property
     def num_timesteps(self) -> int:
-        """Number of visual positions of the last call."""
+        """Returns the number of visual positions of the last call."""
         return self._num_timesteps
 
     @torch.no_grad()
@@ -133,8 +133,8 @@ class VilaUPipeline(DiffusionPipeline):
             num_candidates (`int`, *optional*, defaults to 1): number of images that are generated for each returned
                 image, which is the best of them.
             rank_by (`str` or `Callable`, *optional*, defaults to `"likelihood"`): how candidates are ranked.
-                `"likelihood"` is [`LikelihoodRanker`], `"answer"` is [`AnswerRanker`]. A function such as a
-                [`TowerRanker`] takes N prompts, pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)`, and returns
+                `"likelihood"` is [`LikelihoodRanker`], `"answer"` is [`AnswerRanker`]. A function, for example a
+                [`TowerRanker`], takes N prompts, pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)`. It returns
                 scores `(N,)`. With `image` it must also take `images`, a list of the images that precede each prompt.
                 `"likelihood"` does.
             do_sample (`bool`, *optional*): whether codes are drawn at random. Otherwise the most probable codes are
@@ -158,9 +158,9 @@ class VilaUPipeline(DiffusionPipeline):
                 `kwargs` of the callback: `"codes"`, also called `"latents"`. Their value has shape `(rows, n, D)`.
 
         Returns:
-            [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. Images are a list of
-            PIL images, an array `(N, S, S, 3)` or a tensor `(N, 3, S, S)` in [0, 1], or codes `(N, h, w, D)`. With
-            `return_dict=False` it is a tuple with this value.
+            [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. For N images they are
+            a list of PIL images, an array `(N, S, S, 3)` or a tensor `(N, 3, S, S)` in [0, 1]. Codes have shape
+            `(N, h, w, D)`. With `return_dict=False` it is a tuple with this value.
 
         Raises:
             ValueError: for arguments of the wrong type, number or range.
@@ -210,7 +210,7 @@ class VilaUPipeline(DiffusionPipeline):
                 streamer=reporter,
                 **settings,
             )
-        result = None
+        result: Any = None
         if not self._interrupt:
             if reporter.codes is not None and reporter.is_changed:
                 given_codes = codes.flatten(1, -2)[:, : -self._num_timesteps]  # of `first_frames`
@@ -241,7 +241,7 @@ class VilaUPipeline(DiffusionPipeline):
         if flat and kwargs.get("variant") is not None:
             raise ValueError("`variant` needs `flat=False`: diffusers looks for variants in sub-folders.")
         if not flat:
-            super().save_pretrained(save_directory, **kwargs)
+            super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]  # see `register_modules`
             return
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)

@@ -57,7 +57,7 @@ class StepReporter:
         return self.codes[:, -1]
 
     def end(self) -> None:
-        """Does nothing: the progress bar is closed by its context manager."""
+        """Ignores the end of generation: the context manager of the progress bar closes it."""
 
 
 __all__ = ["StepReporter"]

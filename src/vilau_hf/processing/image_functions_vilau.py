@@ -156,7 +156,7 @@ def pixels_to_images(pixels: torch.Tensor, output_type: str = "pil") -> list[Ima
     Args:
         pixels (`torch.Tensor` of shape `(N, 3, S, S)`): values in [-1, 1]. Images that are not square are accepted.
         output_type (`str`, *optional*, defaults to `"pil"`): `"pil"` for a list of N PIL images, `"np"` for an array
-            `(N, S, S, 3)` and `"pt"` for a tensor `(N, 3, S, S)`, both float32 in [0, 1].
+            `(N, S, S, 3)`, `"pt"` for a tensor `(N, 3, S, S)`. Arrays and tensors are float32 in [0, 1].
 
     Returns:
         The images as `output_type` says.

@@ -128,7 +128,9 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
     def from_args_and_dict(cls, args: list, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Creates the processor like the base class, with the settings that the tokenizer stores as defaults."""
         tokenizers = (arg for arg in args if hasattr(arg, "init_kwargs"))
-        stored = next((tokenizer.init_kwargs.get("processor_settings", {}) for tokenizer in tokenizers), {})
+        stored: dict[str, Any] = next(
+            (tokenizer.init_kwargs.get("processor_settings", {}) for tokenizer in tokenizers), {}
+        )
         return super().from_args_and_dict(args, {**stored, **processor_dict}, **kwargs)
 
     def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
@@ -143,7 +145,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
 
     @property
     def unused_input_names(self) -> list[str]:
-        """Outputs of the tokenizer that the model does not take."""
+        """Returns the names of tokenizer outputs that the model does not take."""
         return ["token_type_ids"]
 
     def prepare_inputs_layout(
@@ -290,9 +292,9 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
         content_parts: list[dict] = []
 
         def add_text(begin: int, end: int) -> None:
-            text = self.tokenizer.decode(ids[begin:end], skip_special_tokens=skip_special_tokens).strip()
-            if text:
-                content_parts.append({"type": "text", "text": text})
+            text = self.tokenizer.decode(ids[begin:end], skip_special_tokens=skip_special_tokens)
+            if isinstance(text, str) and text.strip():  # the ids of one row never give a list
+                content_parts.append({"type": "text", "text": text.strip()})
 
         begin = prompt_length
         for span in spans:

@@ -1,7 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Encoding of conversations with their images, videos and labels as batches for training."""
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ class TrainingSamplesMixin:
 
     # attributes of the processor
     tokenizer: PreTrainedTokenizerBase
-    image_processor: Callable[..., BatchFeature]
-    video_processor: Callable[..., BatchFeature]
+    image_processor: Any  # one of two classes, or a class of custom code
+    video_processor: Any
     chat_template: str | dict[str, str] | None
     num_visual_tokens: int
     image_token_id: int
@@ -48,7 +48,7 @@ class TrainingSamplesMixin:
             videos (`list[list]`, *optional*): videos of each sample. All videos have the same number of frames.
             max_length (`int`, *optional*): number of tokens of a sample, beyond which text is cut off.
             codes (`list[list]`, *optional*): codes in place of `images` and `videos`. Each sample has one array of
-                integers for each placeholder, of shape `(F, L, D)` or `(F, L * D)`, with F frames (1 for an image).
+                integers for each placeholder. Its shape is `(F, L, D)` or `(F, L * D)`, with F = 1 for an image.
 
         Returns:
             `BatchFeature` with `input_ids`, `attention_mask` and `labels`, int64 of shape `(B, T)`. If there are any,
@@ -151,13 +151,15 @@ class TrainingSamplesMixin:
             For the tokens of all samples one after the other: ids, number of the sample, and whether the token is a
             target. All three are of shape `(tokens,)`.
         """
-        rendered: tuple[list[str], list[list[tuple[int, int]]]] = render_jinja_template(
+        special_tokens: dict[str, Any] = self.tokenizer.special_tokens_map
+        rendered: Any = render_jinja_template(  # the library's type for the result is wrong
             conversations=conversations,
             chat_template=self._default_chat_template(),
             return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
+            **special_tokens,
         )
-        prompts, target_ranges = rendered  # ranges of characters that the assistant wrote
+        # texts, and for each text the ranges of characters that the assistant wrote
+        prompts, target_ranges = rendered
         encoded = self.tokenizer(
             prompts,
             add_special_tokens=not self._starts_with_bos(prompts[0]),

@@ -3,7 +3,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Unpack
 
 import numpy as np
@@ -111,9 +111,7 @@ class VilaUVideoProcessor(PixelSettings, ExactRescaling, BaseVideoProcessor):
         """Opens file names and URLs of frames like `open_images`."""
         return open_images(image_url_or_urls)
 
-    def fetch_videos(
-        self, video_url_or_urls: Any, sample_indices_fn: Callable[..., Sequence[int]] | None = None
-    ) -> Any:
+    def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Callable[..., Any] | None = None) -> Any:
         """
         Decodes video files with torchcodec if it is usable, otherwise with PyAV.
 
@@ -134,7 +132,7 @@ class VilaUVideoProcessor(PixelSettings, ExactRescaling, BaseVideoProcessor):
         backend = "torchcodec" if is_torchcodec_usable(decode="video") else "pyav"
         sample_indices = sample_indices_fn or default_sample_indices_fn
 
-        def sample_indices_or_all(metadata: VideoMetadata, **kwargs: Any) -> Sequence[int]:
+        def sample_indices_or_all(metadata: VideoMetadata, **kwargs: Any) -> np.ndarray | range:
             # Matroska and WebM do not store their number of frames, and 0 is reported. Then all frames are decoded.
             return sample_indices(metadata=metadata, **kwargs) if metadata.total_num_frames else range(sys.maxsize)
 
