@@ -6,5 +6,5 @@ STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
 # The next two are copies, since their sources import torch. `tests/test_cli.py` compares them with the sources.
 # Names of `data.converters.FORMATS`.
 RECORD_FORMATS = ("records", "llava", "mmc4", "parquet", "webdataset", "openvid", "vflan", "hub", "chat")
-# Names of `modeling.parts_vilau.PARTS`.
+# Names of `modeling.sub_models_vilau.SUB_MODELS`.
 SUB_MODELS = ("vision_tower", "projector", "language_model", "depth_transformer")
