@@ -32,19 +32,19 @@ def with_code(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other_python(tmp_path_factory):
-    """Creates an interpreter that has the libraries but not this package."""
+    """Returns the command of an interpreter that has the libraries but not this package."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=False)
     site = next((folder / "lib").glob("python*/site-packages"))
     site.joinpath("libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    python = folder / "bin" / "python"
-    assert subprocess.run([python, "-c", "import vilau_hf"], capture_output=True).returncode
+    python = [folder / "bin" / "python", "-I"]  # without the paths of the environment
+    assert subprocess.run([*python, "-c", "import vilau_hf"], capture_output=True).returncode
     return python
 
 
 def run(python, script, *arguments, cwd):
     return subprocess.run(
-        [python, "-c", script, *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [*python, "-c", script, *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
 
 
@@ -176,5 +176,5 @@ from transformers import AutoModel, AutoProcessor, pipeline
 assert type(AutoModel.from_pretrained(sys.argv[1])) is vilau_hf.VilaUForConditionalGeneration
 assert type(AutoProcessor.from_pretrained(sys.argv[1])) is vilau_hf.VilaUProcessor
 """
-    result = run(sys.executable, script, with_code, cwd=tmp_path)
+    result = run([sys.executable], script, with_code, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]

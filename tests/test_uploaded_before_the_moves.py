@@ -1,8 +1,8 @@
 """
 Tests an upload with code that was made before files of the islands were renamed.
 
-`write_repository(..., with_code=True)` saved `fixtures/uploaded_before_the_moves/repository` for a random model with the
-sizes in `conftest.py`. It must never be saved again: it represents repositories on the Hub, which nobody updates.
+`write_repository(..., with_code=True)` saved `fixtures/uploaded_before_the_moves/repository` for a random model with
+the sizes in `conftest.py`. It must never be saved again: it represents repositories on the Hub, which nobody updates.
 """
 
 import json

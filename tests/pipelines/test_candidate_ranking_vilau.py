@@ -97,7 +97,8 @@ def test_returns_the_best_candidate_of_each_prompt_and_image(pipe):
 
 
 def test_likelihood_of_edits_is_conditioned_on_the_edited_image(pipe):
-    prompts, before = ["turn it blue", "make it small"], [[to_pil(picture)] for picture in draw(drawings("test")[:2])]
+    prompts = ["turn it blue", "make it small"]
+    before = [[to_pil(pixels)] for pixels in draw(drawings("test")[:2])]
     messages = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}] for prompt in prompts
     ]
