@@ -68,7 +68,7 @@ class VilaUTextToImagePipeline(Pipeline):
     ) -> tuple[dict, dict, dict]:
         return {}, kwargs, {}
 
-    def preprocess(self, prompt: Any) -> BatchFeature:  # type: ignore[override]  # a name that says what it is
+    def preprocess(self, prompt: Any) -> BatchFeature:  # type: ignore[override]  # another name than `input_`
         """Renders and tokenises one prompt."""
         messages = getattr(prompt, "messages", None)  # the base class wraps a chat into an object with this attribute
         if messages is None:

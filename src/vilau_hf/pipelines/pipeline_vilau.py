@@ -184,7 +184,7 @@ class VilaUPipeline(DiffusionPipeline):
             "visual_top_p": top_p,
             "visual_min_p": min_p,
         }
-        # `None` stands for the setting of the checkpoint, which `generate` takes where nothing is passed.
+        # Without an argument, `generate` takes the setting of the checkpoint.
         settings = {name: value for name, value in settings.items() if value is not None}
         settings.update(self._encode_negative_prompts(negative_prompt, device))
         if image_guidance_scale is not None:
