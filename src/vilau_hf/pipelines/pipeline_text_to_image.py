@@ -68,7 +68,7 @@ class VilaUTextToImagePipeline(Pipeline):
     ) -> tuple[dict, dict, dict]:
         return {}, kwargs, {}
 
-    def preprocess(self, prompt: Any) -> BatchFeature:  # type: ignore[override]  # another name than `input_`
+    def preprocess(self, prompt: Any) -> BatchFeature:  # type: ignore[override]  # other name
         """Renders and tokenises one prompt."""
         messages = getattr(prompt, "messages", None)  # the base class wraps a chat into an object with this attribute
         if messages is None:

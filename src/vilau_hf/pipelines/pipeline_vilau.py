@@ -158,8 +158,8 @@ class VilaUPipeline(DiffusionPipeline):
                 `kwargs` of the callback: `"codes"`, also called `"latents"`. Their value has shape `(rows, n, D)`.
 
         Returns:
-            [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. N images are a list of
-            PIL images, an array `(N, S, S, 3)` or a tensor `(N, 3, S, S)`, both in [0, 1]. Codes have shape
+            [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. N images are a list
+            of PIL images, an array `(N, S, S, 3)` or a tensor `(N, 3, S, S)`, both in [0, 1]. Codes have shape
             `(N, h, w, D)`. With `return_dict=False` it is a tuple with this value.
 
         Raises:
