@@ -69,7 +69,7 @@ IMAGE_SETTINGS = (
 )
 HOOKS += [
     Hook(
-        "vilau_hf.processing.image_functions_vilau.ShortPreprocessing",
+        "vilau_hf.processing.image_functions_vilau.FastPreprocessing",
         f"transformers.image_processing_backends.{base}",
         "_preprocess",
         f"images {IMAGE_SETTINGS} {more}",

@@ -1,10 +1,10 @@
-"""Values that arguments accept, in a module that imports nothing: the command lists them without loading a library."""
+"""Values that arguments accept. This module imports nothing, so the help of the command needs no library."""
 
-# strategies of training on several devices, for which `memory` estimates
+# Strategies of training on several devices, for which `memory` has estimates.
 STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
 
-# Two copies, since their sources cannot be imported without torch; tests/test_cli.py compares them with the sources.
-# names of `data.converters.FORMATS`
+# The next two are copies, since their sources import torch. `tests/test_cli.py` compares them with the sources.
+# Names of `data.converters.FORMATS`.
 RECORD_FORMATS = ("records", "llava", "mmc4", "parquet", "webdataset", "openvid", "vflan", "hub", "chat")
-# names of `modeling.parts_vilau.PARTS`
-MODEL_PARTS = ("vision_tower", "projector", "language_model", "depth_transformer")
+# Names of `modeling.sub_models_vilau.SUB_MODELS`.
+SUB_MODELS = ("vision_tower", "projector", "language_model", "depth_transformer")

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ..processing.image_functions_vilau import PIXEL_SETTINGS
+
 
 # of the image encoder's configuration; the rest of it does not reach the codes
 ENCODER_FIELDS = (
@@ -21,22 +23,6 @@ ENCODER_FIELDS = (
     "layer_norm_eps",
 )
 VISION_FIELDS = ("codebook_size", "code_depth", "shared_codebook")
-PIXEL_FIELDS = (
-    "do_convert_rgb",
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-    "resize_before_rgb",
-    "crop_to_square",
-    "pad_to_square",
-)
 
 
 def vision_tower_of(model: torch.nn.Module) -> torch.nn.Module:
@@ -102,7 +88,7 @@ def _hash_weights(tower: torch.nn.Module) -> str:
 
 def _pixel_settings(processor) -> dict[str, Any]:
     settings = processor.to_dict()
-    return {name: settings.get(name) for name in PIXEL_FIELDS}
+    return {name: settings.get(name) for name in PIXEL_SETTINGS}
 
 
 __all__ = ["describe_tower", "differences", "vision_tower_of"]

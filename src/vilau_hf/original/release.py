@@ -20,6 +20,7 @@ from ..modeling import (
     VilaUVisionConfig,
     VilaUVisionTowerForPreTraining,
 )
+from ..modeling.generation_settings_vilau import VISUAL_GENERATION_DEFAULTS
 from ..processing import VilaUImageProcessor, VilaUProcessor, VilaUVideoProcessor, original_chat_template
 from .weight_files import LazyTensor, lazy_weights
 from .weights import WeightMapping, add_marker_rows, convert_tower_tensors
@@ -365,10 +366,11 @@ def _generation_config(release: dict, config: VilaUConfig, processor: VilaUProce
     )
     settings.update(
         allow_custom_entries=True,
-        visual_guidance_scale=3.0,
-        visual_temperature=1.0,
-        visual_top_k=900,
-        visual_top_p=0.96,
+        # the defaults of this package are those of the original code
+        visual_guidance_scale=VISUAL_GENERATION_DEFAULTS["visual_guidance_scale"],
+        visual_temperature=VISUAL_GENERATION_DEFAULTS["visual_temperature"],
+        visual_top_k=VISUAL_GENERATION_DEFAULTS["visual_top_k"],
+        visual_top_p=VISUAL_GENERATION_DEFAULTS["visual_top_p"],
         num_frames=release.get("num_video_frames") or 8,
         unconditional_prompt_ids=processor.unconditional_prompt_ids(),
     )
