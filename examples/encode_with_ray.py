@@ -16,7 +16,7 @@ import torch
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUProcessor
-from vilau_hf.data.code_cache import encode_pixels, place_codes, prepare_records
+from vilau_hf.data.code_cache import encode_pixels, attach_codes, prepare_records
 from vilau_hf.data.code_shards import CodeShards
 from vilau_hf.data.tower_fingerprint import describe_tower
 from vilau_hf.drawn import drawn_shapes
@@ -42,8 +42,8 @@ shards.begin()
 
 
 def read_shard(row):
-    places = shards.places(row["shard"])
-    records, pixels = prepare_records(dataset, places.start, places.stop, processor)
+    indices = shards.record_range(row["shard"])
+    records, pixels = prepare_records(dataset, indices.start, indices.stop, processor)
     return {"shard": row["shard"], "records": json.dumps(records), "pixels": pixels.numpy()}
 
 
@@ -53,7 +53,7 @@ class Encoder:
 
     def __call__(self, row):
         codes = encode_pixels(torch.tensor(row["pixels"]), self.tower, args.batch_size)
-        size = shards.write(row["shard"], place_codes(json.loads(row["records"]), codes))
+        size = shards.write(row["shard"], attach_codes(json.loads(row["records"]), codes))
         return {"images": len(codes), "bytes": size}
 
 

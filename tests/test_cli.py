@@ -73,7 +73,7 @@ def test_every_command_says_in_its_help_what_it_does(capsys):
 
 
 def test_choices_are_those_of_the_functions_behind_the_command():
-    assert RECORD_FORMATS == tuple(FORMATS)
+    assert tuple(RECORD_FORMATS) == tuple(FORMATS)
     assert MODEL_PARTS == tuple(PARTS)
 
 

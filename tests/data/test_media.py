@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from vilau_hf.data import PackedDataset, RecordPacker, VilaUDataCollator
 from vilau_hf.data.media import MediaError, MediaLoader, ReadableRows
 from vilau_hf.data.packing import count_tokens
-from vilau_hf.data.records import media_part, record_features, text_part
+from vilau_hf.data.records import media_content_part, record_features, text_content_part
 
 from ..processing.conftest import build_processor
 
@@ -31,8 +31,8 @@ def write_video(path, num_frames=24):
 
 
 def record(record_id="r1", **media):
-    parts = [media_part(name[:-1]) for name, items in media.items() for _ in items]
-    messages = [{"role": "user", "content": [text_part("draw")]}, {"role": "assistant", "content": parts}]
+    parts = [media_content_part(name[:-1]) for name, items in media.items() for _ in items]
+    messages = [{"role": "user", "content": [text_content_part("draw")]}, {"role": "assistant", "content": parts}]
     return {"id": record_id, "messages": messages, "images": [], "videos": [], **media}
 
 

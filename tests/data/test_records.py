@@ -3,7 +3,7 @@ import pytest
 from datasets import Dataset
 from PIL import Image
 
-from vilau_hf.data.records import RecordError, media_part, record_features, text_part, validate_record
+from vilau_hf.data.records import RecordError, media_content_part, record_features, text_content_part, validate_record
 
 
 def record(*parts, role="assistant", **fields):
@@ -17,7 +17,7 @@ def picture():
 def test_stored_records_come_back_with_media_unopened(tmp_path):
     path = tmp_path / "a.png"
     picture().save(path)
-    parts = [media_part("image")] * 4 + [text_part("four times"), media_part("video")]
+    parts = [media_content_part("image")] * 4 + [text_content_part("four times"), media_content_part("video")]
     images = [str(path), path, path.read_bytes(), picture()]
     made = record(*parts, images=images, videos=[{"path": "no/such.mp4", "bytes": None}])
     validate_record(made)
@@ -34,10 +34,10 @@ def test_stored_records_come_back_with_media_unopened(tmp_path):
     "good",
     [
         {"messages": [{"role": "user", "content": "what"}, {"role": "assistant", "content": "that"}]},
-        record(text_part("a"), media_part("image"), role="document", images=["a.png"], videos=None),
+        record(text_content_part("a"), media_content_part("image"), role="document", images=["a.png"], videos=None),
         record({"type": "video"}, videos=[[picture(), picture()]]),
-        record(media_part("video"), videos=[np.zeros((2, 4, 4, 3), np.uint8)]),
-        record(media_part("image"), images=["https://example.org/a.png"]),
+        record(media_content_part("video"), videos=[np.zeros((2, 4, 4, 3), np.uint8)]),
+        record(media_content_part("image"), images=["https://example.org/a.png"]),
     ],
 )
 def test_records_in_memory_are_valid(good):
@@ -50,20 +50,20 @@ def test_records_in_memory_are_valid(good):
         ({"id": 3, "messages": []}, r"Record 3: `id` must be a string, got int"),
         ({"id": "r1"}, "Record 'r1': `messages` must be a list of at least one message, got None"),
         ({"messages": [{"role": "user"}]}, r"`messages\[0\]` must be a dictionary with 'role' and 'content'"),
-        (record(text_part("a"), role="tool"), r"`role` of `messages\[0\]` must be one of system, user.*got 'tool'"),
-        (record(text_part("a"), role="user"), "there must be an assistant turn or a document, got user"),
+        (record(text_content_part("a"), role="tool"), r"`role` of `messages\[0\]` must be one of system, user.*got 'tool'"),
+        (record(text_content_part("a"), role="user"), "there must be an assistant turn or a document, got user"),
         ({"messages": [{"role": "assistant", "content": 3}]}, r"`content` of `messages\[0\]` must be a string or a"),
         (record({"type": "audio"}), "must be of type text, image or video, got {'type': 'audio'}"),
         (
             record({"type": "text", "text": None}),
             r"the `text` of a part of `messages\[0\]` must be a string, got None",
         ),
-        (record(text_part("see <image>")), r"the text of `messages\[0\]` must not hold '<image>'"),
-        (record(media_part("image")), "1 parts of type 'image', but `images` has 0 items"),
-        (record(text_part("a"), videos=["a.mp4"]), "0 parts of type 'video', but `videos` has 1 items"),
-        (record(media_part("image"), images="a.png"), "`images` must be a list, got str"),
-        (record(media_part("image"), images=[{"path": None, "bytes": None}]), r"`images\[0\]` must be a file name"),
-        (record(media_part("image"), images=[["a.png"]]), r"`images\[0\]` must be a file name, bytes"),
+        (record(text_content_part("see <image>")), r"the text of `messages\[0\]` must not hold '<image>'"),
+        (record(media_content_part("image")), "1 parts of type 'image', but `images` has 0 items"),
+        (record(text_content_part("a"), videos=["a.mp4"]), "0 parts of type 'video', but `videos` has 1 items"),
+        (record(media_content_part("image"), images="a.png"), "`images` must be a list, got str"),
+        (record(media_content_part("image"), images=[{"path": None, "bytes": None}]), r"`images\[0\]` must be a file name"),
+        (record(media_content_part("image"), images=[["a.png"]]), r"`images\[0\]` must be a file name, bytes"),
         (
             {"messages": [{"role": "document", "content": "a"}, {"role": "assistant", "content": "b"}]},
             "`document` must be the only message, got document, assistant",
