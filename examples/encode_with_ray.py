@@ -16,7 +16,7 @@ import torch
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUProcessor
-from vilau_hf.data.code_cache import encode_pixels, attach_codes, prepare_records
+from vilau_hf.data.code_cache import attach_codes, encode_pixels, prepare_records
 from vilau_hf.data.code_shards import CodeShards
 from vilau_hf.data.tower_fingerprint import describe_tower
 from vilau_hf.drawn import drawn_shapes

@@ -83,9 +83,9 @@ class VilaUDataCollator:
     `images` and `videos` may be missing. Records that were encoded have `codes` instead (see [`load_encoded`]).
 
     The targets are what the assistant says, and the text of a `document`. For classifier-free guidance, some records
-    lose the text of the user turns that ask for an image or a video. These records are drawn for each batch from
-    `seed`, the number of the pass over the data, and the records of the batch (their `id`, or their messages). So the
-    choice does not depend on workers or earlier batches, and a resumed run makes the same batches.
+    lose the text of the user turns that ask for an image or a video. They are drawn for each batch. The draw depends
+    only on `seed`, the number of the pass over the data, and the records of the batch (their `id`, or their messages).
+    It does not depend on workers or earlier batches, so a resumed run makes the same batches.
 
     A record is a padded row of the batch. Packs (see [`RecordPacker`]) become rows of several records. With
     `padding_free`, a batch is one row. In such rows no record sees another: position ids begin again with each record,

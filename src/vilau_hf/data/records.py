@@ -85,9 +85,9 @@ def validate_record(record: Mapping[str, Any]) -> None:
             was encoded has `codes` instead of `images` and `videos`.
 
     Raises:
-        RecordError: if a role or a type is unknown, a text is not a string or contains a placeholder, there is no
-            target, or the number of media or codes differs from the number of content parts. The message names the
-            record.
+        RecordError: for an unknown role or type, a text that is not a string or contains a placeholder, or a record
+            without a target. Also if the number of media or codes differs from the number of content parts. The
+            message names the record.
     """
     record_id = record.get("id")
 
