@@ -51,7 +51,7 @@ def model():
 
 
 def unusual_records():
-    """A video before an image and an image before a video, videos of two lengths, text alone, a document."""
+    """Returns records with videos before and after images, videos of two lengths, text only, and a document."""
     image = {"type": "image"}
     drawn_images = [record["images"][0] for record in drawn_shapes(num_samples=4, tasks={"text_to_image": 1})]
     videos = [record["videos"][0] for record in drawn_shapes(num_samples=3, tasks={"text_to_video": 1})]

@@ -79,13 +79,13 @@ DRAWN_CODES = {"messages": DRAW["messages"], "codes": [np.zeros((1, 12), dtype=n
 
 
 def dropped(collator, records):
-    """Which of some records, all of the same length, lose their prompt."""
+    """Returns which of the records lose their prompt. All records must have the same length."""
     lengths = collator(records)["attention_mask"].sum(1)
     return (lengths < VilaUDataCollator(collator.processor, 0)(records)["attention_mask"].shape[1]).tolist()
 
 
 def test_drops_the_given_share_of_prompts(processor):
-    """400 draws with chance 0.1 stay within 4 sigma (0.06), with ids and without."""
+    """The share of 400 draws with probability 0.1 stays within 4 sigma (0.06), with and without ids."""
     for records in ([{**DRAWN_CODES, "id": str(number)} for number in range(400)], [DRAWN_CODES] * 400):
         first, again, other = (dropped(VilaUDataCollator(processor, seed=seed), records) for seed in (0, 0, 1))
         assert first == again and first != other
@@ -109,7 +109,7 @@ def test_dropped_prompts_depend_only_on_pass_and_batch(processor):
 
 
 def test_workers_give_the_batches_of_one_process_in_every_pass(processor):
-    """Workers that outlive a pass are told of the next."""
+    """Persistent workers read the epoch from shared memory."""
     records, passes = [{**DRAW, "id": str(number)} for number in range(16)], []
     for num_workers in (0, 2):
         collator = VilaUDataCollator(processor, unconditional_probability=0.5)
@@ -130,7 +130,7 @@ CODES = np.arange(16 * 3, dtype=np.uint8).reshape(4, 4, 3)  # four images or fra
 
 
 def test_codes_replace_media_in_the_order_of_placeholders(processor):
-    """A video of two frames between two images: with codes, `images` and `videos` are one list."""
+    """With a video of two frames between two images. `codes` has one list for images and videos."""
     question = [{"type": "image"}, {"type": "video"}, {"type": "image"}]
     messages = asked("what is this", {"type": "text", "text": "a red square"}, question=question)
     pixels = {"images": [build_image(0), build_image(1)], "videos": [[build_image(2), build_image(3)]]}

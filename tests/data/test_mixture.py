@@ -15,7 +15,7 @@ from .mixtures import chats, write_chats, write_images
 
 
 def test_weights_hold_for_the_whole_pass(tmp_path):
-    """Drawn with probability 3/4 each record is a Bernoulli trial: 1000 of them stay within 4 sigma (0.055)."""
+    """The share of 1000 draws with probability 3/4 stays within 4 sigma (0.055)."""
     mixture = chats(tmp_path, {"a": 5, "b": 50}, {"a": 3.0, "b": 1.0})
     assert mixture.probabilities == [0.75, 0.25]
     records = itertools.islice(RecordStream(mixture), 1000)

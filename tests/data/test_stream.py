@@ -1,4 +1,4 @@
-"""Shares of streams for ranks and workers, and training that continues at the next record."""
+"""Streams that ranks and workers share, and training that resumes at the next record."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ def ids_of(loader, num_batches=None):
 
 
 def as_worker(monkeypatch, worker_id, num_workers):
-    """Makes this process one of the workers of a loader, as far as a dataset can see."""
+    """Makes `get_worker_info` report this process as a worker of a loader."""
     info = loader_utils.worker.WorkerInfo(id=worker_id, num_workers=num_workers, seed=0, dataset=None)
     monkeypatch.setattr(loader_utils.worker, "_worker_info", info if num_workers else None)
 
@@ -83,7 +83,7 @@ def test_order_depends_only_on_seed_and_pass(tmp_path):
 
 
 def test_order_of_files_depends_on_seed_and_pass(tmp_path):
-    """Of eight files with a record each; one that is drawn is in the written order once in 8! = 40320."""
+    """With eight files of one record. A random order is the order on disk once in 8! = 40320."""
     mixture, orders = chats(tmp_path, {"a": 8}, num_files=8), []
     for seed in range(3):
         files = RecordStream(mixture, shuffle_block=1, seed=seed, num_passes=3)
@@ -140,7 +140,7 @@ def test_loader_resumes_after_any_batch(tmp_path, num_workers):
 
 def test_resumes_a_packed_stream(tmp_path):
     def packer(columns):
-        """Packs of 1, 2, 3, 1, 2, 3 ... records."""
+        """Makes packs of 1, 2 and 3 records in turn."""
         records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         packs, sizes = [], itertools.cycle([1, 2, 3])
         while records:
@@ -196,7 +196,7 @@ class Numbers(torch.nn.Module):
 
 
 class Recorder(StreamTrainer):
-    """Keeps the numbers of the records it was given."""
+    """Keeps the numbers of its training records."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -285,7 +285,7 @@ def test_stream_training_requires_torchdata(tmp_path, monkeypatch):
 
 
 def test_stage_2_training_from_a_mixture_resumes_with_equal_weights(config, tmp_path):
-    """Real model, processor and collator; weights after the resume are those of the uninterrupted run, bit by bit."""
+    """With real model, processor and collator. The weights of resumed and uninterrupted run are bit-equal."""
     mixture = write_images(tmp_path)
     processor = build_processor(num_visual_tokens=16, size=16)
     for name in ("image_start", "image_end", "video_start", "video_end", "image", "video"):

@@ -34,7 +34,11 @@ def check_chats(records, report):
 
 
 def test_converts_json_lines(tmp_path):
-    """huggingface.co/docs/trl/dataset_formats; placement of images as in trl's `prepare_multimodal_messages`."""
+    """
+    Format: huggingface.co/docs/trl/dataset_formats.
+
+    The position of images is that of trl's `prepare_multimodal_messages`.
+    """
     rows = chat_rows(tmp_path)
     (tmp_path / "chats.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     check_chats(*convert(tmp_path / "chats.jsonl", "chat"))

@@ -9,7 +9,7 @@ from .sources import convert, png, save_image, turns
 
 
 def test_converts_an_imagefolder(tmp_path):
-    """huggingface.co/docs/datasets/image_dataset: an imagefolder with metadata.jsonl."""
+    """Format: huggingface.co/docs/datasets/image_dataset: an imagefolder with metadata.jsonl."""
     for index in range(3):
         save_image(tmp_path / "data/train" / f"{index}.png", index)
     lines = [{"file_name": f"{index}.png", "caption": f"image {index}"} for index in range(3)]
@@ -23,7 +23,7 @@ def test_converts_an_imagefolder(tmp_path):
 
 
 def test_converts_a_parquet_dataset(tmp_path):
-    """huggingface.co/docs/datasets/image_load: a column of images is stored as `{"bytes", "path"}`."""
+    """Format: huggingface.co/docs/datasets/image_load: a column of images is stored as `{"bytes", "path"}`."""
     dataset = Dataset.from_dict({"image": [{"bytes": png(), "path": "a.png"}], "text": ["a bus"], "n": [1]})
     dataset = dataset.cast_column("image", Image())
     (tmp_path / "data").mkdir()

@@ -8,8 +8,11 @@ from .sources import convert, llava_rows, save_image, turns
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "jsonl.gz"])
 def test_converts_conversations(tmp_path, kind):
-    """github.com/haotian-liu/LLaVA, docs/Finetune_Custom_Data.md; llava_v1_5_mix665k.json, ShareGPT4V's JSON and
-    VILA's finetuning/README.md (no placeholder) have the same fields."""
+    """
+    Format: github.com/haotian-liu/LLaVA, docs/Finetune_Custom_Data.md.
+
+    llava_v1_5_mix665k.json, ShareGPT4V's JSON and VILA's finetuning/README.md (no placeholder) have the same fields.
+    """
     rows = llava_rows(tmp_path)
     lines = "\n".join(json.dumps(row) for row in rows)
     file = tmp_path / f"mix.{kind}"
@@ -42,7 +45,7 @@ def test_converts_conversations(tmp_path, kind):
 
 
 def test_converts_videos_with_either_placeholder(tmp_path):
-    """LLaVA-Video-178K writes `<image>` where its `video` stands, Video-LLaVA `<video>`."""
+    """LLaVA-Video-178K has `<image>` at the position of its `video`, Video-LLaVA `<video>`."""
     save_image(tmp_path / "a.mp4")
     rows = [
         {"id": str(index), "video": "a.mp4", "conversations": [{"from": "human", "value": f"<{word}>\nwhat"}, answer]}

@@ -4,7 +4,11 @@ from .sources import convert, turns, write_mmc4
 
 
 def test_converts_documents(tmp_path):
-    """github.com/allenai/mmc4, README: zipped JSON lines; images are downloaded by `raw_url` to `image_name`."""
+    """
+    Format: github.com/allenai/mmc4, README.
+
+    The JSON lines are zipped, and images are downloaded from `raw_url` to `image_name`.
+    """
     records, report = convert(write_mmc4(tmp_path), "mmc4", media_folder=str(tmp_path / "images"))
     first, second, third = (
         "When you lock the door, all lock.",

@@ -4,7 +4,11 @@ from .sources import convert, save_image, turns
 
 
 def test_converts_captions_of_videos(tmp_path):
-    """huggingface.co/datasets/nkp37/OpenVid-1M: columns of data/train/OpenVid-1M.csv, videos unpacked to `video`."""
+    """
+    Format: huggingface.co/datasets/nkp37/OpenVid-1M, data/train/OpenVid-1M.csv.
+
+    The videos are unpacked to the folder `video`.
+    """
     header = "video,caption,aesthetic score,motion score,temporal consistency score,camera motion,frame,fps,seconds"
     with open(tmp_path / "OpenVid-1M.csv", "w", newline="") as file:
         writer = csv.writer(file)

@@ -5,7 +5,11 @@ from .sources import convert, png, turns
 
 
 def test_converts_img2dataset_for_both_targets(tmp_path):
-    """github.com/rom1504/img2dataset, README and writer.py: parquet output has the metadata and the image as `jpg`."""
+    """
+    Format: github.com/rom1504/img2dataset, README and writer.py.
+
+    Parquet output has the metadata, and the image as `jpg`.
+    """
     rows = [
         {"caption": "a red bus ", "url": "http://a", "key": "000000000", "status": "success", "jpg": png(0)},
         {"caption": "gone", "url": "http://b", "key": "000000001", "status": "failed_to_download", "jpg": None},
@@ -23,7 +27,7 @@ def test_converts_img2dataset_for_both_targets(tmp_path):
 
 
 def test_keeps_urls_of_coyo(tmp_path):
-    """github.com/kakaobrain/coyo-dataset, README, "Attributes"."""
+    """Format: github.com/kakaobrain/coyo-dataset, README, "Attributes"."""
     row = {"id": 2559800550877, "url": "https://artusa.com/a.jpg", "text": "Fuel State Critical", "width": 600}
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "part-00000.snappy.parquet")
     options = {"caption_field": "text", "media_field": "url", "id_field": "id"}

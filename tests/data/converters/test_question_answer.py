@@ -5,8 +5,12 @@ from .sources import convert, png, save_image, turns
 
 
 def test_converts_questions_and_answers(tmp_path):
-    """github.com/NVlabs/VILA: fields of data_prepare/sft/preprocess_m3it.py, images as in M3IT a list of base64;
-    `<image>` is taken out of the question as in llava/data/dataset.py."""
+    """
+    Format: github.com/NVlabs/VILA, fields of data_prepare/sft/preprocess_m3it.py.
+
+    Images are a list of base64 strings, as in M3IT. `<image>` is removed from the question, as in
+    llava/data/dataset.py.
+    """
     rows = [
         {"question": "<image>\nWhat is it?", "answer": "a cat", "image": [base64.b64encode(png()).decode()]},
         {"question": "2 + 2?", "answer": "4", "image": None},

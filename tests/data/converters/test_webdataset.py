@@ -5,7 +5,11 @@ from .sources import convert, png, turns, write_tar
 
 
 def test_converts_samples_of_tar_files(tmp_path):
-    """github.com/rom1504/img2dataset, README: webdataset output; github.com/webdataset/webdataset: names and keys."""
+    """
+    Format: github.com/rom1504/img2dataset, README, and github.com/webdataset/webdataset.
+
+    The first describes the webdataset output, the second names and keys.
+    """
     meta = json.dumps({"url": "http://a", "caption": "from json", "key": "000000000", "status": "success"}).encode()
     write_tar(
         tmp_path / "00000.tar",
