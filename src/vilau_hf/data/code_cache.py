@@ -263,9 +263,11 @@ def text_of_record(record: Mapping[str, Any], default_id: str) -> dict[str, Any]
     messages = []
     for message in record["messages"]:
         content = message["content"]
-        parts = [text_content_part(content)] if isinstance(content, str) else content
-        parts = [{"type": content_part["type"], "text": content_part.get("text")} for content_part in parts]
-        messages.append({"role": message["role"], "content": parts})
+        content_parts = [text_content_part(content)] if isinstance(content, str) else content
+        content_parts = [
+            {"type": content_part["type"], "text": content_part.get("text")} for content_part in content_parts
+        ]
+        messages.append({"role": message["role"], "content": content_parts})
     return {"id": default_id if record.get("id") is None else record["id"], "messages": messages}
 
 

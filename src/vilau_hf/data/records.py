@@ -99,18 +99,18 @@ def validate_record(record: Mapping[str, Any]) -> None:
     messages = record.get("messages")
     if not isinstance(messages, (list, tuple)) or not messages:
         refuse("no messages", f"`messages` must be a list of at least one message, got {_shorten(messages)}.")
-    parts = [
+    content_parts = [
         content_part
         for index, message in enumerate(messages)
         for content_part in _checked_content_parts(message, index, refuse)
     ]
     _check_roles([message["role"] for message in messages], refuse)
     if record.get("codes") is not None:
-        num_media = sum(content_part["type"] in MEDIA_FIELDS for content_part in parts)
+        num_media = sum(content_part["type"] in MEDIA_FIELDS for content_part in content_parts)
         _check_codes(record, num_media, refuse)
         return
     for kind, field in MEDIA_FIELDS.items():
-        num_media = sum(content_part["type"] == kind for content_part in parts)
+        num_media = sum(content_part["type"] == kind for content_part in content_parts)
         _check_media(record.get(field), kind, num_media, refuse)
 
 
@@ -143,13 +143,13 @@ def _checked_content_parts(message: Any, index: int, refuse: Refuse) -> list[dic
     content = message["content"]
     if role not in ROLES:
         refuse("unknown role", f"`role` of {where} must be one of {', '.join(ROLES)}, got {role!r}.")
-    parts = [text_content_part(content)] if isinstance(content, str) else content
-    if not isinstance(parts, (list, tuple)):
+    content_parts = [text_content_part(content)] if isinstance(content, str) else content
+    if not isinstance(content_parts, (list, tuple)):
         refuse(
             "invalid content",
             f"`content` of {where} must be a string or a list of content parts, got {_shorten(content)}.",
         )
-    for content_part in parts:
+    for content_part in content_parts:
         kind = content_part.get("type") if isinstance(content_part, Mapping) else None
         if kind not in ("text", *MEDIA_FIELDS):
             refuse(
@@ -158,7 +158,7 @@ def _checked_content_parts(message: Any, index: int, refuse: Refuse) -> list[dic
             )
         if kind == "text":
             _check_text(content_part.get("text"), where, refuse)
-    return list(parts)
+    return list(content_parts)
 
 
 def _check_text(text: Any, where: str, refuse: Refuse) -> None:

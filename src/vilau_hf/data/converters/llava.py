@@ -62,13 +62,13 @@ class LlavaConverter(Converter):
 
 def _content_parts(text: str, only_video: bool) -> list[dict]:
     """Returns text and media of a turn in order, without the line breaks around a placeholder."""
-    parts: list[dict] = []
+    content_parts: list[dict] = []
     for piece in re.split(r"(<image>|<video>)", text):
         if piece in ("<image>", "<video>"):
-            parts.append(media_content_part("video" if only_video else piece[1:-1]))
+            content_parts.append(media_content_part("video" if only_video else piece[1:-1]))
         elif piece.strip():
-            parts.append(text_content_part(piece.strip()))
-    return parts
+            content_parts.append(text_content_part(piece.strip()))
+    return content_parts
 
 
 __all__ = ["LlavaConverter"]
