@@ -115,6 +115,7 @@ def _load_records(
         # Imported here and not at the top: only this name needs the drawn shapes, a room above this one.
         from ..drawn import drawn_shapes
 
+        # Drawn in the size of the processor, so that nothing is resized.
         side = processor.image_processor.size["height"]
         frames = processor.video_processor.num_frames
         seed = 0 if args is None else args.seed

@@ -118,6 +118,7 @@ def encode_dataset(
     shards = CodeShards(folder, describe_tower(tower, processor), len(dataset), shard_size)
     if state.is_main_process:
         shards.begin()
+    # `begin` deletes temporary files, so no process may write before it has ended.
     state.wait_for_everyone()
     # All processes list the missing shards before any process writes, so that they divide the same list.
     missing = shards.missing()
@@ -151,6 +152,7 @@ def _encode_shards(
     """Encodes all batches, writes each shard after its last batch, and calls `on_batch` after each batch."""
     report = EncodingReport()
     rows: list[dict] = []
+    # `PreparedBatches` gives whole batches, so the loader must not collate them again.
     loader = DataLoader(batches, batch_size=None, shuffle=False, num_workers=num_workers)
     for (shard, begin, end), (records, pixels) in zip(batches.ranges, loader, strict=True):
         rows += attach_codes(records, encode_pixels(pixels, tower, batches.batch_size))
@@ -172,6 +174,7 @@ def _check_first_record(dataset: SlicedRecords, shards: CodeShards, shard: int, 
     columns = next(filter(None, batches), None)
     if columns is None:
         return
+    # Only text is compared. Comparing codes would need the tower, and another tower has another fingerprint.
     record = text_of_record({name: values[0] for name, values in columns.items()}, str(indices.start))
     if shards.read_first(shard) != record:
         raise ValueError(

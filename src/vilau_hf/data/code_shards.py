@@ -18,7 +18,9 @@ from .tower_fingerprint import TowerDescription
 
 
 INDEX = "index.json"
+# The tower is in the metadata of each shard, too, so that a shard cannot be mistaken for one of another tower.
 METADATA_KEY = b"vilau_tower"
+# A stream reads one row group at a time, and shares a file between workers by row groups.
 ROWS_OF_A_GROUP = 1000
 
 

@@ -125,6 +125,7 @@ class VilaUDataCollator:
 
     def for_evaluation(self) -> "VilaUDataCollator":
         """Returns a collator that keeps all prompts, with which [`VilaUTrainer`] evaluates."""
+        # A shallow copy shares `_epoch` and the processor.
         collator = copy.copy(self)
         collator.unconditional_probability = 0.0
         return collator
@@ -143,6 +144,7 @@ class VilaUDataCollator:
     def _choice(self, rows: list[dict], records: list[dict]) -> random.Random:
         """Returns the generator that draws which of `records`, the records of `rows`, lose their prompt."""
         passes = [row.get("pass", self._epoch.item()) for row in rows]
+        # A string as seed: `random.Random` hashes it with SHA-512, so the draw is the same in all processes.
         return random.Random(json.dumps([self.seed, passes, [_identity(record) for record in records]]))
 
     def __call__(self, records: list[dict]) -> dict[str, torch.Tensor | int]:
@@ -161,6 +163,7 @@ class VilaUDataCollator:
         rows = [record["records"] if "records" in record else [record] for record in records]
         packed = self.padding_free or any("records" in record for record in records)
         flat = [record for row in rows for record in row]
+        # Packs are encoded as single padded records first, so that each record has the tokens it has without packing.
         batch = self._encode(flat, self._choice(records, flat))
         if packed:
             counts = [sum(map(len, rows))] if self.padding_free else [len(row) for row in rows]

@@ -44,6 +44,7 @@ class MixtureSource:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        # `True` is an `int` in Python, but a mistake in a YAML file.
         if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not self.weight > 0:
             raise ValueError(f"`weight` of the source {self.name!r} must be a positive number, got {self.weight!r}.")
         options = self.options if self.target is None else {"target": self.target, **self.options}
@@ -110,6 +111,7 @@ class Mixture:
         config = yaml.safe_load(Path(file).read_text())
         if not isinstance(config, Mapping) or not isinstance(config.get("datasets"), list):
             raise ValueError(f"`file` {str(file)!r} must hold a key `datasets` with a list.")
+        # Unknown keys are errors, because a misspelled key would silently have its default.
         _check_keys(config, {"datasets"}, {"seed", "stopping_strategy"}, f"{str(file)!r}")
         allowed = set(MixtureSource.__dataclass_fields__)
         for index, entry in enumerate(config["datasets"]):

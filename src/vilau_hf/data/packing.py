@@ -34,6 +34,7 @@ def best_fit(lengths: list[int], max_length: int) -> list[list[int]]:
     # (room left, index of the bin) of the bins that are not full, in ascending order: bisection finds the fullest bin
     # that a length fits into
     free: list[tuple[int, int]] = []
+    # The sort is stable, so equal lengths stay in their order and the result depends on `lengths` only.
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         fullest = bisect.bisect_left(free, (lengths[index], -1))
         if fullest == len(free):
@@ -99,6 +100,7 @@ class RecordPacker:
         records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         lengths = count_tokens(records, self.processor)
         kept = self.keep([record.get("id") for record in records], lengths)
+        # `best_fit` gives indices of `kept`, not of `records`.
         packs = best_fit([lengths[index] for index in kept], self.max_length)
         return {"records": [[records[kept[index]] for index in pack] for pack in packs]}
 
@@ -232,6 +234,7 @@ def num_frames(record: dict, video_processor: "VilaUVideoProcessor") -> list[int
 
 def _frames_of_video(video: Any, video_processor: "VilaUVideoProcessor") -> int:
     """Returns the number of frames that the processor uses: all given frames, or those it samples from a file."""
+    # `do_sample_frames` also samples from frames that are given.
     if isinstance(video, (list, tuple, np.ndarray, torch.Tensor)) and not video_processor.do_sample_frames:
         return len(video)
     if video_processor.fps is not None:  # type: ignore[attr-defined]  # set by the base class

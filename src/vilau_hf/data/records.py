@@ -105,6 +105,7 @@ def validate_record(record: Mapping[str, Any]) -> None:
         for content_part in _checked_content_parts(message, index, refuse)
     ]
     _check_roles([message["role"] for message in messages], refuse)
+    # Encoded records have no media fields, or empty ones.
     if record.get("codes") is not None:
         num_media = sum(content_part["type"] in MEDIA_FIELDS for content_part in content_parts)
         _check_codes(record, num_media, refuse)

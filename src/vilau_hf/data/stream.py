@@ -123,6 +123,7 @@ class RecordStream(ResumableStream):
         num_workers = 1 if worker is None else worker.num_workers
         source = self.source
         if isinstance(source, Mixture):
+            # A multiple of this number: `datasets` then gives ranks and workers whole shards.
             source = source.stream(num_shards=self.world_size * num_workers)
         self._state = self._start
         self._start = _start_of_pass(0)  # a loaded state applies to one iteration only
@@ -130,6 +131,7 @@ class RecordStream(ResumableStream):
             # A new dataset for each pass. `set_epoch` stores the epoch in shared memory, but the workers of a loader
             # are not in the same pass at the same time.
             share = split_dataset_by_node(source, self.rank, self.world_size)
+            # `datasets` distributes the shards of a rank to its workers. This worker would have none.
             if worker_id >= share.num_shards:
                 return
             index = self._state["pass"]
@@ -150,7 +152,8 @@ class RecordStream(ResumableStream):
     def _order_of_pass(self, index: int) -> int:
         """Returns the epoch number from which `datasets` derives the order of files and the draws of sources."""
         seeds = [self.seed, self.source.seed if isinstance(self.source, Mixture) else 0, index]
-        # `datasets` has no other seed for the order of files, and does not shuffle them in epoch 0. Hence the `1 +`.
+        # `datasets` (5.2.0, `IterableDataset._prepare_ex_iterable_for_iteration`) has no other seed for the order of
+        # files, and does not shuffle them in epoch 0. Hence the `1 +`.
         return 1 + int(np.random.SeedSequence(seeds).generate_state(1)[0])
 
     def _one_pass(self, share: datasets.IterableDataset, worker_id: int) -> Iterator[dict]:

@@ -138,6 +138,7 @@ def _hash_weights(tower: "VilaUVisionTower") -> str:
     """Returns the SHA-256 of the weights as float32, so that bfloat16 weights cast to float32 have the same hash."""
     digest = hashlib.sha256()
     weights = {**tower.image_encoder.state_dict(), "codebook": tower.quantizer.codebook.weight}
+    # Sorted, because the order of a state dict depends on the order in which modules were created.
     for name in sorted(weights):
         tensor = weights[name].detach().float().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}".encode())

@@ -51,6 +51,7 @@ class CaptionConverter(Converter):
         self.media = media
         self.media_folder = media_folder
         self.prompt = prompt
+        # Only the outermost name of `caption_field` is a column.
         self.fields = tuple(name for name in (caption_field.split(".")[0], media_field, id_field) if name)
 
     def convert(self, row_id: str, row: dict, source: str, report: ConversionReport) -> dict:

@@ -59,6 +59,7 @@ class ChatConverter(Converter):
         images = [find_media(value, self.media_folder, source) for value in values]
         contents = [_content_parts(message.get("content")) for message in messages]
         roles = [message.get("role") for message in messages]
+        # If a content is a list, it says itself where the images are.
         if images and "user" in roles and all(isinstance(message.get("content"), str) for message in messages):
             contents[roles.index("user")][:0] = [media_content_part("image") for _ in images]
         return {

@@ -51,6 +51,7 @@ class ConversionReport:
     def skip(self, reason: str, row_id: str) -> None:
         """Counts a skipped row."""
         self.skipped[reason] += 1
+        # A few ids are enough to look at the rows, and a report of millions of rows stays small.
         if len(self.examples[reason]) < NUM_EXAMPLES:
             self.examples[reason].append(row_id)
 
@@ -145,6 +146,7 @@ class Converter(ABC):
                 if not isinstance(row, dict):
                     raise SkipRow("malformed row")
                 record = {"images": [], "videos": [], **self.convert(row_id, row, source, report)}
+                # Also finds faults that `convert` cannot see, such as a number of placeholders that does not fit.
                 validate_record(record)
             except SkipRow as skip:
                 report.skip(str(skip), row_id)
@@ -209,6 +211,7 @@ def find_media(value: Any, folder: str | None, source: str) -> dict[str, Any]:
         raise SkipRow("no image or video")
     if not isinstance(path, str):
         raise SkipRow("an image or video is neither bytes nor a file name")
+    # Conversion downloads nothing. The report counts URLs, and `MediaLoader` refuses them.
     if "://" in path:
         return {"path": path, "bytes": None}
     file = (Path(source).parent if folder is None else Path(folder)) / path

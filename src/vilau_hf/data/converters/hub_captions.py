@@ -62,6 +62,7 @@ def hub_rows(
     """
     # Not decoded, so that media stay as they are stored, like in records.
     dataset = load_dataset(source, config_name, split=split, streaming=True).decode(False)
+    # The index counts the rows of this shard, so names have to contain the shard.
     for index, row in enumerate(split_dataset_by_node(dataset, shard, num_shards)):
         yield f"{split}:{shard}:{index}" if num_shards > 1 else f"{split}:{index}", row
 

@@ -45,6 +45,8 @@ class LlavaConverter(Converter):
         only_video = bool(media["video"]) and not media["image"]
         contents = [_content_parts(text, only_video) for text in texts]
         if not any(content_part["type"] != "text" for content in contents for content_part in content):
+            # `first` is a list of `contents`, which is changed here. Without a turn of the user it is a new list, and
+            # the record is skipped because its media have no content parts.
             first = next((content for role, content in zip(roles, contents, strict=True) if ROLES[role] == "user"), [])
             first[:0] = [media_content_part(kind) for kind, items in media.items() for _ in items]
         return {

@@ -50,6 +50,7 @@ class QuestionAnswerConverter(Converter):
         answer = plain_text(get_text(row, self.answer_field))
         values = as_list(row.get(self.image_field))
         images = [find_media(self._decode(value), self.media_folder, source) for value in values]
+        # A question may consist of the placeholder only.
         asked = [text_content_part(plain_text(question))] if question else []
         return {
             "id": get_id(row, self.id_field, row_id),

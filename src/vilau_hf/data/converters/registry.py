@@ -47,6 +47,7 @@ def build_converter(format: str, **options: Any) -> Converter:
     if format not in STREAM_FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(STREAM_FORMATS)}, got {format!r}.")
     signature = inspect.signature(STREAM_FORMATS[format])
+    # Checked before the call, so that a `TypeError` inside the constructor is not mistaken for a wrong option.
     try:
         signature.bind(**options)
     except TypeError as error:

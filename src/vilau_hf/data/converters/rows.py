@@ -59,6 +59,7 @@ def list_sources(source: str | list[str]) -> list[str]:
 
 def refuse_pickle(file: str) -> None:
     """Raises a `ValueError` for a file that is a pickle by its name or its first bytes (protocol 2 or above)."""
+    # Since protocol 2, a pickle begins with the opcode 0x80 and the number of its protocol.
     with open(file, "rb") as binary:
         head = binary.read(2)
     if file.lower().endswith(PICKLE_SUFFIXES) or (head[:1] == b"\x80" and head[1:] in (b"\2", b"\3", b"\4", b"\5")):
@@ -158,6 +159,7 @@ def _parquet_rows(
         first = 0
         for group in range(table.num_row_groups):
             is_read = not by_group or group % num_shards == shard
+            # Small batches, because rows may hold the bytes of images.
             batches = table.iter_batches(64, [group], columns) if is_read else ()
             index = first
             for batch in batches:
@@ -170,6 +172,7 @@ def _parquet_rows(
 
 
 def _csv_rows(file: str, delimiter: str = ",") -> Iterator[tuple[None, dict]]:
+    # `utf-8-sig` removes a byte order mark. With `newline=""`, the csv module keeps line breaks within quotes.
     with _opened(file) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
         for row in csv.DictReader(text, delimiter=delimiter):
             yield None, row
@@ -208,6 +211,7 @@ _READERS: dict[str, Callable[[str], Iterator[tuple[str | None, Any]]]] = {
 
 def _suffix(file: str) -> str | None:
     """Returns the suffix of a supported file without its compression, or `None` for other files."""
+    # `.tgz` has a compression without a suffix of its archive.
     suffix = Path(re.sub(r"\.(gz|zip)$", "", file.lower().replace(".tgz", ".tar.gz"))).suffix
     return suffix if suffix in SUFFIXES else None
 

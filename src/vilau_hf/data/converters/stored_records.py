@@ -14,6 +14,7 @@ class StoredRecordConverter(Converter):
 
     def convert(self, row_id: str, row: dict, source: str, report: ConversionReport) -> dict:
         """Returns the row, which is a record already."""
+        # Fields may be missing or `None`. `validate_record` checks the rest.
         return {name: row.get(name) or [] for name in ("messages", "images", "videos")} | {
             "id": row_id if row.get("id") is None else row["id"]
         }

@@ -50,6 +50,7 @@ class WebdatasetConverter(CaptionConverter):
 
     def find_value(self, row: dict) -> dict:
         """Returns the image or video of a sample, from the first file with a known extension."""
+        # The path is not of an existing file. Its suffix tells a video decoder the type of the bytes.
         for extension in self.extensions:
             if extension in row:
                 return {"path": f"sample.{extension}", "bytes": row[extension]}

@@ -13,6 +13,7 @@ from ...files import is_new_or_empty
 from ..records import record_features
 
 
+# Rows held in memory while writing. They may hold the bytes of images.
 ROW_GROUP = 100
 
 
@@ -67,6 +68,7 @@ def _write_file(records: Iterator[dict], path: Path) -> bool:
         return False
     with pyarrow.parquet.ParquetWriter(path, features.arrow_schema) as writer:
         while rows:
+            # Turns paths, arrays and PIL images into dictionaries with `path` and `bytes`.
             rows = [features.encode_example(row) for row in rows]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
             rows = list(islice(records, ROW_GROUP))
