@@ -123,8 +123,8 @@ def test_records_writes_a_dataset_and_says_what_it_skipped(tmp_path, capsys):
     [
         (["vflan", "SOURCE", "OUT", "--option", "answer_key=reply"], "unexpected keyword argument 'answer_key'"),
         (["parquet", "SOURCE", "OUT"], "missing a required argument: 'target'"),
-        (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has none"),
-        (["pickle", "SOURCE", "OUT"], "is a pickle. Reading one runs whatever code"),
+        (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has no records"),
+        (["pickle", "SOURCE", "OUT"], "is a pickle. Loading a pickle can run any code"),
         (["vflan", "SOURCE.none", "OUT"], "`source` must be a file, a pattern or a folder"),
     ],
 )

@@ -46,7 +46,7 @@ def test_rejects_pickles(tmp_path, name):
             continue
         with pytest.raises(ValueError, match="is a pickle. Loading a pickle can run any code of its author"):
             convert(source, "vflan")
-    with pytest.raises(ValueError, match="`format` 'pickle' is not supported: a source is a pickle"):
+    with pytest.raises(ValueError, match="`format` 'pickle' is not supported: the source is a pickle"):
         convert(tmp_path / name, "pickle")
     assert not (tmp_path / "exploded").exists()
 

@@ -43,7 +43,7 @@ def build_converter(format: str, **options: Any) -> Converter:
             converter reads.
     """
     if format == "pickle":
-        raise ValueError(f"`format` 'pickle' is not supported: a source {PICKLE_REFUSAL}")
+        raise ValueError(f"`format` 'pickle' is not supported: the source {PICKLE_REFUSAL}")
     if format not in STREAM_FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(STREAM_FORMATS)}, got {format!r}.")
     signature = inspect.signature(STREAM_FORMATS[format])
