@@ -75,7 +75,7 @@ def test_help_of_every_verb_describes_it(capsys):
 
 
 def test_choices_equal_those_of_their_sources():
-    assert choices.RECORD_FORMATS == tuple(FORMATS)
+    assert tuple(choices.RECORD_FORMATS) == tuple(FORMATS)
     assert choices.SUB_MODELS == tuple(PARTS)
 
 
@@ -125,8 +125,8 @@ def test_records_saves_a_dataset_and_reports_skipped_rows(tmp_path, capsys):
     [
         (["vflan", "SOURCE", "OUT", "--option", "answer_key=reply"], "unexpected keyword argument 'answer_key'"),
         (["parquet", "SOURCE", "OUT"], "missing a required argument: 'target'"),
-        (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has none"),
-        (["pickle", "SOURCE", "OUT"], "is a pickle. Reading one runs whatever code"),
+        (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has no records"),
+        (["pickle", "SOURCE", "OUT"], "is a pickle. Loading a pickle can run any code"),
         (["vflan", "SOURCE.none", "OUT"], "`source` must be a file, a pattern or a folder"),
     ],
 )

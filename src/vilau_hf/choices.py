@@ -3,8 +3,18 @@
 # Strategies of training on several devices, for which `memory` has estimates.
 STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
 
-# The next two are copies, since their sources import torch. `tests/test_cli.py` compares them with the sources.
-# Names of `data.converters.FORMATS`.
-RECORD_FORMATS = ("records", "llava", "mmc4", "parquet", "webdataset", "openvid", "vflan", "hub", "chat")
-# Names of `modeling.sub_models_vilau.SUB_MODELS`.
+# Formats of `vilau records`, with file and class of the converter in `data/converters/`.
+RECORD_FORMATS = {
+    "records": "stored_records.StoredRecordConverter",
+    "llava": "llava.LlavaConverter",
+    "mmc4": "mmc4.Mmc4Converter",
+    "parquet": "parquet_captions.ParquetCaptionConverter",
+    "webdataset": "webdataset.WebdatasetConverter",
+    "openvid": "openvid.OpenVidConverter",
+    "vflan": "question_answer.QuestionAnswerConverter",
+    "hub": "hub_captions.HubCaptionConverter",
+    "chat": "chat.ChatConverter",
+}
+# A copy of the names of `modeling.sub_models_vilau.SUB_MODELS`, since its source imports torch. `tests/test_cli.py`
+# compares them.
 SUB_MODELS = ("vision_tower", "projector", "language_model", "depth_transformer")
