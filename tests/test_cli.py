@@ -12,7 +12,7 @@ from vilau_hf.cli import COMMANDS, main
 from vilau_hf.commands import estimate
 from vilau_hf.data import write_records
 from vilau_hf.data.converters import FORMATS
-from vilau_hf.modeling.parts_vilau import PARTS
+from vilau_hf.modeling.sub_models_vilau import SUB_MODELS
 from vilau_hf.training.recipe import LoraArguments
 
 
@@ -74,7 +74,7 @@ def test_every_command_says_in_its_help_what_it_does(capsys):
 
 def test_choices_are_those_of_the_functions_behind_the_command():
     assert RECORD_FORMATS == tuple(FORMATS)
-    assert MODEL_PARTS == tuple(PARTS)
+    assert MODEL_PARTS == tuple(SUB_MODELS)
 
 
 def test_adapters_of_an_estimate_are_those_of_a_recipe_unless_given():

@@ -1,74 +1,21 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Unified vision tower: pixels to codes and back, and its pre-training with a text encoder."""
 
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, SiglipModel, SiglipTextModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
-from transformers.utils import ModelOutput
 
 from .compat_modeling_vilau import PixelDecoder, SiglipAttention, SiglipEncoderLayer, can_return_tuple, init
 from .configuration_vilau import VilaUVisionConfig
 from .losses_vilau import contrastive_loss
 from .modeling_residual_quantizer import VilaUResidualQuantizer
 from .module_bases_vilau import LibraryInitialization, float32_parameters
+from .outputs_vision_tower_vilau import VilaUVisionTowerForPreTrainingOutput, VilaUVisionTowerOutput
 from .vision_encoders_vilau import VilaUImagePooler, build_image_encoder, pooler_config
 
-
-@dataclass
-class VilaUVisionTowerOutput(ModelOutput):
-    r"""
-    Output of [`VilaUVisionTower`].
-
-    Args:
-        codes (`torch.LongTensor` of shape `(N, L, D)`): codes in `[0, codebook_size)`.
-        quantized (`torch.Tensor` of shape `(N, L, C)`): sum of the code embeddings.
-        hidden_states, attentions (`tuple`, *optional*): those of the image encoder, if requested.
-    """
-
-    codes: torch.LongTensor | None = None
-    quantized: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class VilaUVisionTowerForPreTrainingOutput(ModelOutput):
-    r"""
-    Output of [`VilaUVisionTowerForPreTraining`].
-
-    With `return_loss`, a loss of weight 0 is `None`. So are embeddings, similarities and reconstruction that only
-    this loss needs.
-
-    Args:
-        loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): weighted sum of the losses below.
-        contrastive_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): sigmoid or softmax loss. In
-            training mode the pairs of all ranks count.
-        reconstruction_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): weighted pixel losses.
-        commitment_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): distance of features to codes.
-        logits_per_image (`torch.Tensor` of shape `(N, T)`, *optional*, with texts): scaled image-text similarities.
-        image_embeds (`torch.Tensor` of shape `(N, C)`, *optional*): normalised image embeddings.
-        text_embeds (`torch.Tensor` of shape `(T, C)`, *optional*, with texts): normalised text embeddings.
-        codes (`torch.LongTensor` of shape `(N, L, D)`): codes of the images.
-        reconstruction (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*, with `return_loss`): decoded pixels,
-            nominally in [-1, 1].
-        hidden_states, attentions (`tuple`, *optional*): those of the image encoder, if requested.
-    """
-
-    loss: torch.Tensor | None = None
-    contrastive_loss: torch.Tensor | None = None
-    reconstruction_loss: torch.Tensor | None = None
-    commitment_loss: torch.Tensor | None = None
-    logits_per_image: torch.Tensor | None = None
-    image_embeds: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
-    codes: torch.LongTensor | None = None
-    reconstruction: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
 
 # Codes depend on small differences between features: in bfloat16, one code in ten of depth 16 would be another. These
 # modules keep float32 when the model around them has another dtype.

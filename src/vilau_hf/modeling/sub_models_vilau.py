@@ -14,7 +14,7 @@ def sub_model_of(parameter_name: str) -> str | None:
     Returns the sub-model that a parameter belongs to, or `None` if it belongs to none.
 
     Args:
-        parameter_name (`str`): name of the parameter in [`VilaUForConditionalGeneration`], also if peft wraps the model.
+        parameter_name (`str`): name of the parameter in the complete model, which peft may have wrapped.
     """
     # peft puts this prefix in front of every name
     parameter_name = parameter_name.removeprefix("base_model.model.")
