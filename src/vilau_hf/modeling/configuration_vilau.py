@@ -3,7 +3,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -112,8 +112,13 @@ class VilaUVisionConfig(VilaUBaseConfig):
         "text_config": SubConfigSpec(config_class=SiglipTextConfig, optional=True),
     }
 
-    encoder_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    # The library turns dicts into configurations when it builds the object, and type checkers cannot know this.
+    if TYPE_CHECKING:
+        encoder_config: PreTrainedConfig
+        text_config: PreTrainedConfig  # or `None`, which towers for pre-training reject
+    else:
+        encoder_config: dict | PreTrainedConfig | None = None
+        text_config: dict | PreTrainedConfig | None = None
     codebook_size: int = 16384
     code_depth: int = 4
     shared_codebook: bool = True
@@ -123,7 +128,11 @@ class VilaUVisionConfig(VilaUBaseConfig):
     restart_unused_codes: bool = True
     latent_channels: int = 256
     block_out_channels: list[int] | tuple[int, ...] = (128, 128, 256, 256, 512)
-    up_block_types: list[str] | tuple[str, ...] | None = None
+    # `None` is replaced by the default for the number of levels
+    if TYPE_CHECKING:
+        up_block_types: list[str] | tuple[str, ...]
+    else:
+        up_block_types: list[str] | tuple[str, ...] | None = None
     layers_per_block: int = 2
     norm_num_groups: int = 32
     decoder_latent_size: int | None = None
@@ -313,9 +322,15 @@ class VilaUConfig(VilaUBaseConfig):
         ),
     }
 
-    vision_config: dict | PreTrainedConfig | None = None
-    depth_config: dict | PreTrainedConfig | None = None
-    text_config: dict | PreTrainedConfig | None = None
+    # as above: these are configurations once the object is built
+    if TYPE_CHECKING:
+        vision_config: VilaUVisionConfig
+        depth_config: VilaUDepthConfig
+        text_config: PreTrainedConfig
+    else:
+        vision_config: dict | PreTrainedConfig | None = None
+        depth_config: dict | PreTrainedConfig | None = None
+        text_config: dict | PreTrainedConfig | None = None
     image_start_token_id: int = 32000
     image_end_token_id: int = 32001
     video_start_token_id: int = 32002
@@ -365,7 +380,7 @@ class VilaUConfig(VilaUBaseConfig):
                     f"`{name}` ({getattr(self, name)}) must be in the vocabulary, [0, `text_config.vocab_size`) = "
                     f"[0, {self.text_config.vocab_size})."
                 )
-        seen = {}
+        seen: dict[int, str] = {}
         for name in [*names, "image_token_id", "video_token_id"]:
             value = getattr(self, name)
             if value in seen:

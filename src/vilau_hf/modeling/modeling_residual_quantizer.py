@@ -236,7 +236,7 @@ class VilaUResidualQuantizer(Float32Module):
             )
         if self._prepared is not None:
             held, version, prepared = self._prepared
-            # Same address means same tensor, since `held` keeps the memory in use. torch counts changes in `_version`.
+            # Same address means same tensor: `held` keeps the memory in use. `_version` counts changes in place.
             if held.data_ptr() == weight.data_ptr() and version == weight._version:
                 return prepared
         # frees the old matrices before new ones are allocated
@@ -301,8 +301,8 @@ class VilaUResidualQuantizer(Float32Module):
             with torch.no_grad():
                 rows, residuals = self._quantize(flat)
                 quantized = self.codebook(rows).float().sum(0)
-            # The first term is that of depth D. residuals[d] is z minus the sum of the first d embeddings, so
-            # `flat - (flat.detach() - residual)` equals the residual and has the gradient of z.
+            # The first term is that of depth D. residuals[d] is z minus the sum of the first d embeddings. The
+            # expression in the loop equals this residual, and its gradient with respect to z is that of z.
             commitment_loss = (flat - quantized).square().mean()
             for residual in residuals[1:]:
                 commitment_loss = commitment_loss + (flat - (flat.detach() - residual)).square().mean()

@@ -1,7 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """VILA-U: a language model that understands and generates visual tokens."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -48,7 +48,7 @@ class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
     config_class = VilaUConfig
     config: VilaUConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "video", "text")
+    input_modalities = ("image", "video", "text")  # type: ignore[assignment]  # the library's models set tuples
     supports_gradient_checkpointing = True
     # Layers that stay on one device, and that FSDP2 gathers as a unit. Language models of other families add theirs.
     # The quantizer is not listed: FSDP2 gathers for `forward` only, and other methods read the codebook, too.
@@ -70,7 +70,7 @@ class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
         return rounded_dtype(self)
 
 
-class VilaUModel(VilaUVisualInputsMixin, VilaUPreTrainedModel):
+class VilaUModel(VilaUPreTrainedModel, VilaUVisualInputsMixin):
     r"""
     Vision tower, projector and language model, without heads.
 
@@ -87,7 +87,7 @@ class VilaUModel(VilaUVisualInputsMixin, VilaUPreTrainedModel):
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         """Returns the token embeddings of the language model."""
         return self.language_model.get_input_embeddings()
 
@@ -128,13 +128,13 @@ class VilaUModel(VilaUVisualInputsMixin, VilaUPreTrainedModel):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        codes: torch.LongTensor | None = None,
-        visual_codes: torch.LongTensor | None = None,
+        codes: torch.Tensor | None = None,
+        visual_codes: torch.Tensor | None = None,
         cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
@@ -172,7 +172,8 @@ class VilaUModel(VilaUVisualInputsMixin, VilaUPreTrainedModel):
         has_pixels = not (pixel_values is None and pixel_values_videos is None)
         # Without a cache this is a training step, which all ranks take together. In generation they do not.
         if use_cache is False:
-            self._join_collective_encode(has_pixels, (inputs_embeds if input_ids is None else input_ids).device)
+            given = cast(torch.Tensor, inputs_embeds if input_ids is None else input_ids)  # one of them is not None
+            self._join_collective_encode(has_pixels, given.device)
         features = None
         if visual_codes is None and codes is None and has_pixels:
             wanted = {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
@@ -184,12 +185,12 @@ class VilaUModel(VilaUVisualInputsMixin, VilaUPreTrainedModel):
                 visual_codes = self.get_visual_codes(
                     input_ids, pixel_values, pixel_values_videos, codes, inputs_embeds
                 )
-            if inputs_embeds is None:
+            if input_ids is not None:
                 inputs_embeds = self.embed(input_ids, visual_codes)
-            elif visual_codes is not None:
+            elif inputs_embeds is not None and visual_codes is not None:
                 inputs_embeds = self.insert_codes(inputs_embeds, visual_codes, visual_codes[..., 0] >= 0)
         # Every rank must use the projector in every training step: distributed training waits for its gradients.
-        if visual_codes is None and use_cache is False:
+        if visual_codes is None and inputs_embeds is not None and use_cache is False:
             inputs_embeds = self._call_projector_without_codes(inputs_embeds)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
@@ -200,12 +201,14 @@ class VilaUModel(VilaUVisualInputsMixin, VilaUPreTrainedModel):
             **cached,
             **kwargs,
         )
+        image_outputs, video_outputs = split_features(features, pixel_values, pixel_values_videos)
         return VilaUModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             visual_codes=visual_codes,
-            **split_features(features, pixel_values, pixel_values_videos),
+            image_outputs=image_outputs,
+            video_outputs=video_outputs,
             **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
         )
 
@@ -241,12 +244,12 @@ class VilaUForConditionalGeneration(
     ```
     """
 
-    output_modalities = ("text", "image")
+    output_modalities = ("text", "image")  # type: ignore[assignment]  # the library's models set tuples of any length
     # `VilaUTrainer` counts text labels and visual tokens separately. Other trainers average over the batch.
     accepts_loss_kwargs = False
     # Plans for tensor parallelism, pipeline parallelism and FSDP of the head. The base model adds its own.
     _tp_plan = {"lm_head": "colwise_gather_output"}
-    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}  # type: ignore[dict-item]  # as in the library's models
     _fsdp_plan = {"lm_head": "keep_full_weight"}
     # Names of LLaMA-like language models. The constructor sets those of the configured one.
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
@@ -266,7 +269,7 @@ class VilaUForConditionalGeneration(
         """Returns the name of a module of this model."""
         return next(name for name, module in self.named_modules() if module is wanted)
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         """Returns the token embeddings of the language model."""
         return self.model.get_input_embeddings()
 
@@ -294,20 +297,21 @@ class VilaUForConditionalGeneration(
                 `resize_token_embeddings(config.text_config.vocab_size)` first if it lacks the visual markers.
 
         Raises:
-            ValueError: if its vocabulary has another size, its head has a bias, or this model shares the weight of
-                embeddings and head and the language model does not.
+            ValueError: if its vocabulary has another size or its head has a bias. Also if only this model shares the
+                weight of embeddings and head.
         """
-        embeddings = language_model.get_input_embeddings()
+        embeddings = language_model.get_input_embeddings().get_parameter("weight")
         head = language_model.get_output_embeddings()
+        head_weight = head.get_parameter("weight")
         vocabulary = self.config.text_config.vocab_size
-        if len(head.weight) != vocabulary or len(embeddings.weight) != vocabulary:
+        if len(head_weight) != vocabulary or len(embeddings) != vocabulary:
             raise ValueError(
                 f"`language_model` must have `text_config.vocab_size` ({vocabulary}) tokens, got "
-                f"{len(embeddings.weight)} embeddings and {len(head.weight)} logits. Call `resize_token_embeddings`."
+                f"{len(embeddings)} embeddings and {len(head_weight)} logits. Call `resize_token_embeddings`."
             )
         if getattr(head, "bias", None) is not None:
             raise ValueError("`language_model` must have a head without bias, which the head of VILA-U has not.")
-        if self.config.tie_word_embeddings and head.weight is not embeddings.weight:
+        if self.config.tie_word_embeddings and head_weight is not embeddings:
             raise ValueError(
                 "`language_model` must share the weight of embeddings and head because `config.tie_word_embeddings` "
                 "is True."
@@ -328,16 +332,16 @@ class VilaUForConditionalGeneration(
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        codes: torch.LongTensor | None = None,
-        visual_codes: torch.LongTensor | None = None,
+        codes: torch.Tensor | None = None,
+        visual_codes: torch.Tensor | None = None,
         cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         output_code_logits: bool = False,

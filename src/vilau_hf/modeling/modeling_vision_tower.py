@@ -1,7 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Unified vision tower: pixels to codes and back, and its pre-training with a text encoder."""
 
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
@@ -42,7 +42,7 @@ class VilaUVisionPreTrainedModel(LibraryInitialization, PreTrainedModel):
     config: VilaUVisionConfig
     base_model_prefix = "vision_tower"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]  # the library's models set tuples
     supports_gradient_checkpointing = True
     # Layers that stay on one device, and that FSDP2 gathers as a unit. Image encoders of other families add theirs.
     _no_split_modules = ["SiglipEncoderLayer", "ResnetBlock2D"]
@@ -69,6 +69,12 @@ class VilaUVisionPreTrainedModel(LibraryInitialization, PreTrainedModel):
             init.zeros_(module.cluster_size)
             init.zeros_(module.cluster_sum)
             init.zeros_(module.initialized)
+
+
+def _features_of(encoded: BaseModelOutput) -> torch.Tensor:
+    """Returns the features `(N, L, C)` of an image encoder's output."""
+    # the library's types allow None
+    return cast(torch.Tensor, encoded.last_hidden_state)
 
 
 class VilaUVisionTower(VilaUVisionPreTrainedModel):
@@ -115,7 +121,7 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
             # transformers' shared model tests read the attention setting in `config` of every module of this name,
             # and diffusers' class has no configuration.
             if type(module).__name__ == "Attention":
-                module.config = config
+                module.config = config  # type: ignore[assignment]  # torch's types allow tensors and modules only
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -142,7 +148,7 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
 
     def get_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Returns the features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
-        return self.encode_image(pixel_values).last_hidden_state
+        return _features_of(self.encode_image(pixel_values))
 
     def encode_image(self, pixel_values: torch.Tensor, **kwargs: bool | None) -> BaseModelOutput:
         """
@@ -178,7 +184,7 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
         # Autocast would compute in its dtype although the weights are float32.
         with torch.autocast(pixel_values.device.type, enabled=False):
             encoded = self.encode_image(pixel_values, **kwargs)
-            codes = self.quantizer.encode(encoded.last_hidden_state)
+            codes = self.quantizer.encode(_features_of(encoded))
         return VilaUVisionTowerOutput(
             codes=codes,
             quantized=self.quantizer.decode(codes),
@@ -240,7 +246,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         config ([`VilaUVisionConfig`]): must have a `text_config`.
     """
 
-    input_modalities = ("image", "text")
+    input_modalities = ("image", "text")  # type: ignore[assignment]  # the library's models set tuples
     # Losses are means over the batch. Trainer must not divide them by a count of items.
     accepts_loss_kwargs = False
 
@@ -274,9 +280,10 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
             siglip ([`SiglipModel`]): the trained model.
             config_kwargs: further fields of [`VilaUVisionConfig`], for example `codebook_size`.
         """
+        siglip_config: Any = siglip.config  # the library's types allow nested dicts
         config = cls.config_class(
-            encoder_config=siglip.config.vision_config.to_dict(),
-            text_config=siglip.config.text_config.to_dict(),
+            encoder_config=siglip_config.vision_config.to_dict(),
+            text_config=siglip_config.text_config.to_dict(),
             **config_kwargs,
         )
         model = cls(config)
@@ -304,9 +311,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         """Returns the token embeddings of the text encoder."""
         return self.text_model.embeddings.token_embedding
 
-    def get_text_features(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
         Returns text embeddings `(T, C)`, not normalised, of `input_ids` `(T, tokens)`.
 
@@ -327,7 +332,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
     def forward(
         self,
         pixel_values: torch.Tensor,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         return_loss: bool = False,
         **kwargs: bool | None,
@@ -344,7 +349,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
             kwargs: `output_hidden_states` and `output_attentions` of the image encoder.
         """
         encoded = self.vision_tower.encode_image(pixel_values, **kwargs)
-        quantized, codes, commitment_loss = self.vision_tower.quantizer(encoded.last_hidden_state)
+        quantized, codes, commitment_loss = self.vision_tower.quantizer(_features_of(encoded))
         result = {"codes": codes, "hidden_states": encoded.hidden_states, "attentions": encoded.attentions}
         if not return_loss or self.config.contrastive_loss_weight:
             result.update(self._compare(quantized, input_ids, attention_mask))
@@ -372,7 +377,7 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         return VilaUVisionTowerForPreTrainingOutput(**result)
 
     def _compare(
-        self, quantized: torch.Tensor, input_ids: torch.LongTensor | None, attention_mask: torch.Tensor | None
+        self, quantized: torch.Tensor, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
         """Returns the embeddings of images, and those of texts and the similarities if texts are given."""
         result = {"image_embeds": nn.functional.normalize(self.image_pooler(quantized), dim=-1)}

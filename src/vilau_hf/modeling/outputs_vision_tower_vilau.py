@@ -18,8 +18,9 @@ class VilaUVisionTowerOutput(ModelOutput):
         hidden_states, attentions (`tuple`, *optional*): those of the image encoder, if requested.
     """
 
-    codes: torch.LongTensor | None = None
-    quantized: torch.Tensor | None = None
+    # Both are always set. `ModelOutput` asks for defaults of all fields but the first.
+    codes: torch.Tensor = None  # type: ignore[assignment]
+    quantized: torch.Tensor = None  # type: ignore[assignment]
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
 
@@ -54,7 +55,7 @@ class VilaUVisionTowerForPreTrainingOutput(ModelOutput):
     logits_per_image: torch.Tensor | None = None
     image_embeds: torch.Tensor | None = None
     text_embeds: torch.Tensor | None = None
-    codes: torch.LongTensor | None = None
+    codes: torch.Tensor | None = None
     reconstruction: torch.Tensor | None = None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None

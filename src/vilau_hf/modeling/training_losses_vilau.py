@@ -8,6 +8,7 @@ from .compat_modeling_vilau import torch_compilable_check
 from .configuration_vilau import VilaUConfig
 from .losses_vilau import code_loss
 from .modeling_depth_transformer import VilaUDepthTransformer
+from .visual_inputs_vilau import VilaUVisualInputsMixin
 
 
 class VilaULossMixin:
@@ -15,7 +16,7 @@ class VilaULossMixin:
 
     # set by the model
     config: VilaUConfig
-    model: nn.Module
+    model: VilaUVisualInputsMixin
     depth_transformer: VilaUDepthTransformer
     lm_head: nn.Module
 

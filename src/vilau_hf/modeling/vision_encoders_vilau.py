@@ -33,7 +33,7 @@ class VilaUVisionEncoder(Float32Module, LibraryInitialization, SiglipPreTrainedM
     """
 
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]  # the library's models set tuples of any length
 
     def __init__(self, config: SiglipVisionConfig) -> None:
         super().__init__(config)
@@ -48,8 +48,9 @@ class VilaUVisionEncoder(Float32Module, LibraryInitialization, SiglipPreTrainedM
 
     def load_trained(self, vision_model: PreTrainedModel) -> None:
         """Copies the weights of a `SiglipVisionModel` except those of its last layer."""
-        self.embeddings.load_state_dict(vision_model.embeddings.state_dict())
-        self.layers.load_state_dict(vision_model.encoder.layers[:-1].state_dict())
+        self.embeddings.load_state_dict(vision_model.get_submodule("embeddings").state_dict())
+        trained = vision_model.get_submodule("encoder.layers").state_dict()
+        self.layers.load_state_dict({name: trained[name] for name in self.layers.state_dict()})
 
     @merge_with_config_defaults
     @capture_outputs
@@ -127,7 +128,7 @@ def build_image_encoder(config: PreTrainedConfig) -> VilaUVisionEncoder | VilaUF
     Raises:
         ValueError: if its `model_type` is not in `VISION_FAMILIES`.
     """
-    if config.model_type == SiglipVisionConfig.model_type:
+    if isinstance(config, SiglipVisionConfig):
         return VilaUVisionEncoder(config)
     return VilaUFamilyEncoder(config)
 
@@ -136,7 +137,7 @@ class VilaUImagePooler(LibraryInitialization, SiglipPreTrainedModel):
     """SigLIP's last encoder layer, layer norm and attention pooling, applied to the quantized features."""
 
     main_input_name = "quantized"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]  # the library's models set tuples of any length
 
     def __init__(self, config: SiglipVisionConfig) -> None:
         super().__init__(config)
@@ -156,13 +157,13 @@ def pooler_config(encoder_config: PreTrainedConfig) -> SiglipVisionConfig:
     """
     Returns the configuration of the image pooler for an image encoder.
 
-    SigLIP's pooler is its last layer and its head. The last layer of another family expects a class token, which
-    quantized features do not have, so these families train a new pooler of SigLIP's form and their width.
+    SigLIP's pooler is its last layer and its head. The last layer of another family may expect a class token, which
+    quantized features do not have. These families train a new pooler of SigLIP's form and their width.
 
     Args:
         encoder_config ([`PreTrainedConfig`]): configuration of the image encoder.
     """
-    if encoder_config.model_type == SiglipVisionConfig.model_type:
+    if isinstance(encoder_config, SiglipVisionConfig):
         return encoder_config
     width = encoder_config.hidden_size
     return SiglipVisionConfig(

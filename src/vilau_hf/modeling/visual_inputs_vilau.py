@@ -2,6 +2,7 @@
 """Visual inputs of the language model: finds placeholders, encodes pixels and inserts embeddings."""
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import nn
@@ -21,15 +22,15 @@ class VilaUVisualInputsMixin:
     config: VilaUConfig
     vision_tower: VilaUVisionTower
     multi_modal_projector: nn.Module
-    get_input_embeddings: Callable[[], nn.Module]
+    get_input_embeddings: Callable[[], nn.Embedding]
 
     @torch.no_grad()
     def get_visual_codes(
         self,
-        input_ids: torch.LongTensor | None,
+        input_ids: torch.Tensor | None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        codes: torch.LongTensor | None = None,
+        codes: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
@@ -88,13 +89,15 @@ class VilaUVisualInputsMixin:
             if pixels is not None:
                 grid = self._fill_grid(grid, mask, codes_of_kind, name)
             else:
-                torch_compilable_check(
-                    ~mask.any(),
-                    lambda mask=mask, name=name: (
-                        f"the prompt holds {mask.sum()} placeholders of `{name}`, which is not given."
-                    ),
-                )
+                self._check_no_placeholders(mask, name)
         return grid
+
+    @staticmethod
+    def _check_no_placeholders(mask: torch.Tensor, name: str) -> None:
+        """Raises a `ValueError` if there are placeholders in `mask` `(B, T)` but the argument `name` is not given."""
+        torch_compilable_check(
+            ~mask.any(), lambda: f"the prompt holds {mask.sum()} placeholders of `{name}`, which is not given."
+        )
 
     @torch.no_grad()
     def _encode_pixels(
@@ -128,6 +131,8 @@ class VilaUVisualInputsMixin:
         video_id = self.config.video_token_id
         if input_ids is not None:
             return input_ids == image_id, input_ids == video_id
+        if inputs_embeds is None:
+            raise ValueError("give one of `input_ids` and `inputs_embeds`.")
         return self._has_embedding_of(image_id, inputs_embeds), self._has_embedding_of(video_id, inputs_embeds)
 
     def _has_embedding_of(self, token_id: int, inputs_embeds: torch.Tensor) -> torch.Tensor:
@@ -211,22 +216,25 @@ class VilaUVisualInputsMixin:
         """
         Encodes the pixels and inserts their embeddings at the placeholders.
 
+        One of `input_ids` and `inputs_embeds` is given.
+
         Returns:
             The input embeddings `(B, T, H)`, the codes by position `(B, T, D)` and the features of images and frames.
         """
         is_image, is_video = self._placeholders(input_ids, inputs_embeds)
         # Text is embedded before the projector runs, as in batches without pixels. Ranks with sharded weights gather
         # them at each call of a module, so all must call the modules in the same order.
-        embeds = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
+        embeds = cast(torch.Tensor, inputs_embeds) if input_ids is None else self.embed(input_ids)
         encoded = self._encode_pixels(pixel_values, pixel_values_videos, **kwargs)
         visual_codes = self._grid_of_pixel_codes(is_image, is_video, pixel_values, pixel_values_videos, encoded.codes)
+        embedded = self.embed_codes(encoded.codes)  # (N + V * F, L, H), with gradients for the projector
         features = BaseModelOutputWithPooling(
             last_hidden_state=encoded.quantized,
-            pooler_output=self.embed_codes(encoded.codes),  # (N + V * F, L, H), with gradients for the projector
+            pooler_output=embedded,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        embedded = features.pooler_output.to(embeds.device, embeds.dtype)
+        embedded = embedded.to(embeds.device, embeds.dtype)
         num_images = 0 if pixel_values is None else len(pixel_values)
         embeds = embeds.masked_scatter(is_image[..., None], embedded[:num_images])
         embeds = embeds.masked_scatter(is_video[..., None], embedded[num_images:])
@@ -243,25 +251,23 @@ def split_features(
     features: BaseModelOutputWithPooling | None,
     pixel_values: torch.Tensor | None,
     pixel_values_videos: torch.Tensor | None,
-) -> dict[str, BaseModelOutputWithPooling | None]:
+) -> tuple[BaseModelOutputWithPooling | None, BaseModelOutputWithPooling | None]:
     """
-    Returns `image_outputs` and `video_outputs` of the features of images and frames.
+    Returns the features of images and those of videos, each `None` if there are none.
 
     Args:
         features ([`BaseModelOutputWithPooling`], *optional*): features with images and then frames in dimension 0.
         pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*): the images.
         pixel_values_videos (`torch.Tensor` of shape `(V, F, 3, S, S)`, *optional*): the videos.
     """
-    outputs: dict[str, BaseModelOutputWithPooling | None] = {"image_outputs": None, "video_outputs": None}
     if features is None:
-        return outputs
+        return None, None
     num_images = 0 if pixel_values is None else len(pixel_values)
-    if pixel_values is not None:
-        outputs["image_outputs"] = rows_of(features, slice(0, num_images))
-    if pixel_values_videos is not None:
-        frames = rows_of(features, slice(num_images, None))
-        outputs["video_outputs"] = frames_to_videos(frames, len(pixel_values_videos))
-    return outputs
+    image_outputs = None if pixel_values is None else rows_of(features, slice(0, num_images))
+    if pixel_values_videos is None:
+        return image_outputs, None
+    frames = rows_of(features, slice(num_images, None))
+    return image_outputs, frames_to_videos(frames, len(pixel_values_videos))
 
 
 __all__ = ["VilaUVisualInputsMixin", "split_features"]

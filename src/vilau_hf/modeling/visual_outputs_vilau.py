@@ -2,19 +2,19 @@
 """Pixels of generated images and videos."""
 
 import torch
-from torch import nn
 
 from .outputs_vilau import VisualSpan
+from .visual_inputs_vilau import VilaUVisualInputsMixin
 
 
 class VilaUVisualOutputsMixin:
     """Methods of [`VilaUForConditionalGeneration`] that decode generated codes into pixels."""
 
     # set by the model
-    model: nn.Module
+    model: VilaUVisualInputsMixin
 
     @torch.no_grad()
-    def decode_image_tokens(self, image_tokens: torch.LongTensor) -> torch.Tensor:
+    def decode_image_tokens(self, image_tokens: torch.Tensor) -> torch.Tensor:
         """
         Decodes the code grids that `generate` returned for images.
 
@@ -37,7 +37,7 @@ class VilaUVisualOutputsMixin:
         return tower.decode(image_tokens.flatten(1, 2)).clamp(-1, 1)
 
     @torch.no_grad()
-    def decode_video_tokens(self, video_tokens: torch.LongTensor) -> torch.Tensor:
+    def decode_video_tokens(self, video_tokens: torch.Tensor) -> torch.Tensor:
         """
         Decodes the code grids that `generate` returned for videos.
 
@@ -67,9 +67,13 @@ class VilaUVisualOutputsMixin:
         Returns:
             The same `spans`.
         """
-        finished = [span for row in spans for span in row if span.codes is not None]
+        finished = []
+        frames = []
+        for span in (span for row in spans for span in row):
+            if span.codes is not None:
+                finished.append(span)
+                frames.append(span.codes if span.kind == "video" else span.codes[None])
         if finished:
-            frames = [span.codes if span.kind == "video" else span.codes[None] for span in finished]
             # one call decodes the images and frames of all spans
             pixels = self.decode_image_tokens(torch.cat(frames)).split([len(each) for each in frames])
             for span, each in zip(finished, pixels, strict=True):
