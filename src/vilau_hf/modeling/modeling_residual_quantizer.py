@@ -231,7 +231,7 @@ class VilaUResidualQuantizer(Float32Module):
         if weight.is_meta or weight.is_inference():
             state = "is offloaded" if weight.is_meta else "was made under `torch.inference_mode()`"
             raise ValueError(
-                f"`search` must be 'exact' for a codebook that {state}, got {self.search!r}. This search keeps matrices "
+                f"`search` must be 'exact' for a codebook that {state}, got {self.search!r}. This search keeps a copy "
                 "of the codebook and could not notice a change."
             )
         if self._prepared is not None:
