@@ -390,7 +390,7 @@ class VilaUConfig(VilaUBaseConfig):
 
 class VilaUOriginalConfig(VilaUBaseConfig):
     """
-    Stands for the configuration of the original release and refuses to load.
+    Configuration of the original release, which always raises an error at loading.
 
     It is registered so that auto classes raise an error that says how to convert the release.
     """

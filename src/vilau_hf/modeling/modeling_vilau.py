@@ -247,7 +247,7 @@ class VilaUForConditionalGeneration(
     output_modalities = ("text", "image")  # type: ignore[assignment]  # the library's models set tuples of any length
     # `VilaUTrainer` counts text labels and visual tokens separately. Other trainers average over the batch.
     accepts_loss_kwargs = False
-    # Plans for tensor parallelism, pipeline parallelism and FSDP of the head. The base model adds its own.
+    # Plans for tensor parallelism, pipeline parallelism and FSDP of the head. The base model adds those of its sub-models.
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}  # type: ignore[dict-item]  # as in the library's models
     _fsdp_plan = {"lm_head": "keep_full_weight"}
@@ -259,7 +259,7 @@ class VilaUForConditionalGeneration(
         self.model = VilaUModel(config)
         self.depth_transformer = VilaUDepthTransformer._from_config(config.depth_config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        # Must precede `post_init`, which reads it. GPT-2, for example, has `wte` in place of `embed_tokens`.
+        # Must precede `post_init`, which reads it. GPT-2, for example, has `wte` instead of `embed_tokens`.
         self._tied_weights_keys = {"lm_head.weight": f"{self._name_of(self.get_input_embeddings())}.weight"}
         self.post_init()
         # If true, loading drops the fields of ours in generation_config.json.

@@ -162,7 +162,7 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
             The output of the image encoder, whose `last_hidden_state` `(N, L, C)` are the features.
         """
         self.check_pixels(pixel_values)
-        # The image encoder has a configuration of its own and does not know these fields of the tower's.
+        # The image encoder reads the fields of `encoder_config`, not those of the tower's configuration.
         for name in ("output_hidden_states", "output_attentions"):
             if kwargs.get(name) is None and getattr(self.config, name):
                 kwargs[name] = True

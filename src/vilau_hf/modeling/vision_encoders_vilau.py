@@ -63,7 +63,7 @@ class VilaUVisionEncoder(Float32Module, LibraryInitialization, SiglipPreTrainedM
 
 
 class _PassThrough(nn.Module):
-    """Returns its first argument, in place of a module whose output is not used."""
+    """Replaces a module whose output is not used; returns its first argument."""
 
     def forward(self, hidden_states: torch.Tensor, *args: torch.Tensor) -> torch.Tensor:
         """Returns `hidden_states`."""

@@ -53,7 +53,7 @@ def _siglip2_image_size(config: PreTrainedConfig) -> int:
     """
     Returns the side of the square image whose patches fill the position embeddings.
 
-    SigLIP2 with native aspect ratio configures a number of patches in place of an image size.
+    SigLIP2 with native aspect ratio configures a number of patches instead of an image size.
     """
     side = isqrt(config.num_patches)
     if side**2 != config.num_patches:
