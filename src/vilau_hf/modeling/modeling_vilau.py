@@ -247,7 +247,7 @@ class VilaUForConditionalGeneration(
     output_modalities = ("text", "image")  # type: ignore[assignment]  # the library's models set tuples of any length
     # `VilaUTrainer` counts text labels and visual tokens separately. Other trainers average over the batch.
     accepts_loss_kwargs = False
-    # Plans for tensor parallelism, pipeline parallelism and FSDP of the head. The base model adds those of its sub-models.
+    # Plans for tensor parallelism, pipeline parallelism and FSDP of the head. The language model has its plans.
     _tp_plan = {"lm_head": "colwise_gather_output"}
     _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}  # type: ignore[dict-item]  # as in the library's models
     _fsdp_plan = {"lm_head": "keep_full_weight"}
