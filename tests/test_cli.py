@@ -14,7 +14,7 @@ from vilau_hf.cli import COMMANDS, main
 from vilau_hf.commands import estimate
 from vilau_hf.data import write_records
 from vilau_hf.data.converters import FORMATS
-from vilau_hf.modeling.parts_vilau import PARTS
+from vilau_hf.modeling.sub_models_vilau import SUB_MODELS
 from vilau_hf.training.recipe import LoraArguments
 
 
@@ -76,7 +76,7 @@ def test_help_of_every_verb_describes_it(capsys):
 
 def test_choices_equal_those_of_their_sources():
     assert tuple(choices.RECORD_FORMATS) == tuple(FORMATS)
-    assert choices.SUB_MODELS == tuple(PARTS)
+    assert choices.SUB_MODELS == tuple(SUB_MODELS)
 
 
 def test_estimate_takes_defaults_of_adapters_from_recipes():

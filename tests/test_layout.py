@@ -90,13 +90,13 @@ PUBLIC = {
     "diffusers.utils": {"BaseOutput"},
 }
 # the one file of each island, and of the rest of the package, that may import other names
-DOORS = {
+COMPAT_FILES = {
     "modeling": "modeling/compat_modeling_vilau.py",
     "processing": "processing/compat_processing_vilau.py",
     "pipelines": None,
     "": "compat.py",
 }
-FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if str(path.relative_to(PACKAGE)) not in DOORS.values()]
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if str(path.relative_to(PACKAGE)) not in COMPAT_FILES.values()]
 
 
 def is_public(module: str, name: str) -> bool:
@@ -129,7 +129,7 @@ def library_names(tree: ast.Module):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_library_internals_are_imported_in_one_file(path):
     island = path.relative_to(PACKAGE).parts[0]
-    allowed = DOORS.get(island, DOORS[""]) or "a file `compat_*_vilau.py` of this island, added to `DOORS`"
+    allowed = COMPAT_FILES.get(island, COMPAT_FILES[""]) or "a file `compat_*_vilau.py` of this island, added to `COMPAT_FILES`"
     for line, module, name in library_names(ast.parse(path.read_text())):
         assert is_public(module, name), (
             f"{path.relative_to(PACKAGE)}, line {line}: `{module}.{name}` is not documented as public. Take it from "

@@ -1,8 +1,10 @@
 """
-Private methods and names of libraries still exist, and the libraries still call the methods that we override.
+Checks that private methods that we override and private names that we import still exist in the libraries.
 
-This is the first test to fail on a new version of a library, so it runs first (`conftest.py`). If you override another
-private method, add a row to `HOOKS`. If you replace a private attribute of a class, add it to `ATTRIBUTES`.
+Also that the libraries still call these methods with the arguments that we expect. These tests run first
+(`conftest.py`), so they are the first to fail on a new version of a library.
+
+To override another method, add a row to `HOOKS`. To replace a private attribute of a class, add it to `ATTRIBUTES`.
 """
 
 import ast
@@ -20,7 +22,7 @@ import transformers
 
 import vilau_hf
 
-from .doors import DOORS, PACKAGE, missing_names
+from .compat_files import COMPAT_FILES, PACKAGE, missing_names
 
 
 LIBRARIES = {library.__name__: library for library in (accelerate, diffusers, peft, transformers)}
@@ -29,14 +31,14 @@ LIBRARIES = {library.__name__: library for library in (accelerate, diffusers, pe
 @dataclass(frozen=True)
 class Hook:
     """
-    A private method of a library that a class of this package overrides.
+    A private method of a library that we override.
 
-    ours (`str`): class of this package with the method.
-    base (`str`): class of the library with the method.
-    name (`str`): name of the method.
-    arguments (`str`): arguments with which the library calls the method, separated by spaces; `name=` for a keyword
-        argument. We call the method of the base class with the same arguments.
-    caller (`str`, *optional*): module of the library that calls the method (default: the module that defines it).
+    Args:
+        ours (`str`): our class.
+        base (`str`): the class of the library.
+        name (`str`): the method.
+        arguments (`str`): arguments of the calls, separated by spaces; `name=` for arguments by keyword.
+        caller (`str`, *optional*): module of the library that calls the method, by default the one that defines it.
     """
 
     ours: str
@@ -62,7 +64,7 @@ HOOKS += [
     Hook(f"vilau_hf.modeling.modeling_vision_tower.{name}", "transformers.PreTrainedModel", "_init_weights", "module")
     for name in ("VilaUVisionPreTrainedModel", "VilaUVisionTowerForPreTraining")
 ]
-# settings of an image processor, all passed by keyword; our method reads some and passes on the others
+# settings that the library passes to an image processor, all by keyword
 IMAGE_SETTINGS = (
     "do_resize= size= resample= do_center_crop= crop_size= do_rescale= rescale_factor= do_normalize= image_mean= "
     "image_std= do_pad= pad_size= return_tensors="
@@ -77,14 +79,14 @@ HOOKS += [
     )
     for base, more in (("PilBackend", ""), ("TorchvisionBackend", "disable_grouping="))
 ]
-# the documented methods of a pipeline (add_new_pipeline)
+# methods of a pipeline that the library documents for overriding (add_new_pipeline)
 PIPELINE = "vilau_hf.pipelines.pipeline_text_to_image.VilaUTextToImagePipeline"
 HOOKS += [
     Hook(PIPELINE, "transformers.Pipeline", "_sanitize_parameters"),
     Hook(PIPELINE, "transformers.Pipeline", "_forward", "input_tensors"),
 ]
 
-# private class attributes that we replace: our class, class of the library, names separated by spaces
+# private attributes that we replace: our class, the class of the library, names separated by spaces
 MODEL = "transformers.PreTrainedModel"
 SUPPORTS = "_supports_sdpa _supports_flash_attn _supports_flex_attn _supports_attention_backend"
 ATTRIBUTES: list[tuple[str, str, str]] = [
@@ -117,9 +119,9 @@ def find(path: str):
 def what_to_do(hook_or_class, base: str, problem: str) -> str:
     library = LIBRARIES[base.split(".")[0]]
     return (
-        f"{hook_or_class}: {problem} ({library.__name__} {library.__version__}). Compare the source of the "
-        "library with that of the newest version in the comment at our method. Adapt our code there, add the version "
-        "to the comment, and only then widen the range of tested versions."
+        f"{hook_or_class}: {problem} ({library.__name__} {library.__version__}). The comment at our method names the "
+        "newest version that was read. Compare its source with the installed one, adapt our method, and add the "
+        "version to the comment. Only then widen the range of tested versions."
     )
 
 
@@ -129,15 +131,15 @@ def tree_of(module: str) -> ast.Module:
 
 
 def bind(owner: type, name: str, positional: int, keywords: list[str]):
-    """Raises a `TypeError` if the method does not take these arguments."""
+    """Raises a `TypeError` if the method does not accept these arguments."""
     is_bound = isinstance(inspect.getattr_static(owner, name), (classmethod, staticmethod))
     values = [None] * (positional + (not is_bound))
     inspect.signature(getattr(owner, name)).bind(*values, **dict.fromkeys(keywords))
 
 
-def test_a_moved_library_name_is_reported(tmp_path):
+def test_missing_names_are_found(tmp_path):
     assert missing_names() == []
-    for file in DOORS:
+    for file in COMPAT_FILES:
         (tmp_path / file).parent.mkdir()
         text = (PACKAGE / file).read_text()
         (tmp_path / file).write_text(text.replace("import SubConfigSpec", "import SubConfigSpecification"))
@@ -146,11 +148,10 @@ def test_a_moved_library_name_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=str)
-def test_overridden_methods_exist_and_are_called_with_the_same_arguments(hook):
-    base = find(hook.base)
-    ours = find(hook.ours)
-    assert hook.name in vars(ours), f"{hook}: no longer overridden, remove its row."
-    assert hasattr(base, hook.name), what_to_do(hook, hook.base, f"`{hook.base}.{hook.name}` no longer exists")
+def test_the_library_still_has_and_calls_the_methods_that_we_override(hook):
+    base, ours = find(hook.base), find(hook.ours)
+    assert hook.name in vars(ours), f"{hook}: not overridden any more, drop its row."
+    assert hasattr(base, hook.name), what_to_do(hook, hook.base, f"`{hook.base}.{hook.name}` is gone")
     definer = next(each for each in base.__mro__ if hook.name in vars(each))
     words = hook.arguments.split()
     positional = [word for word in words if not word.endswith("=")]
@@ -182,7 +183,7 @@ def test_every_call_in_the_library_fits_our_method(hook):
             continue
         keywords = [keyword.arg for keyword in node.keywords]
         if None in keywords or any(isinstance(value, ast.Starred) for value in node.args):
-            continue  # what is given is not known here
+            continue  # the source does not show the arguments
         try:
             bind(ours, hook.name, len(node.args), keywords)
         except TypeError as error:
@@ -200,20 +201,20 @@ def our_classes():
 
 
 def private_overrides(derived: type):
-    """Yields our classes among the bases of `derived`, with the private names they replace and the library class."""
+    """Yields our classes among the bases of `derived`, the private names that they replace, and the replaced class."""
     for position, ours in enumerate(derived.__mro__):
         if not ours.__module__.startswith("vilau_hf."):
             continue
         bases = [each for each in derived.__mro__[position + 1 :] if each.__module__.split(".")[0] in LIBRARIES]
         for name in vars(ours):
-            if not name.startswith("_") or name.startswith("__") or name == "_abc_impl":  # an attribute of each ABC
+            if not name.startswith("_") or name.startswith("__") or name == "_abc_impl":  # every ABC has it
                 continue
             base = next((each for each in bases if name in vars(each)), None)
             if base is not None:
                 yield ours, name, base
 
 
-def test_overridden_private_methods_have_a_row():
+def test_every_override_of_a_private_name_has_a_row():
     rows = {(find(hook.ours), hook.name) for hook in HOOKS}
     rows |= {(find(ours), name) for ours, _, names in ATTRIBUTES for name in names.split()}
     missing = {
@@ -223,20 +224,20 @@ def test_overridden_private_methods_have_a_row():
         if (ours, name) not in rows
     }
     assert not missing, (
-        f"overridden without a row in this file: {'; '.join(sorted(missing))}. Is there a public way (a callback, "
-        "an argument, a public method)? Otherwise add a row, and a comment at the method: what the base class does, "
+        f"overridden, but in no table of this file: {'; '.join(sorted(missing))}. Prefer a public way: a callback, an "
+        "argument, a public method. Otherwise add a row here and a comment at the method: what the base class does, "
         "why we differ, the versions it was read in, and when it can go."
     )
 
 
-def test_replaced_private_attributes_exist():
+def test_private_attributes_that_we_replace_still_exist():
     for ours, base, names in ATTRIBUTES:
         for name in names.split():
             assert name in vars(find(ours)), f"{ours}.{name}: no longer replaced, remove it from the row."
             assert hasattr(find(base), name), what_to_do(f"{ours}.{name}", base, f"`{base}.{name}` no longer exists")
 
 
-def test_names_imported_by_compat_exist():
+def test_every_name_in_compat_still_exists():
     compat = importlib.import_module("vilau_hf.compat")
     for name, module in compat.LIBRARY_NAMES.items():
         try:

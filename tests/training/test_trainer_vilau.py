@@ -8,7 +8,7 @@ from transformers import Trainer, TrainingArguments
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
 from vilau_hf.data import VilaUDataCollator
 from vilau_hf.drawn import drawn_shapes
-from vilau_hf.modeling.parts_vilau import PARTS
+from vilau_hf.modeling.sub_models_vilau import SUB_MODELS
 from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
@@ -142,7 +142,7 @@ def test_frozen_parts_stay_and_the_others_move(config, tmp_path, part):
     before = VilaUForConditionalGeneration(config).state_dict()
     trainer = train(config, tmp_path, learning_rate=0.1, **{f"tune_{part}": False})
     for name, tensor in trainer.model.state_dict().items():
-        frozen = name.startswith(PARTS[part]) or name.startswith(PARTS["vision_tower"])
+        frozen = name.startswith(SUB_MODELS[part]) or name.startswith(SUB_MODELS["vision_tower"])
         assert torch.equal(tensor, before[name]) == frozen, name
 
 
@@ -205,9 +205,9 @@ def test_parts_get_their_learning_rates(config, tmp_path):
         for parameter in group["params"]:
             name = names[id(parameter)]
             expected = 1e-3
-            if name.startswith(PARTS["projector"]):
+            if name.startswith(SUB_MODELS["projector"]):
                 expected = 0.5
-            elif name.startswith(PARTS["depth_transformer"]):
+            elif name.startswith(SUB_MODELS["depth_transformer"]):
                 expected = 0.25
             assert group["lr"] == expected, name
 
@@ -221,9 +221,9 @@ def test_a_part_comes_in_at_its_step(config, tmp_path, part, schedule):
     before = train(config, tmp_path, **settings).model.state_dict()
     after = train(config, tmp_path, max_steps=4, **settings).model.state_dict()
     for name, weight in begun.items():
-        if name.startswith(PARTS["vision_tower"]):
+        if name.startswith(SUB_MODELS["vision_tower"]):
             continue
-        assert torch.equal(before[name], weight) == name.startswith(PARTS[part]), name
+        assert torch.equal(before[name], weight) == name.startswith(SUB_MODELS[part]), name
         assert not torch.equal(after[name], weight), name
 
 
@@ -236,7 +236,7 @@ def test_an_optimizer_of_ones_own_is_used(config, tmp_path):
         model=model, args=args, train_dataset=Rows(8), data_collator=collate, optimizers=(optimizer, None)
     ).train()
     for name, weight in model.state_dict().items():
-        assert torch.equal(weight, begun[name]) == (not name.startswith(PARTS["projector"])), name
+        assert torch.equal(weight, begun[name]) == (not name.startswith(SUB_MODELS["projector"])), name
 
 
 def test_a_later_part_needs_a_schedule_by_steps(config, tmp_path):

@@ -86,7 +86,12 @@ def describe_tower(tower: "VilaUVisionTower", processor: "VilaUProcessor") -> To
     description = {
         "weights": _hash_weights(tower),
         "config": {
-            **{name: getattr(config.encoder_config, name) for name in ENCODER_FIELDS},
+            # a family of vision models may lack a field; its weights have other names
+            **{
+                name: getattr(config.encoder_config, name)
+                for name in ENCODER_FIELDS
+                if hasattr(config.encoder_config, name)
+            },
             **{name: getattr(config, name) for name in VISION_FIELDS},
         },
         "images": _pixel_settings(processor.image_processor),

@@ -14,7 +14,7 @@ from ..modeling import VilaUConfig, VilaUDepthTransformer, VilaUForConditionalGe
 from ..modeling.generation_branches_vilau import VilaUSpanCache
 from ..modeling.generation_depth_vilau import CodeInputs, DepthDecoder
 from ..modeling.generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, Guidance
-from ..modeling.parts_vilau import PARTS, part_of
+from ..modeling.sub_models_vilau import SUB_MODELS, sub_model_of
 from .lines import MemoryEstimate, MemoryLine, weight_lines
 from .live_memory import LiveMemory, model_on_meta, size_of
 
@@ -78,7 +78,7 @@ def estimate_training_memory(
     model = model_on_meta(config, torch.bfloat16 if bf16 and lora_config is not None else torch.float32).train()
     for sub_model in frozen_parts:
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and not name.startswith(PARTS[sub_model]))
+            parameter.requires_grad_(parameter.requires_grad and not name.startswith(SUB_MODELS[sub_model]))
     if lora_config is not None:
         from peft import get_peft_model
 
@@ -121,9 +121,9 @@ def _check_training(
     for name, value in (("text_targets", text_targets), ("visual_targets", visual_targets)):
         if not 0 <= value <= rows * length:
             raise ValueError(f"`{name}` must be in [0, `rows` * `length`] = [0, {rows * length}], got {value}.")
-    unknown = set(frozen_parts) - set(PARTS)
+    unknown = set(frozen_parts) - set(SUB_MODELS)
     if unknown:
-        raise ValueError(f"`frozen_parts` must be among {', '.join(PARTS)}, got {', '.join(sorted(unknown))}.")
+        raise ValueError(f"`frozen_parts` must be among {', '.join(SUB_MODELS)}, got {', '.join(sorted(unknown))}.")
 
 
 def _training_states(model: VilaUForConditionalGeneration, gpus: int, strategy: str, bf16: bool) -> list[MemoryLine]:
@@ -144,10 +144,10 @@ def _training_states(model: VilaUForConditionalGeneration, gpus: int, strategy: 
     if strategy == "ddp":
         lines.append(MemoryLine("DDP: buckets of gradients to be summed", size))
     elif strategy == "fsdp":
-        sharded = [(name, module) for name, module in model.named_modules() if part_of(name) != unsharded]
+        sharded = [(name, module) for name, module in model.named_modules() if sub_model_of(name) != unsharded]
         units = [module for _, module in sharded if type(module).__name__ in (model._no_split_modules or ())]
         sizes = [sum(parameter.numel() for parameter in unit.parameters()) for unit in units]
-        rest = sum(each.numel() for name, each in model.named_parameters() if part_of(name) != unsharded) - sum(sizes)
+        rest = sum(each.numel() for name, each in model.named_parameters() if sub_model_of(name) != unsharded) - sum(sizes)
         lines.append(MemoryLine("FSDP2: gathered weights that are in no layer", rest * width))
         # FSDP2 gathers the next layer while it computes one
         lines.append(MemoryLine("FSDP2: gathered weights of two layers, gradients of one", 3 * max(sizes) * width))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..modeling import VilaUForConditionalGeneration
-from ..modeling.parts_vilau import part_of
+from ..modeling.sub_models_vilau import sub_model_of
 from .live_memory import plain_tensors, size_of
 
 
@@ -99,7 +99,7 @@ def weight_lines(model: VilaUForConditionalGeneration, shards: int = 1, unsharde
     """
     counts: dict[str, _WeightCount] = {}
     tensors: list[tuple[str, torch.Tensor, int]] = [
-        (name, tensor, 1 if part_of(name) == unsharded else shards) for name, tensor in model.named_parameters()
+        (name, tensor, 1 if sub_model_of(name) == unsharded else shards) for name, tensor in model.named_parameters()
     ]
     tensors += [(name, tensor, 1) for name, tensor in model.named_buffers()]
     for name, tensor, num_devices in tensors:

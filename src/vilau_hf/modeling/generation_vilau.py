@@ -218,7 +218,7 @@ class VilaUGenerationMixin:
         if embeds is None:
             kwargs["visual_codes"] = codes
         else:
-            kwargs["inputs_embeds"] = self.model.place_codes(embeds, codes, codes[..., 0] >= 0)
+            kwargs["inputs_embeds"] = self.model.insert_codes(embeds, codes, codes[..., 0] >= 0)
 
     def _generate_visual(self, mode, input_ids, own, generation_config, kwargs):
         """Generates visual spans, alone or between text. The images of the prompts are read after all checks."""

@@ -54,8 +54,7 @@ def _model_of_parts(arguments: ModelArguments, processor, options: dict) -> Vila
     if arguments.language_model_name_or_path is not None:
         language_model = AutoModelForCausalLM.from_pretrained(arguments.language_model_name_or_path, dtype=dtype)
         language_model.resize_token_embeddings(config.text_config.vocab_size)
-        model.model.language_model.load_state_dict(language_model.model.state_dict())
-        model.lm_head.load_state_dict(language_model.lm_head.state_dict())
+        model.load_language_model(language_model)
     model.generation_config.update(
         allow_custom_entries=True, unconditional_prompt_ids=processor.unconditional_prompt_ids()
     )

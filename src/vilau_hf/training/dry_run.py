@@ -12,7 +12,7 @@ from ..data.stream import ResumableStream
 from ..loading import load_config, load_vision_tower, source_of
 from ..memory import MemoryEstimate, estimate_training_memory
 from ..modeling import VilaUConfig, VilaUForConditionalGeneration
-from ..modeling.parts_vilau import PARTS, part_of
+from ..modeling.sub_models_vilau import SUB_MODELS, sub_model_of
 from .build_model import add_adapters, load_processor, lora_config
 from .recipe import Recipe
 from .trainer_vilau import freeze_parts
@@ -157,7 +157,7 @@ def _estimate_memory(recipe: Recipe, config: VilaUConfig, batches: list[dict]) -
         packed="cu_seq_lens_q" in largest and has_mask,
         activation_checkpointing=args.activation_checkpointing,
         bf16=args.bf16,
-        frozen_parts=tuple(part for part in PARTS if not getattr(args, f"tune_{part}")),
+        frozen_parts=tuple(part for part in SUB_MODELS if not getattr(args, f"tune_{part}")),
         lora_config=lora_config(recipe.lora),
     )
 
@@ -170,8 +170,8 @@ def _count_parameters(config: VilaUConfig, recipe: Recipe) -> dict[str, tuple[in
     freeze_parts(model, recipe.training)
     trained, total = defaultdict(int), defaultdict(int)
     for name, parameter in model.named_parameters():
-        total[part_of(name)] += parameter.numel()
-        trained[part_of(name)] += parameter.numel() * parameter.requires_grad
+        total[sub_model_of(name)] += parameter.numel()
+        trained[sub_model_of(name)] += parameter.numel() * parameter.requires_grad
     return {part: (trained[part], total[part]) for part in total}
 
 

@@ -12,7 +12,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from ..compat import ActivationCheckpointingArguments, apply_liger_kernel
 from ..data.media import ReadableRows
 from ..data.sampler import LengthGroupedBatchSampler
-from ..modeling.parts_vilau import PARTS, part_of
+from ..modeling.sub_models_vilau import SUB_MODELS, sub_model_of
 from .fsdp import keep_tower_whole, whole_state_dict
 from .loss_logging import LossPartsTrainer, parameter_groups
 from .stream_trainer import StreamTrainer
@@ -20,9 +20,9 @@ from .stream_trainer import StreamTrainer
 
 def freeze_parts(model, args: "VilaUTrainingArguments"):
     """Freezes the parts that `args` does not tune."""
-    frozen = {part for part in PARTS if not getattr(args, f"tune_{part}")}
+    frozen = {part for part in SUB_MODELS if not getattr(args, f"tune_{part}")}
     for name, parameter in model.named_parameters():
-        if part_of(name) in frozen:
+        if sub_model_of(name) in frozen:
             parameter.requires_grad_(False)
 
 
@@ -188,10 +188,10 @@ class VilaUTrainer(StreamTrainer, LossPartsTrainer):
             }
 
             def rate_of(name):
-                return rates.get(part_of(name))
+                return rates.get(sub_model_of(name))
 
             def start_of(name):
-                return getattr(self.args, f"{part_of(name)}_start_step", 0)
+                return getattr(self.args, f"{sub_model_of(name)}_start_step", 0)
 
             optimizer_class, kwargs = Trainer.get_optimizer_cls_and_kwargs(self.args, self.model)
             self.optimizer = optimizer_class(parameter_groups(self, rate_of, start_of=start_of), **kwargs)
