@@ -97,6 +97,8 @@ def test_sampling_may_be_truncated(pipe):
     assert not torch.equal(codes(), greedy)
     for truncation in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1 - 1e-6}):
         assert torch.equal(codes(**truncation), greedy)
+    with pytest.raises(TypeError, match="unexpected keyword argument `typo`"):
+        codes(typo=1)
 
 
 def test_a_generator_for_each_image_draws_its_candidates(pipe):

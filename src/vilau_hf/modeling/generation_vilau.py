@@ -40,6 +40,7 @@ from .generation_decoding_vilau import VisualDecoding
 from .generation_plan_vilau import GenerationPlan
 from .generation_positions_vilau import PositionGraphs
 from .generation_prompts_vilau import check_image_inputs
+from .generation_sampling_vilau import PER_DEPTH_SETTINGS
 from .generation_settings_vilau import VISUAL_GENERATION_DEFAULTS, VisualArguments, VisualGenerationSettings
 
 
@@ -58,6 +59,9 @@ class VilaUGenerationMixin:
     config: Any
     model: Any
     generation_config: GenerationConfig
+
+    # Settings for sampling codes, without their prefix `visual_`. Pipelines cannot import them: they are an island.
+    sampling_settings: tuple[str, ...] = PER_DEPTH_SETTINGS
 
     # compiled positions, after `compile_generation`
     position_graphs: PositionGraphs | None = None

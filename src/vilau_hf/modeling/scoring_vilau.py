@@ -112,9 +112,9 @@ class VilaUScoringMixin:
             pixel_values_videos (`torch.Tensor`, *optional*): as for `forward`.
             codes (`torch.LongTensor`, *optional*): as for `forward`.
             visual_codes (`torch.LongTensor` of shape `(B, T, D)`, *optional*): as for `forward`.
-            guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*, defaults to
-                1.0): strength of the guidance of codes, at least 1, and 1 turns it off. One for each row, or one for
-                each of the P positions of a span. Each branch needs one more pass.
+            guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*): strength of the
+                guidance of codes, at least 1. The default 1 turns it off. One for each row, or one for each of the P
+                positions of a span. Each branch needs one more pass.
             image_guidance_scale (`float`, *optional*): at least 1: guidance against the prompt's images alone.
             negative_prompt_ids (`torch.LongTensor` of shape `(1 or B, Tn)`, *optional*): prompt of the unconditional
                 branch; by default as for `generate`.

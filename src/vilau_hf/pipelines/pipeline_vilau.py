@@ -118,15 +118,12 @@ class VilaUPipeline(DiffusionPipeline):
         num_candidates: int = 1,
         rank_by: str | Callable = "likelihood",
         do_sample: bool | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
+        **sampling_settings: float | Sequence[float] | None,
     ) -> ImagePipelineOutput | VilaUVideoPipelineOutput | tuple:
         """
         Args:
@@ -135,8 +132,7 @@ class VilaUPipeline(DiffusionPipeline):
                 stand before the prompt, for a model that was trained to edit them.
             negative_prompt (`str` or `list[str]`, *optional*): in place of the unconditional prompt.
             guidance_scale (`float`, *optional*): strength of classifier-free guidance, at least 1, which turns it off;
-                by default as in the checkpoint's generation config, like `do_sample`, `temperature`, `top_k`, `top_p`,
-                `min_p`.
+                by default as in the checkpoint's generation config, like `do_sample` and `sampling_settings`.
             image_guidance_scale (`float`, *optional*): strength of guidance against `image` alone, for editing.
             num_frames (`int`, *optional*): frames of a video; without it an image is drawn.
             first_frames (`list[PIL.Image.Image]` or a list of such lists, one for each prompt, *optional*): what a
@@ -162,6 +158,8 @@ class VilaUPipeline(DiffusionPipeline):
                 result is `None`.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*): what `kwargs` holds: `"codes"` (or
                 `"latents"`), the n codes so far, `(rows, n, D)`.
+            **sampling_settings: settings of `generate` for sampling codes, without their prefix `visual_`; for
+                example `temperature`, `top_k` and `top_p`.
 
         Returns:
             [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`: lists of PIL images,
@@ -170,7 +168,11 @@ class VilaUPipeline(DiffusionPipeline):
 
         Raises:
             ValueError: for arguments of the wrong type, number or range.
+            TypeError: for unknown arguments.
         """
+        unknown = sorted(sampling_settings.keys() - set(self.model.sampling_settings))
+        if unknown:
+            raise TypeError(f"unexpected keyword argument `{unknown[0]}`.")
         prompts = [prompt] if isinstance(prompt, str) else prompt
         self._check(prompts, negative_prompt, num_images_per_prompt, output_type)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
@@ -186,10 +188,7 @@ class VilaUPipeline(DiffusionPipeline):
             "image_guidance_scale": image_guidance_scale,
             "num_frames": num_frames,
             "do_sample": do_sample,
-            "visual_temperature": temperature,
-            "visual_top_k": top_k,
-            "visual_top_p": top_p,
-            "visual_min_p": min_p,
+            **{f"visual_{name}": value for name, value in sampling_settings.items()},
         }
         saved = self.model.generation_config.to_dict().get("unconditional_prompt_ids")
         if negative_prompt is not None or saved is None:
