@@ -64,7 +64,8 @@ def test_three_edits_add_a_sampling_setting(tmp_path, monkeypatch):
         (
             "generation_sampling_vilau.py",
             "    min_p: PerDepth =",
-            '    max_gap: PerDepth = _per_depth(100.0, lambda value: value > 0, "greater than 0")\n    min_p: PerDepth =',
+            '    max_gap: PerDepth = _per_depth(100.0, lambda value: value > 0, "greater than 0")\n'
+            "    min_p: PerDepth =",
         ),
         (
             "generation_sampling_vilau.py",

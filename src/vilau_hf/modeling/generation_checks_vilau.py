@@ -102,7 +102,7 @@ def check_common_arguments(
             raise ValueError(f"`{name}` must be a tensor, got {_described(given[name])}.")
     if "visual_codes" in given and given.keys() & {"pixel_values", "pixel_values_videos", "codes"}:
         raise ValueError(
-            "`visual_codes` replace `pixel_values`, `pixel_values_videos` and `codes`: give one or other."
+            "`visual_codes` replace `pixel_values`, `pixel_values_videos` and `codes`: give one or the other."
         )
     wanted = given.get("num_return_sequences", 1)
     if not isinstance(wanted, int):
