@@ -77,6 +77,7 @@ class VisualDecoding:
             generation_config.output_scores,
             settings.output_log_probs,
         )
+        # In interleaved mode the prompts of other branches end with a position for a start marker.
         num_reserved = int(settings.mode == "interleaved")
         branches = GuidanceBranches(model.model, prompts, num_new, cache, num_reserved)
         position_decoder = PositionDecoder(model, branches, decoder, graphs)

@@ -69,6 +69,7 @@ def generate_span(
         codes = step.codes
         decoded.append(step)
         is_generated.append(running)
+        # Ids are only built for custom criteria: end tokens and lengths cannot stop a span.
         if has_criteria:
             ids = torch.cat([ids, ids.new_full((len(ids), 1), placeholder)], 1)
             running = running & ~criteria(ids, None)[:, None]

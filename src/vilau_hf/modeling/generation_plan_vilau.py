@@ -84,6 +84,7 @@ class GenerationPlan:
         num_prompts = len(input_ids)
         rows = num_prompts * (generation_config.num_return_sequences or 1)
         num_positions = config.vision_config.num_visual_tokens * settings.num_frames
+        # Results of one prompt follow one another, as the library repeats prompts.
         generators = arguments.generator
         if arguments.seed is not None:
             generators = seeded_generators(arguments.seed, rows, input_ids.device)

@@ -189,6 +189,7 @@ def encode_first_frames(model: Any, first_frames: torch.Tensor) -> torch.Tensor:
     """Encodes pixels `(B, f, 3, S, S)`, or reshapes codes `(B, f, L, D)`, into codes `(B, f * L, D)`."""
     if not first_frames.is_floating_point():
         return first_frames.flatten(1, 2)
+    # The tower encodes images, so frames are images of one batch.
     codes = model.vision_tower.encode(first_frames.flatten(0, 1)).codes  # (B * f, L, D)
     return codes.unflatten(0, first_frames.shape[:2]).flatten(1, 2)
 
@@ -196,5 +197,6 @@ def encode_first_frames(model: Any, first_frames: torch.Tensor) -> torch.Tensor:
 def move_codes(config: VilaUConfig, visual_codes: torch.Tensor, image_prompt_ids: torch.Tensor) -> torch.Tensor:
     """Moves `visual_codes` `(B, T, D)` of the prompts to the placeholders `(B, Ti, D)` of the image-only prompts."""
     moved = visual_codes.new_full((*image_prompt_ids.shape, visual_codes.shape[-1]), -1)
+    # Both masks select in row order, and each row has as many placeholders in both prompts.
     moved[config.is_visual(image_prompt_ids)] = visual_codes[visual_codes[..., 0] >= 0]
     return moved
