@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUResidualQuantizer
 from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, Guidance, SamplingSettings
 
 
 WIDTH = 1024
@@ -78,9 +78,8 @@ def build(depth: int):
     model = SimpleNamespace(
         depth_transformer=transformer, model=SimpleNamespace(vision_tower=SimpleNamespace(quantizer=quantizer))
     )
-    sampling = CodeSampling(True, 1.0, 900, 0.96, 0.0, code_depth=depth)
-    guidance = Guidance(3.0)
-    guidance.prepare(prompts=1, rows=1, num_positions=1, device=torch.device("cpu"))
+    sampling = CodeSampler(SamplingSettings(), code_depth=depth)
+    guidance = Guidance(3.0).expand(prompts=1, rows=1, num_positions=1, device=torch.device("cpu"))
     return transformer, quantizer, DepthDecoder(model, sampling, guidance, CodeInputs(model))
 
 
@@ -166,11 +165,11 @@ def main():
 
 def assert_equal(transformer, quantizer, decoder, hidden):
     """Checks that both algorithms choose the same codes without sampling."""
-    decoder.sampling.do_sample = False
+    decoder.sampler.do_sample = False
     expected = decode_depths(transformer, quantizer.codebook, hidden, 3.0, pick=lambda logits: logits.argmax(-1))
     if not torch.equal(decoder.decode(hidden, 0).codes, expected):
         raise ValueError("the codes of the two algorithms differ")
-    decoder.sampling.do_sample = True
+    decoder.sampler.do_sample = True
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
 from vilau_hf.modeling.compat_modeling_vilau import cache_arguments
 from vilau_hf.modeling.generation_branches_vilau import VilaUSpanCache
 from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, Guidance, SamplingSettings
 
 
 # code depth, rows of both branches of guidance, side of the grid of visual tokens, goal
@@ -145,9 +145,8 @@ def plain_loop(model, ids: torch.Tensor, do_sample: bool = True):
     """Yields the codes `(rows, D)` of each position, with direct calls of the sub-models."""
     config = model.config.text_config
     positions = model.config.vision_config.num_visual_tokens
-    sampling = CodeSampling(do_sample, 1.0, 900, 0.96, 0.0, code_depth=model.config.vision_config.code_depth)
-    guidance = Guidance(SCALE)
-    guidance.prepare(prompts=1, rows=1, num_positions=positions, device=ids.device)
+    sampling = CodeSampler(SamplingSettings(do_sample), code_depth=model.config.vision_config.code_depth)
+    guidance = Guidance(SCALE).expand(prompts=1, rows=1, num_positions=positions, device=ids.device)
     decoder = DepthDecoder(model, sampling, guidance, CodeInputs(model))
     cache = VilaUSpanCache(config.num_hidden_layers, ids.shape[1] + positions)
     embeds = model.get_input_embeddings()(ids)

@@ -16,7 +16,7 @@ from baseline import moving_average, quantize, sample
 from bench_depth import times
 
 from vilau_hf import VilaUResidualQuantizer
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, SamplingSettings
 
 
 CODES = 16384
@@ -102,10 +102,10 @@ def measure_average(dim: int, all_dead: bool) -> list[dict]:
 
 def measure_sampler(rows: int) -> list[dict]:
     logits = torch.randn(rows, CODES) * 2
-    ours = CodeSampling(True, 1.0, 900, 0.96, 0.0, code_depth=1)
+    ours = CodeSampler(SamplingSettings(), code_depth=1)
 
     def draw():
-        return ours.pick(logits, 0, [], ours.draw_noise(*logits.shape, logits.device))
+        return ours.sample(logits, 0, [], ours.draw_noise(*logits.shape, logits.device))
 
     found = best_of_three({"ours": draw, "original": lambda: sample(logits)}, {"ours": "original"}, repeats=41)
     return [{"part": "sampler", "rows": rows, **found["ours"]}]

@@ -27,7 +27,7 @@ from vilau_hf import VilaUForConditionalGeneration
 from vilau_hf.loading import load_published_config
 from vilau_hf.modeling.generation_branches_vilau import BranchPrompt, GuidanceBranches, VilaUSpanCache
 from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, Guidance, SamplingSettings
 
 
 PROMPT = 40
@@ -158,9 +158,8 @@ class Measurement:
     @torch.no_grad()
     def depths(self):
         """Measures the depths of one position (G2)."""
-        sampling = CodeSampling(True, 1.0, 900, 0.96, 0.0, code_depth=self.depth)
-        guidance = Guidance(SCALE)
-        guidance.prepare(prompts=1, rows=1, num_positions=1, device=self.device)
+        sampling = CodeSampler(SamplingSettings(), code_depth=self.depth)
+        guidance = Guidance(SCALE).expand(prompts=1, rows=1, num_positions=1, device=self.device)
         decoder = DepthDecoder(self.model, sampling, guidance, CodeInputs(self.model))
         hidden = torch.randn(2, self.model.config.text_config.hidden_size, dtype=self.model.dtype, device=self.device)
         noise = decoder.draw_noise(1, self.device)

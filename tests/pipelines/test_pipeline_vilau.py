@@ -99,6 +99,8 @@ def test_truncated_sampling_changes_the_images(pipe):
     assert not torch.equal(codes(), greedy)
     for truncation in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1 - 1e-6}):
         assert torch.equal(codes(**truncation), greedy)
+    with pytest.raises(TypeError, match="unexpected keyword argument `typo`"):
+        codes(typo=1)
 
 
 def test_candidates_are_drawn_with_the_generator_of_their_image(pipe):

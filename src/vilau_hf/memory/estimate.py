@@ -13,7 +13,8 @@ from ..compat import enable_activation_checkpointing
 from ..modeling import VilaUConfig, VilaUDepthTransformer, VilaUForConditionalGeneration
 from ..modeling.generation_branches_vilau import VilaUSpanCache
 from ..modeling.generation_depth_vilau import CodeInputs, DepthDecoder
-from ..modeling.generation_sampling_vilau import VISUAL_GENERATION_DEFAULTS, CodeSampling, Guidance
+from ..modeling.generation_sampling_vilau import CodeSampler, Guidance, SamplingSettings
+from ..modeling.generation_settings_vilau import VISUAL_GENERATION_DEFAULTS
 from ..modeling.sub_models_vilau import SUB_MODELS, sub_model_of
 from .lines import MemoryEstimate, MemoryLine, weight_lines
 from .live_memory import LiveMemory, model_on_meta, size_of
@@ -345,13 +346,10 @@ def _add_generation_phases(
     cache: Cache = DynamicCache(config=text)
     if not any(cache.is_sliding):
         cache = VilaUSpanCache(text.num_hidden_layers, prompt_length + positions)
-    sampling = CodeSampling(
-        **{name: defaults[f"visual_{name}"] for name in ("do_sample", "temperature", "top_k", "top_p", "min_p")},
-        code_depth=model.config.vision_config.code_depth,
-    )
+    sampler = CodeSampler(SamplingSettings(), code_depth=model.config.vision_config.code_depth)
     guidance = Guidance(defaults["visual_guidance_scale"] if branches > 1 else 1.0)
-    guidance.prepare(rows, rows, positions, torch.device("cpu"))
-    decoder = DepthDecoder(model, sampling, guidance, CodeInputs(model))
+    guidance = guidance.expand(rows, rows, positions, torch.device("cpu"))
+    decoder = DepthDecoder(model, sampler, guidance, CodeInputs(model))
     ids = torch.zeros(branches * rows, prompt_length, dtype=torch.long)
     hidden = model.model(input_ids=ids, cache=cache, use_cache=True).last_hidden_state[:, -1]
     estimate.phases.append(MemoryLine("reading the prompt: cache, code table, activations", run.take_peak()))
@@ -364,7 +362,7 @@ def _add_generation_phases(
             del keys, between
     del hidden
     run.take_peak()
-    codes = torch.zeros(rows, 1, sampling.code_depth, dtype=torch.long)
+    codes = torch.zeros(rows, 1, sampler.code_depth, dtype=torch.long)
     embeds = model.model.embed_codes(codes).repeat(branches, 1, 1)
     hidden = model.model(inputs_embeds=embeds, cache=cache, use_cache=True)
     decoder.decode(hidden.last_hidden_state[:, -1], positions - 1)

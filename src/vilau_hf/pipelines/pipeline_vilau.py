@@ -104,15 +104,12 @@ class VilaUPipeline(DiffusionPipeline):
         num_candidates: int = 1,
         rank_by: str | Callable = "likelihood",
         do_sample: bool | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
+        **sampling_settings: float | Sequence[float] | None,
     ) -> ImagePipelineOutput | VilaUVideoPipelineOutput | tuple:
         """
         Generates images or videos.
@@ -138,11 +135,7 @@ class VilaUPipeline(DiffusionPipeline):
                 scores `(N,)`. With `image` it must also take `images`, a list of the images that precede each prompt.
                 `"likelihood"` does.
             do_sample (`bool`, *optional*): whether codes are drawn at random. Otherwise the most probable codes are
-                taken. By default it is as in the checkpoint's generation config, like the next four settings.
-            temperature (`float`, *optional*): temperature of codes, greater than 0.
-            top_k (`int`, *optional*): number of most probable codes that can be drawn. 0 means all.
-            top_p (`float`, *optional*): probability in (0, 1] that the most probable codes must reach together.
-            min_p (`float`, *optional*): lowest probability of a code, relative to the most probable code, in [0, 1).
+                taken. By default it is as in the checkpoint's generation config, like the `sampling_settings`.
             generator (`torch.Generator` or a list with one for each returned image, *optional*): random number
                 generator. With a list, an image does not depend on the other images of its batch. The candidates for
                 an image share its generator.
@@ -164,7 +157,11 @@ class VilaUPipeline(DiffusionPipeline):
 
         Raises:
             ValueError: for arguments of the wrong type, number or range.
+            TypeError: for unknown arguments.
         """
+        unknown = sorted(sampling_settings.keys() - set(self.model.sampling_settings))
+        if unknown:
+            raise TypeError(f"unexpected keyword argument `{unknown[0]}`.")
         prompts = [prompt] if isinstance(prompt, str) else prompt
         self._check(prompts, negative_prompt, num_images_per_prompt, output_type)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
@@ -179,10 +176,7 @@ class VilaUPipeline(DiffusionPipeline):
             "image_guidance_scale": image_guidance_scale,
             "num_frames": num_frames,
             "do_sample": do_sample,
-            "visual_temperature": temperature,
-            "visual_top_k": top_k,
-            "visual_top_p": top_p,
-            "visual_min_p": min_p,
+            **{f"visual_{name}": value for name, value in sampling_settings.items()},
         }
         # Without an argument, `generate` takes the setting of the checkpoint.
         settings = {name: value for name, value in settings.items() if value is not None}
