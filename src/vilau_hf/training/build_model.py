@@ -25,7 +25,7 @@ def load_processor(arguments: ModelArguments) -> VilaUProcessor:
     name = arguments.processor_name_or_path or arguments.model_name_or_path or arguments.config_name_or_path
     if name in published_names():
         raise ValueError(f"`config_name_or_path` {name!r} has no processor: give `processor_name_or_path`.")
-    return VilaUProcessor.from_pretrained(source_of(name))
+    return VilaUProcessor.from_pretrained(str(source_of(name)))
 
 
 def load_model(
@@ -93,8 +93,8 @@ def _build_model(
     The vision tower is trained, the language model is trained or random, the projector and the depth transformer are
     random.
     """
-    config = load_config(source_of(arguments.config_name_or_path))
-    tower = load_vision_tower(source_of(arguments.vision_tower_name_or_path))
+    config: Any = load_config(str(source_of(arguments.config_name_or_path)))
+    tower = load_vision_tower(str(source_of(arguments.vision_tower_name_or_path)))
     names = ("code_depth", "codebook_size", "grid_size")
     given = {name: getattr(tower.config, name) for name in names}
     needed = {name: getattr(config.vision_config, name) for name in names}

@@ -87,8 +87,9 @@ def load_tower_collator(arguments: VisionTowerModelArguments, config: VilaUVisio
     tokenizer = None
     if config.contrastive_loss_weight:
         tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer_name_or_path or _source_of(arguments))
+    text_config: Any = config.text_config
     image_processor = VilaUImageProcessor(size={"height": config.image_size, "width": config.image_size})
-    return VisionTowerDataCollator(image_processor, tokenizer, config.text_config.max_position_embeddings)
+    return VisionTowerDataCollator(image_processor, tokenizer, text_config.max_position_embeddings)
 
 
 def _source_of(arguments: VisionTowerModelArguments) -> str:

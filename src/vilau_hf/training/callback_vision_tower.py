@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 from torch.utils.data import DataLoader, Subset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -71,7 +70,7 @@ class VisionTowerEvaluationCallback(TrainerCallback):
         self.classes = classes
         self.num_images = num_images
         self.collate = _LabelledCollator(trainer.data_collator, label_of)
-        self.fid = _make_fid(download_metric_weights).to(trainer.args.device) if fid else None
+        self.fid: Any = _make_fid(download_metric_weights).to(trainer.args.device) if fid else None
         # The features of the original images never change, so the network sees them only in the first evaluation.
         self.fid_has_originals = False
 
@@ -98,17 +97,17 @@ class VisionTowerEvaluationCallback(TrainerCallback):
         trainer = self.trainer
         scores = {f"eval_{name}": value for name, value in self.score(trainer.tower).items()}
         if trainer.ema is not None:
-            averaged = self.score(trainer.ema.module)
-            scores.update({f"eval_ema_{name}": value for name, value in averaged.items()})
+            averaged: Any = trainer.ema.module
+            scores.update({f"eval_ema_{name}": value for name, value in self.score(averaged).items()})
         metrics.update(scores)
         trainer.log(dict(scores))
         if state.is_world_process_zero and self.num_images:
             sheet = self.draw_sheet(trainer.tower)
-            _save(sheet, Path(args.output_dir, "reconstructions", f"step-{state.global_step:08d}.png"))
+            _save(sheet, Path(str(args.output_dir), "reconstructions", f"step-{state.global_step:08d}.png"))
             log_image(trainer, "eval/reconstructions", sheet)
 
     @torch.no_grad()
-    def score(self, tower: VilaUVisionTowerForPreTraining | nn.Module) -> dict[str, float]:
+    def score(self, tower: VilaUVisionTowerForPreTraining) -> dict[str, float]:
         """
         Computes the scores of a vision tower on the evaluation set. Every rank must call it.
 
@@ -122,13 +121,13 @@ class VisionTowerEvaluationCallback(TrainerCallback):
 
         args = self.trainer.args
         accelerator = self.trainer.accelerator
-        dataset = self.trainer.eval_dataset
+        dataset: Any = self.trainer.eval_dataset
         share = Subset(dataset, range(accelerator.process_index, len(dataset), accelerator.num_processes))
         loader = DataLoader(
             share, args.eval_batch_size, collate_fn=self.collate, num_workers=args.dataloader_num_workers
         )
         tower.eval()
-        texts = None if self.classes is None else self._embed_classes(tower)
+        texts = None if self.classes is None else self._embed_classes(tower, self.classes)
         # number of images, sum of squared errors, sum of SSIM, number of correct classes
         sums = torch.zeros(4, device=args.device)
         for batch, labels in loader:
@@ -137,7 +136,7 @@ class VisionTowerEvaluationCallback(TrainerCallback):
             # Scores compare 8-bit images, the only ones that the FID network takes.
             original = to_uint8(pixels)
             rebuilt = to_uint8(tower.vision_tower.decode(encoded.quantized))
-            similarity = structural_similarity_index_measure(
+            similarity: Any = structural_similarity_index_measure(
                 rebuilt.float(), original.float(), data_range=255.0, reduction="none"
             )
             correct = torch.zeros((), device=args.device)
@@ -158,9 +157,9 @@ class VisionTowerEvaluationCallback(TrainerCallback):
             self.fid_has_originals = True
         return scores
 
-    def _embed_classes(self, tower: Any) -> torch.Tensor:
+    def _embed_classes(self, tower: VilaUVisionTowerForPreTraining, classes: list[str]) -> torch.Tensor:
         collator = self.collate.collator
-        return embed_classes(tower, collator.tokenizer, self.classes, collator.max_length)
+        return embed_classes(tower, collator.tokenizer, classes, collator.max_length)
 
     def _update_fid(self, original: torch.Tensor, rebuilt: torch.Tensor) -> None:
         if not self.fid_has_originals:
@@ -168,14 +167,14 @@ class VisionTowerEvaluationCallback(TrainerCallback):
         self.fid.update(rebuilt, real=False)
 
     @torch.no_grad()
-    def draw_sheet(self, tower: VilaUVisionTowerForPreTraining | nn.Module) -> Image.Image:
+    def draw_sheet(self, tower: VilaUVisionTowerForPreTraining) -> Image.Image:
         """
         Draws a sheet of images beside their reconstructions, with the PSNR of each.
 
         Args:
             tower ([`VilaUVisionTowerForPreTraining`]): the vision tower.
         """
-        dataset = self.trainer.eval_dataset
+        dataset: Any = self.trainer.eval_dataset
         batch, _ = self.collate([dataset[index] for index in range(min(self.num_images, len(dataset)))])
         pixels = batch["pixel_values"].to(self.trainer.args.device)
         original = to_uint8(pixels)

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 
@@ -83,12 +84,12 @@ def check_language_model(recipe: LanguageModelRecipe, num_batches: int) -> Langu
     """
     args = recipe.training
     processor = load_processor(recipe.model)
-    config = load_config(source_of(recipe.model.model_name_or_path or recipe.model.config_name_or_path))
+    config = load_config(str(source_of(recipe.model.model_name_or_path or recipe.model.config_name_or_path)))
     set_loss_weights(config, recipe.model)  # checks them
     tower = None
     if encoded_folders(recipe.data):
         name = recipe.model.model_name_or_path or recipe.model.vision_tower_name_or_path
-        tower = load_vision_tower(source_of(name))
+        tower = load_vision_tower(str(source_of(name)))
     dataset = build_dataset(recipe.data, args, processor, tower)
     collator = build_collator(recipe.data, args, processor)
     size = args.per_device_train_batch_size
@@ -110,6 +111,7 @@ def check_language_model(recipe: LanguageModelRecipe, num_batches: int) -> Langu
 
 def _count(batch: dict, config: VilaUConfig, counts: dict[str, int]) -> None:
     """Adds the numbers of rows, positions, tokens and targets of a batch to `counts`."""
+    text_config: Any = config.text_config
     ids = batch["input_ids"]
     targets = batch["labels"][:, 1:]
     text_targets, visual_targets = _count_targets(batch, config)
@@ -118,9 +120,9 @@ def _count(batch: dict, config: VilaUConfig, counts: dict[str, int]) -> None:
         longest = ids.shape[1]
     else:
         # Rows of several samples have no mask: their padding is a sample at the end of the row.
-        tokens = int((ids != config.text_config.pad_token_id).sum())
+        tokens = int((ids != text_config.pad_token_id).sum())
         longest = batch["max_length_q"]
-    limit = config.text_config.max_position_embeddings
+    limit = text_config.max_position_embeddings
     if longest > limit:
         raise ValueError(
             f"a sample has {longest} tokens, but `max_position_embeddings` of the language model is {limit}."
@@ -158,7 +160,7 @@ def _estimate_memory(recipe: LanguageModelRecipe, config: VilaUConfig, batches: 
         text_targets=text_targets,
         visual_targets=visual_targets,
         packed="cu_seq_lens_q" in largest and has_mask,
-        activation_checkpointing=args.activation_checkpointing,
+        activation_checkpointing=bool(args.activation_checkpointing),
         bf16=args.bf16,
         frozen_parts=tuple(sub_model for sub_model in PARTS if not getattr(args, f"tune_{sub_model}")),
         lora_config=lora_config(recipe.lora),

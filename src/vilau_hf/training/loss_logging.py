@@ -135,9 +135,10 @@ def parameter_groups(
         `betas`.
     """
     args = trainer.args
-    decaying = set(trainer.get_decay_parameter_names(trainer.model))
+    model: Any = trainer.model
+    decaying = set(trainer.get_decay_parameter_names(model))
     groups = defaultdict(list)
-    for name, parameter in trainer.model.named_parameters():
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = learning_rate_of(name)
             key = (

@@ -38,7 +38,8 @@ class PerceptualLoss(nn.Module):
         weights = getattr(models, PERCEPTUAL_NETWORKS[network]).DEFAULT
         # torchmetrics loads the weights from the same file. It would download a missing file without asking.
         find_hub_weights(weights.url, f"the perceptual loss with {network}", download)
-        self.network = LearnedPerceptualImagePatchSimilarity(network).net
+        # The annotation wants a literal; the name was checked above.
+        self.network = LearnedPerceptualImagePatchSimilarity(network).net  # type: ignore[arg-type]
 
     def forward(self, reconstruction: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
         """

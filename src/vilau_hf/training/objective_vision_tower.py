@@ -80,7 +80,8 @@ class VisionTowerObjective(nn.Module):
     # `Trainer` saves and loads its model by these two methods. A checkpoint of stage 1 is a vision tower, so they
     # leave out the perceptual network and the discriminator.
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    # The annotation of the base class has an overload for each of its deprecated positional arguments.
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """
         Returns the weights of the vision tower only.
 

@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import torch
 import yaml
@@ -89,7 +88,7 @@ def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> LanguageMode
             "trained."
         )
     recipe_class = RECIPES[stage]
-    parser = RecipeParser(tuple(field.type for field in fields(recipe_class)))
+    parser = RecipeParser(tuple(get_type_hints(recipe_class).values()))
     unknown = sorted(set(recipe) - {action.dest for action in parser._actions})
     if unknown:
         raise ValueError(

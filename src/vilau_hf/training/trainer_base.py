@@ -105,6 +105,8 @@ class VilaUBaseTrainer(StreamTrainer, LossLoggingTrainer):
     """
 
     arguments_class: type[VilaUTrainingArguments] = VilaUTrainingArguments
+    args: VilaUTrainingArguments
+    model: Any
 
     def __init__(self, model: Any = None, args: Any = None, **kwargs: Any) -> None:
         if not isinstance(args, self.arguments_class):
@@ -204,7 +206,7 @@ class VilaUBaseTrainer(StreamTrainer, LossLoggingTrainer):
             model (`nn.Module`, *optional*): not used; the optimizer is that of `self.model`.
         """
         if self.optimizer is None:
-            rates = {
+            rates: dict[str | None, float | None] = {
                 "projector": self.args.projector_learning_rate,
                 "depth_transformer": self.args.depth_transformer_learning_rate,
             }
@@ -236,9 +238,11 @@ class VilaUBaseTrainer(StreamTrainer, LossLoggingTrainer):
         starts = [group.get("start_step", 0) for group in scheduler.optimizer.param_groups]
         if is_new and any(starts):
             if not isinstance(scheduler, LambdaLR):
+                # `TrainingArguments` converts the name to an enum, and annotates it as a string.
+                schedule = self.args.lr_scheduler_type.value  # type: ignore[attr-defined]
                 raise ValueError(
                     "`language_model_start_step`, `projector_start_step` and `depth_transformer_start_step` need a "
-                    f"schedule by steps, `lr_scheduler_type` is {self.args.lr_scheduler_type.value!r}."
+                    f"schedule by steps, `lr_scheduler_type` is {schedule!r}."
                 )
             scheduler.lr_lambdas = [
                 partial(_rate_after, start, rate) for start, rate in zip(starts, scheduler.lr_lambdas, strict=True)

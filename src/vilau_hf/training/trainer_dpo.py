@@ -68,6 +68,7 @@ class VilaUDPOTrainer(VilaUBaseTrainer):
 
     logged_losses = ("chosen_reward", "rejected_reward")
     arguments_class = VilaUDPOTrainingArguments
+    args: VilaUDPOTrainingArguments
 
     def __init__(self, model: Any = None, args: Any = None, **kwargs: Any) -> None:
         if not hasattr(model, "disable_adapter"):
@@ -111,7 +112,7 @@ class VilaUDPOTrainer(VilaUBaseTrainer):
         with torch.no_grad(), policy.disable_adapter():
             reference = self.score_pairs(policy, inputs)
         outputs = dpo_loss(*self.score_pairs(policy, inputs), *reference, beta=self.args.beta)
-        rewards = {"chosen_reward": outputs.chosen_rewards.mean(), "rejected_reward": outputs.rejected_rewards.mean()}
+        rewards = {f"{name}_reward": outputs[f"{name}_rewards"].mean() for name in ("chosen", "rejected")}
         self.record_losses(model, rewards)
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 

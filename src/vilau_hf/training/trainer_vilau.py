@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from .trainer_base import VilaUBaseTrainer
 
@@ -84,13 +85,22 @@ class VilaUTrainer(VilaUBaseTrainer):
         loss = outputs["loss"] * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
         """
         Evaluates the model. The losses are exact means over the evaluation set.
 
         Args:
-            args: positional arguments of `Trainer.evaluation_loop`.
-            kwargs: keyword arguments of `Trainer.evaluation_loop`.
+            dataloader (`DataLoader`): loader of the evaluation set.
+            description (`str`): title of the progress bar.
+            prediction_loss_only (`bool`, *optional*): whether to return only the loss.
+            ignore_keys (`list[str]`, *optional*): fields of the model's output that are not returned.
             metric_key_prefix (`str`, *optional*, defaults to `"eval"`): prefix of the names of the metrics.
 
         Returns:
@@ -98,13 +108,14 @@ class VilaUTrainer(VilaUBaseTrainer):
         """
         # First row: sums of the two losses, of this rank. Second row: numbers of labels, of all ranks.
         self._evaluated = torch.zeros(2, 2, device=self.args.device)
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        metrics: Any = output.metrics
         sums, counts = self._evaluated
         losses = (self.accelerator.reduce(sums, "sum") / counts.clamp(min=1)).tolist()
         config = self.accelerator.unwrap_model(self.model).config
         total = config.text_loss_weight * losses[0] + config.visual_loss_weight * losses[1]
         for name, value in zip(("loss", "text_loss", "visual_loss"), (total, *losses), strict=True):
-            output.metrics[f"{metric_key_prefix}_{name}"] = value
+            metrics[f"{metric_key_prefix}_{name}"] = value
         return output
 
 

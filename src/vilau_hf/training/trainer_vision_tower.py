@@ -60,6 +60,9 @@ class VisionTowerTrainer(LossLoggingTrainer):
         "discriminator_loss",
     )
 
+    args: VisionTowerTrainingArguments
+    model: Any
+
     def __init__(self, model: Any = None, args: Any = None, **kwargs: Any) -> None:
         if not isinstance(args, VisionTowerTrainingArguments):
             raise TypeError(f"`args` must be VisionTowerTrainingArguments, got {type(args).__name__}.")
@@ -191,9 +194,11 @@ class VisionTowerTrainer(LossLoggingTrainer):
 
         optimizer_class, kwargs = Trainer.get_optimizer_cls_and_kwargs(args, self.model)
         if betas != default_betas and "betas" not in kwargs:
+            # `TrainingArguments` converts the name to an enum, and annotates it as a string.
+            optimizer_name = args.optim.value  # type: ignore[attr-defined]
             raise ValueError(
                 "`discriminator_adam_beta1` and `discriminator_adam_beta2` need an Adam as `optim`, got "
-                f"{args.optim.value!r}."
+                f"{optimizer_name!r}."
             )
         self.optimizer = optimizer_class(parameter_groups(self, learning_rate_of, betas_of), **kwargs)
         return self.optimizer
@@ -226,11 +231,12 @@ class VisionTowerTrainer(LossLoggingTrainer):
             super().save_model(output_dir, _internal_call=_internal_call)
         if not self.args.should_save:
             return
-        folder = output_dir or self.args.output_dir
+        folder = str(output_dir or self.args.output_dir)
         if isinstance(self.data_collator, VisionTowerDataCollator):
             self.data_collator.image_processor.save_pretrained(folder)
         if self.ema is not None:
-            self.ema.module.save_pretrained(os.path.join(folder, EMA_FOLDER))
+            averaged: Any = self.ema.module
+            averaged.save_pretrained(os.path.join(folder, EMA_FOLDER))
         is_checkpoint = _internal_call and output_dir is not None
         if is_checkpoint and self.discriminator is not None:
             state = {name: tensor.contiguous() for name, tensor in self.discriminator.state_dict().items()}
