@@ -13,7 +13,7 @@ from vilau_hf.commands import estimate
 from vilau_hf.data import write_records
 from vilau_hf.data.converters import FORMATS
 from vilau_hf.modeling.parts_vilau import PARTS
-from vilau_hf.training.recipe import LoraArguments
+from vilau_hf.training.recipe_language_model import LoraArguments
 
 
 ANSWER_AND_NAME_HEAVY_MODULES = """

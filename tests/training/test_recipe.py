@@ -40,7 +40,7 @@ def test_flags_override_the_recipe_and_loss_weights_are_flags_of_both_stages():
     ("recipe", "message"),
     [
         ("learning_rat: 1.0", "learning_rat"),
-        ("model_name_or_path: tiny\nsiglip_name_or_path: x", "siglip_name_or_path. `vilau train {file} --help`"),
+        ("model_name_or_path: tiny\nsiglip_name_or_path: x", "siglip_name_or_path. `vilau train "),
         ("model_name_or_path: tiny\ntext_loss_weight: -1.0", "`text_loss_weight` must be at least 0, got -1.0"),
         (
             "model_name_or_path: tiny\ntext_loss_weight: 0.0\nvisual_loss_weight: 0.0\ndry_run: true",
