@@ -89,7 +89,7 @@ class LossLoggingTrainer(AtomicCheckpointTrainer):
             logs (`dict[str, float]`): values by name.
             start_time (`float`, *optional*): start of training, in seconds.
         """
-        # Callbacks log values of their own. The recorded losses belong to the log that has their sum.
+        # Callbacks call this method, too. The recorded losses belong to the log that has their sum.
         if "loss" in logs or "eval_loss" in logs:
             self.add_recorded_losses(logs, "eval_" if "eval_loss" in logs else "")
         super().log(logs, start_time)
