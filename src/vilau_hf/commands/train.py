@@ -42,4 +42,4 @@ def run(args: argparse.Namespace) -> None:
         return
     trainer = run_training(recipe)
     if trainer.is_world_process_zero():
-        print(f"Written to {Path(recipe.training.output_dir).resolve()}")
+        print(f"Written to {Path(str(recipe.training.output_dir)).resolve()}")
