@@ -22,7 +22,7 @@ from gpu_tools import Clock, Costs, measure_ceilings
 
 from vilau_hf.compat import enable_activation_checkpointing
 from vilau_hf.training.build_model import lora_config
-from vilau_hf.training.recipe import LoraArguments
+from vilau_hf.training.recipe_language_model import LoraArguments
 
 
 POSITIONS = 8192

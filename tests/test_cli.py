@@ -15,7 +15,7 @@ from vilau_hf.commands import estimate
 from vilau_hf.data import write_records
 from vilau_hf.data.converters import FORMATS
 from vilau_hf.modeling.sub_models_vilau import SUB_MODELS
-from vilau_hf.training.recipe import LoraArguments
+from vilau_hf.training.recipe_language_model import LoraArguments
 
 
 ANSWER_AND_NAME_HEAVY_MODULES = """

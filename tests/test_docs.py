@@ -25,7 +25,7 @@ def test_blocks_of_the_training_page_run(tmp_path):
     for kind, block in blocks:
         if kind == "python" and "import PeftModel" not in block:
             python, command = block, [sys.executable, "-c", block]
-        elif kind == "python":  # goes on where the last one ended
+        elif kind == "python":  # it needs the functions of the block before
             command = [sys.executable, "-c", re.sub(r"\ntuned = .*", "\n", python, flags=re.DOTALL) + block]
         else:
             command = ["bash", "-euc", block]
@@ -34,7 +34,7 @@ def test_blocks_of_the_training_page_run(tmp_path):
         printed.append(result.stdout)
     printed = "".join(printed)
     assert "800 records, 0 rows skipped" in printed and "Complete: " in printed
-    right = int(re.search(r"right answers about new pictures: (\d+)%", printed)[1])
+    right = int(re.search(r"right answers about new images: (\d+)%", printed)[1])
     assert right >= 85
     for name in ("tuned", "merged", "mixed", "pretrained", "tower", "two", "resumed"):
         assert (tmp_path / name / "model.safetensors").is_file(), name

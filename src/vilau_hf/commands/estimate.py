@@ -119,7 +119,7 @@ def lora_config(args: argparse.Namespace) -> "LoraConfig":
     """Returns the LoRA config of the arguments, with the defaults of a recipe."""
     from peft import LoraConfig
 
-    from ..training.recipe import LoraArguments
+    from ..training.recipe_language_model import LoraArguments
 
     lora = LoraArguments()
     if args.lora_targets is not None:

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, and runs that go on after them as if nothing had happened."""
+"""Atomic checkpoints, and resumed runs that equal uninterrupted ones bit by bit."""
 
 import json
 import os
@@ -24,10 +24,11 @@ def quick_trainer(folder, **kwargs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "world_size"), [("list", 1), ("stream", 2)])
-def test_twenty_kills_change_nothing(tmp_path, kind, world_size):
+def test_a_run_killed_twenty_times_ends_with_the_same_weights(tmp_path, kind, world_size):
     """
-    `kill -9` between and within steps and checkpoints, each followed by `resume_from_checkpoint=True`: the weights at
-    the end are those of an uninterrupted run, bit by bit, and what is named as a checkpoint was always complete.
+    Kills the run by `kill -9` between and within steps and checkpoints, and resumes from the last checkpoint.
+
+    The weights at the end equal those of an uninterrupted run bit by bit, and every named checkpoint was complete.
     """
     root = Path(__file__).parents[2]
     paths = os.pathsep.join([*sys.path, str(root)])
@@ -38,7 +39,7 @@ def test_twenty_kills_change_nothing(tmp_path, kind, world_size):
     expected = next(iter(result["whole"].values()))
     assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"} < set(expected)
     assert len(result["kills"]) == resume_run.NUM_KILLS
-    assert sum(kill["in_writing"] for kill in result["kills"]) >= 3  # of about 10 that aim at that
+    assert sum(kill["in_writing"] for kill in result["kills"]) >= 3  # about 10 kills aim at it
     for kill in result["kills"]:
         assert all(files == expected for files in kill["checkpoints"].values())
     whole, killed = (torch.load(tmp_path / name / "weights.pt", weights_only=True) for name in ("whole", "killed"))
@@ -50,8 +51,8 @@ def test_twenty_kills_change_nothing(tmp_path, kind, world_size):
 @pytest.mark.parametrize(
     "method", ["save_model", "_save_optimizer_and_scheduler", "_save_rng_state", "save_additional_state"]
 )
-def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, monkeypatch, method):
-    """Writing is cut off before each of its parts, with the checkpoint before kept although only one may stay."""
+def test_an_incomplete_checkpoint_is_never_resumed(tmp_path, monkeypatch, method):
+    """Saving is interrupted before each of its steps. The checkpoint before stays, although the limit is one."""
     trainer = quick_trainer(tmp_path, save_total_limit=1)
     original = getattr(trainer, method)
 
@@ -82,18 +83,18 @@ def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, monkeypatch, met
     ("given", "meant"),
     [("true", True), ("True", True), (True, True), ("FALSE", None), (False, None), (None, None), ("a/b-2", "a/b-2")],
 )
-def test_the_checkpoint_to_resume_is_the_last_one_none_or_a_folder(given, meant):
+def test_checkpoint_to_resume_converts_words_and_keeps_folders(given, meant):
     assert checkpoint_to_resume(given) == meant
 
 
-def test_only_an_unfinished_checkpoint_is_none(tmp_path):
+def test_an_unfinished_checkpoint_alone_is_no_checkpoint(tmp_path):
     (tmp_path / "run/out/_unfinished_checkpoint/checkpoint-2").mkdir(parents=True)
     with pytest.raises(ValueError, match="No valid checkpoint found"):
         quick_trainer(tmp_path).train(resume_from_checkpoint=True)
 
 
-def test_the_best_and_the_last_are_kept_under_their_names(tmp_path):
-    """Measured losses are given, the best comes first: it stays beside the last, and alone with a limit of 1."""
+def test_keeps_the_best_and_the_last_checkpoint(tmp_path):
+    """With a limit of 2 both stay, with a limit of 1 the best one stays. The losses are given."""
     losses = [3.0, 1.0, 2.0, 2.5]
     settings = {"save_steps": 1, "eval_steps": 1, "eval_strategy": "steps", "metric_for_best_model": "eval_loss"}
     for limit, left in ((2, ["checkpoint-2", "checkpoint-4"]), (1, ["checkpoint-2"])):
@@ -107,7 +108,7 @@ def test_the_best_and_the_last_are_kept_under_their_names(tmp_path):
         assert state["best_model_checkpoint"] == str(out / "checkpoint-2")
 
 
-def test_a_checkpoint_of_an_earlier_run_is_replaced(tmp_path):
+def test_replaces_a_checkpoint_of_an_earlier_run(tmp_path):
     quick_trainer(tmp_path, max_steps=2).train()
     (tmp_path / "run/out/checkpoint-2/stale").touch()
     expected = quick_trainer(tmp_path, max_steps=2)
@@ -117,8 +118,8 @@ def test_a_checkpoint_of_an_earlier_run_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_run_resumed_in_a_later_pass_drops_the_same_prompts(tmp_path, num_workers):
-    """Workers outlive a pass; the passes after the first one drop other prompts, and a resumed run the same ones."""
+def test_a_run_resumed_in_a_later_epoch_drops_the_same_prompts(tmp_path, num_workers):
+    """Workers outlive an epoch. Each epoch drops other prompts, and a resumed run drops the same ones."""
     settings = {"max_steps": 9, "save_steps": 7, "per_device_train_batch_size": 4}
     settings |= {"dataloader_num_workers": num_workers, "dataloader_persistent_workers": num_workers > 0}
     settings["train_sampling_strategy"] = "sequential"
@@ -142,8 +143,8 @@ def test_a_run_resumed_in_a_later_pass_drops_the_same_prompts(tmp_path, num_work
 
 
 @pytest.mark.parametrize(("step", "epochs"), [(3, [0, 1, 2]), (5, [1, 2]), (7, [1, 2]), (10, [2])])
-def test_the_collator_is_told_the_pass_that_a_resumed_run_is_in(tmp_path, step, epochs):
-    """Five steps a pass: resumed within one and between two; with streams the number is 0, records have their own."""
+def test_tells_the_collator_the_epoch_of_a_resumed_run(tmp_path, step, epochs):
+    """An epoch has five steps. Runs are resumed within an epoch and between two."""
     settings = {"per_device_train_batch_size": 4, "max_steps": 11, "save_steps": 1, "save_total_limit": None}
     quick_trainer(tmp_path, **{**settings, "max_steps": step}).train()
     trainer, told = quick_trainer(tmp_path, **settings), []
@@ -153,7 +154,7 @@ def test_the_collator_is_told_the_pass_that_a_resumed_run_is_in(tmp_path, step, 
 
 
 class EndsEarly(torch.utils.data.IterableDataset):
-    """Eight records a pass, without a length: the base class takes all steps for one pass."""
+    """Eight records an epoch, without a length: the base class takes all steps for one epoch."""
 
     def __init__(self, records):
         self.records = records[:8]
@@ -162,7 +163,7 @@ class EndsEarly(torch.utils.data.IterableDataset):
         yield from self.records
 
 
-def test_the_collator_is_told_each_pass_of_a_dataset_without_a_length(tmp_path):
+def test_tells_the_collator_each_epoch_of_a_dataset_without_a_length(tmp_path):
     trainer, told = quick_trainer(tmp_path, per_device_train_batch_size=4, max_steps=5), []
     trainer.train_dataset = EndsEarly(trainer.train_dataset)
     trainer.data_collator.set_epoch = told.append
@@ -171,7 +172,7 @@ def test_the_collator_is_told_each_pass_of_a_dataset_without_a_length(tmp_path):
 
 
 @pytest.mark.parametrize("resume", [None, 3])
-def test_logs_and_checkpoints_of_a_stream_have_its_share_of_the_steps_as_epoch(tmp_path, resume):
+def test_epoch_of_a_stream_is_its_share_of_the_steps(tmp_path, resume):
     resume_run.write_data(tmp_path / "data")
     settings = {"max_steps": 8, "save_steps": 3, "logging_steps": 1, "eval_strategy": "no", "save_total_limit": None}
     build_trainer(tmp_path / "run", "stream", VilaUTrainer, **settings).train()
@@ -183,7 +184,7 @@ def test_logs_and_checkpoints_of_a_stream_have_its_share_of_the_steps_as_epoch(t
     assert json.loads((out / "checkpoint-6/trainer_state.json").read_text())["epoch"] == 6 / 8
 
 
-def test_a_loader_made_after_a_resumed_run_begins_anew(tmp_path):
+def test_a_loader_after_a_resumed_run_starts_at_the_beginning(tmp_path):
     resume_run.write_data(tmp_path / "data")
     settings = {"max_steps": 4, "eval_strategy": "no"}
     trainer = build_trainer(tmp_path / "run", "stream", VilaUTrainer, **settings)
@@ -198,7 +199,7 @@ def test_a_loader_made_after_a_resumed_run_begins_anew(tmp_path):
     assert torch.equal(next(iter(trainer.get_train_dataloader()))["input_ids"], first)
 
 
-def test_a_resumed_stream_meets_the_same_dropout_and_noise(tmp_path):
+def test_a_resumed_stream_has_the_same_dropout_and_noise(tmp_path):
     resume_run.write_data(tmp_path / "data")
     weights = []
     for resume in (None, str(tmp_path / "run/out/checkpoint-2")):
@@ -210,7 +211,7 @@ def test_a_resumed_stream_meets_the_same_dropout_and_noise(tmp_path):
 
 
 @pytest.mark.parametrize("alpha", [None, 5.0])
-def test_neftune_reaches_the_text_alone_and_training_alone(tmp_path, alpha):
+def test_neftune_adds_noise_to_text_in_training_only(tmp_path, alpha):
     """The noise of stock Trainer is uniform within alpha / sqrt(T * H) (Jain et al., 2023), seen in the embeddings."""
     trainer, seen = quick_trainer(tmp_path, neftune_noise_alpha=alpha, max_steps=1, learning_rate=0.0), []
     model, config = trainer.model.model, trainer.model.config
@@ -237,6 +238,6 @@ def test_neftune_reaches_the_text_alone_and_training_alone(tmp_path, alpha):
             assert torch.equal(embeds[is_visual], model.embed_codes(codes[is_visual]).detach())
 
 
-def test_label_smoothing_is_refused(tmp_path):
+def test_rejects_label_smoothing(tmp_path):
     with pytest.raises(ValueError, match=r"`label_smoothing_factor` must be 0, got 0\.1"):
         quick_trainer(tmp_path, label_smoothing_factor=0.1)
