@@ -18,7 +18,6 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "docs" / "notebooks"
 BUILT = NOTEBOOKS / "built"
-REPOSITORY_LINK = "../{name}.py"
 
 
 def names() -> list[str]:
@@ -46,7 +45,6 @@ def execute(name: str):
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")])),
         "OMP_NUM_THREADS": "1",
-        "VILAU_NOTEBOOKS": str(NOTEBOOKS),
     }
     # The kernel runs in an empty folder, so that files which a notebook saves do not end up in the repository.
     with tempfile.TemporaryDirectory() as folder:
@@ -55,11 +53,23 @@ def execute(name: str):
     return notebook
 
 
-def without_logs(notebook):
-    """Removes what libraries print to standard error: it differs between machines and says nothing to a reader."""
+def tidy(notebook):
+    """
+    Drops what libraries print to standard error, and joins what a cell prints to standard output.
+
+    The first differs between machines and says nothing to a reader. The second comes in several outputs.
+    """
     for cell in notebook.cells:
+        outputs = []
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                continue
+            if output.get("name") == "stdout" and outputs and outputs[-1].get("name") == "stdout":
+                outputs[-1].text += output.text
+            else:
+                outputs.append(output)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = outputs
     return notebook
 
 
@@ -67,7 +77,7 @@ def convert(name: str, notebook) -> Path:
     """Writes the Markdown page and its images. Returns the page."""
     from nbconvert import MarkdownExporter
 
-    text, resources = MarkdownExporter().from_notebook_node(without_logs(notebook))
+    text, resources = MarkdownExporter().from_notebook_node(tidy(notebook))
     images = BUILT / f"{name}_files"
     shutil.rmtree(images, ignore_errors=True)
     images.mkdir(parents=True)
@@ -76,7 +86,7 @@ def convert(name: str, notebook) -> Path:
             (images / output).write_bytes(content)
     # nbconvert writes "![png](output_3_0.png)"
     text = re.sub(r"!\[png\]\(([\w.-]+)\)", rf"![output of the code above]({name}_files/\1)", text)
-    note = f"This page was made from [`docs/notebooks/{name}.py`]({REPOSITORY_LINK.format(name=name)}).\n"
+    note = f"This page was made from [`docs/notebooks/{name}.py`](../{name}.py), which is a notebook for jupytext.\n"
     page = BUILT / f"{name}.md"
     page.write_text(f"{text.rstrip()}\n\n---\n\n{note}")
     return page

@@ -140,7 +140,8 @@ before = draw(model)
 # encoded`.
 
 # %%
-print(encode_dataset(dataset.with_transform(MediaLoader(processor)), "encoded", model, processor))
+encoding = encode_dataset(dataset.with_transform(MediaLoader(processor)), "encoded", model, processor)
+print(f"{encoding.num_images} images, {encoding.bytes_per_image:.0f} bytes for each with its caption")
 encoded = load_encoded("encoded", model, processor)
 
 # %% [markdown]
@@ -164,12 +165,12 @@ trainer = VilaUTrainer(
     model=adapted,
     args=VilaUTrainingArguments(
         output_dir="run",
-        max_steps=120,
+        max_steps=150,
         per_device_train_batch_size=32,
         learning_rate=1.5e-3,
         lr_scheduler_type="cosine",
-        warmup_steps=6,
-        logging_steps=20,
+        warmup_steps=8,
+        logging_steps=25,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -190,7 +191,8 @@ for entry in trainer.state.log_history:
 # ## After the training
 #
 # `save_pretrained` of the adapted model writes the adapter. `merge_and_unload` adds the adapter to the weights. The
-# captions below are not in the training data.
+# captions below are not in the training data. Before the training the model draws a shape that it knows. After it,
+# the shapes are hearts.
 
 # %%
 adapted.save_pretrained("adapter")
@@ -206,5 +208,6 @@ contact_sheet(rows, labels, None, 6)
 # %% [markdown]
 # ## Where to go from here
 #
+# - 150 steps are few. More steps and more images give better shapes.
 # - The model may forget what it knew. Mix in a share of old records, as `examples/finetune_lora.py` does.
 # - `vilau train` reads a YAML file of arguments, and trains on several GPUs. The page on training explains it.
