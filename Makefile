@@ -42,6 +42,7 @@ test-newest: $(VENV)-newest/.torch
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Builds dist/*.whl, and tries it in an environment of its own.
 wheel: $(VENV)/.installed-test $(VENV)-wheel/.torch
