@@ -144,7 +144,8 @@ print(f"PSNR of the decoded images to the drawn ones: {psnr(again, pixels, data_
 caption = "a large purple triangle on the right on a gray background"
 prompt = processor.apply_chat_template([{"role": "user", "content": caption}], add_generation_prompt=True)
 inputs = processor(text=[prompt] * 4, return_tensors="pt")
-images, labels = [], []
+images = []
+labels = []
 for scale in (1.0, 1.5, 4.0):
     drawn = model.generate(**inputs, generation_mode="image", guidance_scale=scale, seed=[10, 11, 12, 13])
     images += enlarged(model.decode_image_tokens(drawn), side=120)
@@ -154,8 +155,8 @@ contact_sheet(images, labels, None, 4)
 # %% [markdown]
 # ## Seeds
 #
-# With a list of seeds, each row has its own random numbers. A row then gives the same image in every batch: it does
-# not depend on the other rows.
+# With a list of seeds, each row has a separate source of random numbers. A row then gives the same image in every
+# batch: it does not depend on the other rows.
 
 # %%
 batch = model.generate(**inputs, generation_mode="image", seed=[10, 11, 12, 13])
