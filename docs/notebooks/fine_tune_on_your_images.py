@@ -17,7 +17,7 @@
 # on a CPU, and needs no network. It uses low-rank adapters (LoRA). Training of all weights is the same without the
 # cell that adds them.
 #
-# You need images and a caption for each. Here a folder of drawn hearts stands in for your files.
+# You need images and a caption for each. Here a folder of drawn hearts replaces your files.
 
 # %%
 import contextlib
@@ -50,20 +50,20 @@ set_seed(0)
 COLORS = {"red": (220, 40, 40), "green": (40, 160, 70), "blue": (40, 80, 220), "yellow": (240, 200, 40)}
 COLORS |= {"purple": (140, 60, 180), "orange": (245, 140, 30)}
 GROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "gray": (128, 128, 128)}
-PLACES = {"in the center": (16, 16), "on the left": (11, 16), "on the right": (21, 16)}
+POSITIONS = {"in the center": (16, 16), "on the left": (11, 16), "on the right": (21, 16)}
 
 # %% [markdown]
 # ## The folder
 #
 # `images/metadata.jsonl` has one line for each image: the name of the file and its caption. This is an
 # [imagefolder](https://huggingface.co/docs/datasets/image_dataset) of the library `datasets`. One combination of
-# colour, place and background in seven is left out, so that we can ask for hearts which the model has not seen.
+# colour, position and background in seven is left out, so that we can ask for hearts which the model has not seen.
 
 
 # %%
 def draw_heart(color: tuple, ground: tuple, center: tuple, shift: tuple = (0, 0)) -> Image.Image:
     """Returns an image of 32 x 32 pixels. It is drawn four times as large, so that its edges are smooth."""
-    x, y = (4 * (place + moved) for place, moved in zip(center, shift, strict=True))
+    x, y = (4 * (position + moved) for position, moved in zip(center, shift, strict=True))
     image = Image.new("RGB", (128, 128), ground)
     pen = ImageDraw.Draw(image)
     pen.ellipse((x - 42, y - 38, x + 2, y + 6), fill=color)
@@ -74,17 +74,17 @@ def draw_heart(color: tuple, ground: tuple, center: tuple, shift: tuple = (0, 0)
 
 folder = Path("images")
 folder.mkdir()
-hearts = [(color, ground, place) for color in COLORS for ground in GROUNDS for place in PLACES]
+hearts = [(color, ground, position) for color in COLORS for ground in GROUNDS for position in POSITIONS]
 unseen = hearts[3::7]
 seen = [heart for heart in hearts if heart not in unseen]
 random = torch.Generator().manual_seed(0)
 lines = []
 for index in range(480):
-    color, ground, place = seen[index % len(seen)]
+    color, ground, position = seen[index % len(seen)]
     shift = (torch.rand(2, generator=random) - 0.5).tolist()
-    draw_heart(COLORS[color], GROUNDS[ground], PLACES[place], shift).save(folder / f"{index:03}.png")
+    draw_heart(COLORS[color], GROUNDS[ground], POSITIONS[position], shift).save(folder / f"{index:03}.png")
     lines.append(
-        {"file_name": f"{index:03}.png", "caption": f"a large {color} heart {place} on a {ground} background"}
+        {"file_name": f"{index:03}.png", "caption": f"a large {color} heart {position} on a {ground} background"}
     )
 (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
 contact_sheet(
@@ -119,8 +119,8 @@ for message in dataset[0]["messages"]:
 model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
 processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
 shown = unseen[:6]
-captions = [f"a large {color} heart {place} on a {ground} background" for color, ground, place in shown]
-truth = [draw_heart(COLORS[color], GROUNDS[ground], PLACES[place]) for color, ground, place in shown]
+captions = [f"a large {color} heart {position} on a {ground} background" for color, ground, position in shown]
+truth = [draw_heart(COLORS[color], GROUNDS[ground], POSITIONS[position]) for color, ground, position in shown]
 
 
 def draw(model: VilaUForConditionalGeneration) -> list[Image.Image]:

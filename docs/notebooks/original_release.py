@@ -91,10 +91,10 @@ with torch.no_grad():
     codes = model.model.vision_tower.encode(inputs["images"]).codes
 print("codes of three images are equal:", torch.equal(codes, encoding["codes"].flatten(1, 2).long()))
 
-picture = Image.open(recorded / case["images"][0])
-content = [{"type": "image", "image": picture}, {"type": "text", "text": case["question"]}]
+image = Image.open(recorded / case["images"][0])
+content = [{"type": "image", "image": image}, {"type": "text", "text": case["question"]}]
 prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-batch = processor(text=prompt, images=[picture], return_tensors="pt")
+batch = processor(text=prompt, images=[image], return_tensors="pt")
 with torch.no_grad():
     logits = model(**batch).logits
 print(f"largest difference of text logits: {(logits - understanding['image.logits']).abs().max():.1e}")
@@ -120,11 +120,11 @@ contact_sheet([image.resize((192, 192), 0) for image in images], ["original code
 
 # %%
 print("context_markers:", processor.context_markers)
-content = [{"type": "image", "image": picture}, {"type": "text", "text": "What is shown?"}]
+content = [{"type": "image", "image": image}, {"type": "text", "text": "What is shown?"}]
 prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
 for markers in (False, True):
     processor.context_markers = markers
-    text = processor.decode(processor(text=prompt, images=[picture])["input_ids"][0])
+    text = processor.decode(processor(text=prompt, images=[image])["input_ids"][0])
     shown = text.replace("<image>" * processor.num_visual_tokens, f"[{processor.num_visual_tokens} x <image>]")
     print(f"{markers!s:>5}: {shown[shown.index('USER') :]!r}")
 processor.context_markers = False
@@ -169,7 +169,7 @@ print(repr(processor.tokenizer.decode(model.generation_config.unconditional_prom
 # ## Quirk: images with a palette or transparency
 #
 # The original code resizes an image that it opened from a file before it converts the image to RGB. With a palette,
-# that takes the nearest pixel in place of a smooth mixture. The image processor option `resize_before_rgb=True` keeps
+# that takes the nearest pixel instead of a smooth mixture. The image processor option `resize_before_rgb=True` keeps
 # it. New models should convert first.
 
 # %%
