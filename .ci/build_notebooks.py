@@ -86,7 +86,7 @@ def convert(name: str, notebook) -> Path:
             (images / output).write_bytes(content)
     # nbconvert writes "![png](output_3_0.png)"
     text = re.sub(r"!\[png\]\(([\w.-]+)\)", rf"![output of the code above]({name}_files/\1)", text)
-    note = f"This page was made from [`docs/notebooks/{name}.py`](../{name}.py), which is a notebook for jupytext.\n"
+    note = f"This page was made from `docs/notebooks/{name}.py`, which is a notebook for jupytext.\n"
     page = BUILT / f"{name}.md"
     page.write_text(f"{text.rstrip()}\n\n---\n\n{note}")
     return page
