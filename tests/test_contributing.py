@@ -21,7 +21,8 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCK = re.compile(r'^```(python|diff) title="([^"]+)"\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
 
 
-# The examples are for the code as it is after the redesign. Delete this and its three uses when that is merged.
+# The examples are for the code as it is after the redesign. Delete this and its uses, here and in
+# test_reliability.py, when that is merged.
 IS_REDESIGNED = (
     "class SamplingSettings" in (ROOT / "src" / "vilau_hf" / "modeling" / "generation_sampling_vilau.py").read_text()
 )
