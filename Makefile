@@ -42,6 +42,7 @@ test-newest: $(VENV)-newest/.torch
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Builds the site of guides and reference in site/, without the network; a warning is an error.
 docs: $(VENV)/.installed-test
