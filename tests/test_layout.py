@@ -129,7 +129,10 @@ def library_names(tree: ast.Module):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_library_internals_are_imported_in_one_file(path):
     island = path.relative_to(PACKAGE).parts[0]
-    allowed = COMPAT_FILES.get(island, COMPAT_FILES[""]) or "a file `compat_*_vilau.py` of this island, added to `COMPAT_FILES`"
+    allowed = (
+        COMPAT_FILES.get(island, COMPAT_FILES[""])
+        or "a file `compat_*_vilau.py` of this island, added to `COMPAT_FILES`"
+    )
     for line, module, name in library_names(ast.parse(path.read_text())):
         assert is_public(module, name), (
             f"{path.relative_to(PACKAGE)}, line {line}: `{module}.{name}` is not documented as public. Take it from "

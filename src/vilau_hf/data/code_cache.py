@@ -383,6 +383,6 @@ __all__ = [
     "encode_dataset",
     "encode_pixels",
     "load_encoded",
-    "place_codes",
+    "attach_codes",
     "prepare_records",
 ]

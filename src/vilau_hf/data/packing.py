@@ -237,7 +237,7 @@ def _frames_of_video(video: Any, video_processor: "VilaUVideoProcessor") -> int:
     # `do_sample_frames` also samples from frames that are given.
     if isinstance(video, (list, tuple, np.ndarray, torch.Tensor)) and not video_processor.do_sample_frames:
         return len(video)
-    if video_processor.fps is not None:  # type: ignore[attr-defined]  # set by the base class
+    if video_processor.fps is not None:
         raise ValueError(
             "`processor.video_processor` samples by `fps`, so the number of frames is not known before a video file "
             "is opened. Set `num_frames` instead."

@@ -148,7 +148,9 @@ def _training_states(model: VilaUForConditionalGeneration, gpus: int, strategy: 
         sharded = [(name, module) for name, module in model.named_modules() if sub_model_of(name) != unsharded]
         units = [module for _, module in sharded if type(module).__name__ in (model._no_split_modules or ())]
         sizes = [sum(parameter.numel() for parameter in unit.parameters()) for unit in units]
-        rest = sum(each.numel() for name, each in model.named_parameters() if sub_model_of(name) != unsharded) - sum(sizes)
+        rest = sum(each.numel() for name, each in model.named_parameters() if sub_model_of(name) != unsharded) - sum(
+            sizes
+        )
         lines.append(MemoryLine("FSDP2: gathered weights that are in no layer", rest * width))
         # FSDP2 gathers the next layer while it computes one
         lines.append(MemoryLine("FSDP2: gathered weights of two layers, gradients of one", 3 * max(sizes) * width))

@@ -223,7 +223,7 @@ def _model_config(
     }
     space: Any = tokenizer.convert_tokens_to_ids("▁")
     return VilaUConfig(
-        vision_config={**tower_config.to_dict(), "text_config": None},
+        vision_config=VilaUVisionConfig.from_dict({**tower_config.to_dict(), "text_config": None}),
         depth_config=VilaUDepthConfig(
             hidden_size=depth["embed_dim"],
             num_hidden_layers=_field(vision, "rqtransformer.head.n_layer", folder),

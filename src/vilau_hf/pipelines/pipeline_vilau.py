@@ -149,6 +149,8 @@ class VilaUPipeline(DiffusionPipeline):
                 `pipeline._interrupt = True`, the call ends and its result is `None`.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*, defaults to `("codes",)`): names in
                 `kwargs` of the callback: `"codes"`, also called `"latents"`. Their value has shape `(rows, n, D)`.
+            **sampling_settings: settings of `generate` for sampling codes, without their prefix `visual_`; for
+                example `temperature`, `top_k` and `top_p`.
 
         Returns:
             [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. N images are a list

@@ -102,7 +102,8 @@ def check_language_model(recipe: LanguageModelRecipe, num_batches: int) -> Langu
         shapes=[
             {name: tuple(each.shape) for name, each in batch.items() if hasattr(each, "shape")} for batch in batches
         ],
-        records=None if isinstance(dataset, ResumableStream) else len(dataset),
+        # torch's `Dataset` declares no length, but every dataset that is not a stream has one
+        records=None if isinstance(dataset, ResumableStream) else len(dataset),  # type: ignore[arg-type]
         rows_per_step=size * args.gradient_accumulation_steps * args.world_size,
         memory=_estimate_memory(recipe, config, batches),
         **counts,

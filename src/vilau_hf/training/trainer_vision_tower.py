@@ -4,13 +4,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from ..data.collator_vision_tower import VisionTowerDataCollator
 from ..evaluation.metrics import perplexity_of_counts, usage_of_counts
@@ -235,7 +242,8 @@ class VisionTowerTrainer(LossLoggingTrainer):
         if isinstance(self.data_collator, VisionTowerDataCollator):
             self.data_collator.image_processor.save_pretrained(folder)
         if self.ema is not None:
-            averaged: Any = self.ema.module
+            # torch declares every attribute of a module as a tensor or a module
+            averaged = cast(PreTrainedModel, self.ema.module)
             averaged.save_pretrained(os.path.join(folder, EMA_FOLDER))
         is_checkpoint = _internal_call and output_dir is not None
         if is_checkpoint and self.discriminator is not None:
