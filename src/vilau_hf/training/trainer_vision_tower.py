@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import (
-    PreTrainedModel,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -243,7 +242,7 @@ class VisionTowerTrainer(LossLoggingTrainer):
             self.data_collator.image_processor.save_pretrained(folder)
         if self.ema is not None:
             # torch declares every attribute of a module as a tensor or a module
-            averaged = cast(PreTrainedModel, self.ema.module)
+            averaged = cast(VilaUVisionTowerForPreTraining, self.ema.module)
             averaged.save_pretrained(os.path.join(folder, EMA_FOLDER))
         is_checkpoint = _internal_call and output_dir is not None
         if is_checkpoint and self.discriminator is not None:
