@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from .source_map import TESTED_IN
+
 
 PACKAGE = Path(__file__).parents[1] / "src" / "vilau_hf"
 ISLANDS = [PACKAGE / name for name in ("modeling", "processing", "pipelines") if (PACKAGE / name).is_dir()]
@@ -161,3 +163,19 @@ def test_library_internals_are_imported_in_one_file(path):
 )
 def test_is_public_knows_the_documented_names(line, expected):
     assert all(is_public(module, name) for _, module, name in library_names(ast.parse(line))) == expected
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_source_file_has_a_test_file(path):
+    name = path.relative_to(PACKAGE)
+    if name.name == "__init__.py" or name.parts[0] == "evaluate_metrics":
+        return  # public names, and scripts that `evaluate` loads, see test_evaluate_metrics.py
+    tests = Path(__file__).parent
+    mapped = TESTED_IN.get(str(name), ())
+    assert all((tests / file).is_file() for file in mapped), f"tests/source_map.py: {mapped}"
+    has_test_file = (tests / name.parent / f"test_{name.name}").is_file()
+    assert has_test_file != bool(mapped), f"{name} needs a test file of its name or a line in tests/source_map.py"
+
+
+def test_source_map_names_files_that_exist():
+    assert not [name for name in TESTED_IN if not (PACKAGE / name).is_file()]

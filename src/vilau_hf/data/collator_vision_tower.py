@@ -1,13 +1,14 @@
 """Batches for stage 1: images with their captions."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from ..processing import VilaUImageProcessor, VilaUImageProcessorPil
 
 
 class VisionTowerDataCollator:
@@ -26,7 +27,7 @@ class VisionTowerDataCollator:
 
     def __init__(
         self,
-        image_processor: Callable[..., Any],
+        image_processor: "VilaUImageProcessor | VilaUImageProcessorPil",
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         max_length: int | None = None,
     ) -> None:
