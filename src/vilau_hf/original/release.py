@@ -127,7 +127,7 @@ def read_original_release(
 
 
 def _local_folder(source: str | Path) -> Path:
-    """Returns the folder of a release, after a download if `source` is the id of a Hub repository."""
+    """Returns the folder of a release, and downloads it first if `source` is the id of a Hub repository."""
     folder = Path(source)
     if not folder.exists():
         try:
@@ -159,7 +159,7 @@ def _field(config: dict, name: str, folder: Path) -> Any:
 
 
 def _siglip_config(folder: Path, name: str, given: str | Path | None) -> dict:
-    """Returns the configuration of the SigLIP model `name`: given, known, or from a folder beside the release."""
+    """Returns the SigLIP configuration: from `given`, from the known models, or from a folder beside the release."""
     if given is None:
         beside = folder.absolute().parent / Path(name).name
         if Path(name).name in SIGLIP_CONFIGS:
@@ -323,7 +323,7 @@ def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
 def _processor(
     folder: Path, release: dict, tower_config: VilaUVisionConfig, tokenizer: PreTrainedTokenizerFast
 ) -> VilaUProcessor:
-    """Builds a processor whose prompts and pixels are those of the original."""
+    """Builds a processor whose prompts and pixels equal those of the original."""
     side = tower_config.image_size
     settings = {}
     path = folder / "vision_tower" / "preprocessor_config.json"
