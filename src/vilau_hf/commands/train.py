@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs=argparse.REMAINDER,
-        help="arguments that replace those of the recipe, for example --max_steps 100; --dry_run only checks the recipe",
+        help="arguments that replace those of the recipe, such as --max_steps 100; --dry_run only checks the recipe",
     )
 
 
