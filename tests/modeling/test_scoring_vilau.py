@@ -122,7 +122,7 @@ def test_guidance_does_not_change_text_scores(model):
         ({"guidance_scale": [2.0, 3.0, 4.0]}, r"`guidance_scale` must have shape \(2,\)"),
         (
             {"guidance_scale": SCHEDULE[:, :9]},
-            "`guidance_scale` must have 1 or at least 16 positions, .* got 9",
+            "`guidance_scale` must have 1 position, or at least the 16 positions .* got 9",
         ),
         (
             {"guidance_scale": 2.0, "negative_prompt_ids": torch.ones(3, 2, dtype=torch.long)},

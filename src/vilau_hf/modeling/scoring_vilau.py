@@ -203,8 +203,8 @@ class VilaUScoringMixin:
         num_scales = guidance.scale.shape[1] if guidance.scale.ndim == 2 else 1
         if 1 < num_scales < spans.num_positions:
             raise ValueError(
-                f"`guidance_scale` must have 1 or at least {spans.num_positions} positions, as a labelled span has, "
-                f"got {num_scales}."
+                f"`guidance_scale` must have 1 position, or at least the {spans.num_positions} positions of a "
+                f"labelled span, got {num_scales}."
             )
         scale = guidance.expand(rows, rows, num_scales, spans.positions.device).scale
         return scale[spans.token_rows, spans.positions.clamp(max=num_scales - 1)][:, None, None]

@@ -106,7 +106,7 @@ def read_rows(
 
 @contextmanager
 def _opened(file: str) -> Iterator[_BinaryFile]:
-    """Opens a file for reading. Reads of a gzip file, or of the one file in a zip archive, are decompressed."""
+    """Opens a file for reading, and decompresses a gzip file or a zip archive that holds one file."""
     if file.endswith(".gz"):
         with gzip.open(file) as unpacked:
             yield unpacked
