@@ -127,7 +127,7 @@ def test_records_saves_a_dataset_and_reports_skipped_rows(tmp_path, capsys):
         (["parquet", "SOURCE", "OUT"], "missing a required argument: 'target'"),
         (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has no records"),
         (["pickle", "SOURCE", "OUT"], "is a pickle. Loading a pickle can run any code"),
-        (["vflan", "SOURCE.none", "OUT"], "`source` must be a file, a pattern or a folder"),
+        (["vflan", "SOURCE.none", "OUT"], "`source` must be a file, a pattern such as 'data/*.parquet', or a folder"),
     ],
 )
 def test_records_rejects_wrong_arguments(tmp_path, capsys, arguments, message):

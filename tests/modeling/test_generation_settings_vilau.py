@@ -137,6 +137,6 @@ def test_a_list_gives_one_number_for_each_depth():
     settings = SamplingSettings(top_k=[1, 2, 3], temperature=0.5)
     assert [each.top_k for each in settings.split_by_depth(3)] == [1, 2, 3]
     assert {each.temperature for each in settings.split_by_depth(3)} == {0.5}
-    with pytest.raises(ValueError, match=r"`visual_top_k` must be a number or a list of one for each of the 2 depths"):
+    with pytest.raises(ValueError, match=r"`visual_top_k` must be a number, or a list of 2 numbers"):
         settings.split_by_depth(2)
     assert set(PER_DEPTH_SETTINGS) == set(OTHER_VALUES) - {"do_sample"}

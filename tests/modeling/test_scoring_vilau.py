@@ -120,7 +120,10 @@ def test_guidance_does_not_change_text_scores(model):
     [
         ({"guidance_scale": 0.5}, "`guidance_scale` must be at least 1"),
         ({"guidance_scale": [2.0, 3.0, 4.0]}, r"`guidance_scale` must have shape \(2,\)"),
-        ({"guidance_scale": SCHEDULE[:, :9]}, "`guidance_scale` has 9 positions, but labels go as far as position 16"),
+        (
+            {"guidance_scale": SCHEDULE[:, :9]},
+            "`guidance_scale` must have 1 position, or at least the 16 positions .* got 9",
+        ),
         (
             {"guidance_scale": 2.0, "negative_prompt_ids": torch.ones(3, 2, dtype=torch.long)},
             r"`negative_prompt_ids` must have shape \(1 or 2, T\), got \(3, 2\)",
@@ -135,7 +138,7 @@ def test_guidance_does_not_change_text_scores(model):
         ),
         (
             {"image_guidance_scale": 2.0, "image_prompt_ids": torch.tensor([[1, *IMAGE, *IMAGE]] * 2)},
-            r"`image_prompt_ids` must hold placeholders of images before the labelled ones, at most \[16",
+            r"`image_prompt_ids` may hold placeholders only for images before the first labelled span, at most \[16",
         ),
         ({"codes": None}, "`labels` name 32 visual tokens for which no pixels or codes are given"),
         (

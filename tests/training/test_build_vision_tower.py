@@ -196,5 +196,5 @@ def test_rejects_labels_that_are_no_classes(siglip, tmp_path, monkeypatch):
     for split in ("train", "test"):
         table.to_parquet(tmp_path / "shapes" / f"{split}.parquet")
     options = {**SMALL, **SHORT, "dataset": tmp_path / "shapes", "label_column": "kind"}
-    with pytest.raises(ValueError, match="`label_column` must be a column of class labels, 'kind' is Value"):
+    with pytest.raises(ValueError, match="`label_column` must be a column of type ClassLabel, but 'kind' is Value"):
         run(TOWER_256, tmp_path, siglip_name_or_path=siglip, **options)

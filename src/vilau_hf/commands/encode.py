@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-bad-media",
         choices=["error", "skip"],
         default="error",
-        help="whether unreadable images and videos end the run or their records are skipped (default: %(default)s)",
+        help="what to do if an image or video cannot be read: end the run, or skip the record (default: %(default)s)",
     )
     parser.add_argument(
         "--batch-size", type=int, default=64, help="number of images in a batch (default: %(default)s)"

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target",
         choices=["media", "text"],
-        help="target of training with captions: the images and videos, or the text",
+        help="what the model learns to generate from captioned data: the images and videos, or the text",
     )
     parser.add_argument(
         "--option",
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def named_value(text: str) -> tuple[str, object]:
-    """Parses `name=value`. The value is read as YAML, so that `true` and `3` have their types."""
+    """Parses `name=value` into name and value. The value is read as YAML: `true` is a bool, `3` an int."""
     name, sign, value = text.partition("=")
     if not name or not sign:
         raise argparse.ArgumentTypeError(f"must be name=value, got {text!r}")

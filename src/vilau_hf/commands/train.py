@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 
-HELP = "train a model by a recipe: vision tower, pretraining, fine-tuning, LoRA"
+HELP = "train a model with a recipe: vision tower, pretraining, fine-tuning or LoRA"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides",
         nargs=argparse.REMAINDER,
-        help="arguments that override those of the recipe, as in --max_steps 100; --dry_run only checks the recipe",
+        help="arguments that replace those of the recipe, such as --max_steps 100; --dry_run only checks the recipe",
     )
 
 

@@ -137,7 +137,7 @@ def encode_dataset(
 
 
 def launched_processes() -> PartialState:
-    """Returns the state of this process among those of the launch."""
+    """Returns accelerate's state of this process: its rank and the number of launched processes."""
     # Without an accelerator, accelerate has to be told to communicate on the CPU.
     return PartialState(cpu=not torch.accelerator.is_available())
 
@@ -238,8 +238,8 @@ def prepare_records(
         processor ([`VilaUProcessor`]): prepares the pixels.
 
     Returns:
-        The records with `id`, `messages` and `num_frames`, the frames of each image (1) and video in the order of
-        their placeholders; and the pixels of all of them, `(N, 3, S, S)`.
+        The records, and the pixels `(N, 3, S, S)` of all their images and frames. A record has `id`, `messages` and
+        `num_frames`, a list with the number of frames at each placeholder: 1 for an image.
     """
     columns = read_columns(dataset, begin, end)
     records: list[dict] = []
@@ -254,7 +254,7 @@ def prepare_records(
 
 
 def read_columns(dataset: SlicedRecords, begin: int, end: int) -> dict[str, list]:
-    """Returns the records from `begin` to `end` by columns, or no column if all of them are skipped."""
+    """Returns the records from `begin` to `end` by columns, or an empty dictionary if all are skipped."""
     try:
         return dataset[begin:end]
     except NoMediaLeftError:
@@ -329,7 +329,7 @@ def attach_codes(records: list[dict], codes: np.ndarray) -> list[dict]:
 
 def check_tower(folders: Sequence[str | Path], model: torch.nn.Module, processor: "VilaUProcessor") -> None:
     """
-    Checks that stored codes are codes of a model's vision tower.
+    Checks that stored codes were made by the vision tower of a model.
 
     Args:
         folders (`list[str]` or `list[Path]`): complete folders of [`encode_dataset`].

@@ -25,7 +25,10 @@ def run_demo(
     model: VilaUForConditionalGeneration, processor: VilaUProcessor, out: Path, seed: int = 0
 ) -> dict[str, str]:
     """
-    Saves images and videos of captions held out from training, reconstructions and answers to the folder `out`.
+    Runs the four sections of the demo, and saves their results to the folder `out`.
+
+    The model draws images and videos from captions that it was not trained on, reconstructs images and answers
+    questions.
 
     Args:
         model ([`VilaUForConditionalGeneration`]): a model of drawn shapes, such as the shipped checkpoint.
@@ -34,7 +37,8 @@ def run_demo(
         seed (`int`, *optional*, defaults to 0): seed of captions, questions and sampling.
 
     Returns:
-        A sentence with the score of each section: `pictures`, `videos`, `reconstructions` and `answers`.
+        Name of each section -> a sentence with its score. The names are `pictures`, `videos`,
+        `reconstructions` and `answers`.
     """
     out.mkdir(parents=True, exist_ok=True)
     # All sections draw from one source in this order: another order would show other captions.

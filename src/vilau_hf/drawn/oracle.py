@@ -70,7 +70,7 @@ def _noise_power(pixels: torch.Tensor, heading: torch.Tensor) -> torch.Tensor:
 
 
 def _unit_area(shape: str) -> float:
-    """Computes the area of a shape of radius 1."""
+    """Computes the area of a shape of radius 1, in units of the squared radius."""
     grid = torch.linspace(-1.5, 1.5, 601)
     inside = shape_distance(shape, grid[None, :], grid[:, None], torch.tensor(1.0)) < 0
     return inside.float().mean().item() * 9
@@ -228,7 +228,7 @@ def read_motion(frames: torch.Tensor) -> list[MotionReading]:
 
 
 def _majority(words: Iterable[str | None]) -> str | None:
-    """Returns the word that more than half of `words` are equal to, if there is one."""
+    """Returns the word that more than half of `words` equal, or `None` if there is no such word."""
     every = list(words)
     return next((word for word in every if 2 * every.count(word) > len(every)), None)
 

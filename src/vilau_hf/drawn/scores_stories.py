@@ -15,7 +15,7 @@ from .stories import EDITS, Edit, edit_images, make_edit, read_event
 
 
 def is_shown(reading: Reading, drawing: Drawing) -> bool:
-    """Returns whether the oracle read all five attributes of `drawing`."""
+    """Returns whether all five attributes of `reading` equal those of `drawing`."""
     return all(getattr(reading, name) == getattr(drawing, name) for name in ATTRIBUTES)
 
 
@@ -29,7 +29,7 @@ def generate_edits(
     **settings: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Lets the model edit images by instructions.
+    Draws the image before each edit, and generates the edited image with the model.
 
     Args:
         model ([`VilaUForConditionalGeneration`]): the model.
@@ -142,7 +142,8 @@ def evaluate_continuations(
         settings: as for [`continue_videos`].
 
     Returns:
-        `continued_direction`, `continued_color` and `continued_shape`, the share of videos that keep each.
+        `continued_direction`, `continued_color` and `continued_shape`, the shares of videos that keep the
+        direction, the colour and the shape.
     """
     choice = random.Random(seed)
     targets = [choice.choice(motions("test")) for _ in range(num_samples)]
@@ -173,7 +174,7 @@ def tell_stories(
         settings: arguments of `generate` that replace the saved generation settings of the model.
 
     Returns:
-        N lists of content items of the message schema, texts and images in turn.
+        N lists of content items of the message schema, in which texts and images alternate.
     """
     messages = [[{"role": "user", "content": [{"type": "text", "text": request}]}] for request in requests]
     # Two images and at most 240 tokens are more than a story of the dataset needs.
@@ -197,8 +198,8 @@ def read_story(items: list[dict], request: str) -> dict[str, bool]:
         request (`str`): the request for the story.
 
     Returns:
-        Whether each of these holds: `form` (sentence, image, sentence, image), `request` (the story begins with the
-        requested shape), `first` and `second` (the image shows what its sentence says).
+        Name of each check -> whether it holds: `form` (sentence, image, sentence, image), `request` (the story begins
+        with the requested shape), `first` and `second` (the image shows what its sentence says).
     """
     checks = dict.fromkeys(("form", "request", "first", "second"), False)
     if [item["type"] for item in items] != ["text", "image", "text", "image"] or items[3]["image"] is None:

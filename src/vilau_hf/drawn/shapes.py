@@ -217,7 +217,7 @@ def render(
 
 
 def _jitter(count: int, generator: torch.Generator | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws offsets `(count, 2)` of the centres and factors `(count,)` on the radii; none without a generator."""
+    """Draws offsets `(count, 2)` of the centres and factors `(count,)` of the radii. Without a generator: 0 and 1."""
     if generator is None:
         return torch.zeros(count, 2), torch.ones(count)
     noise = torch.rand(count, 3, generator=generator) * 2 - 1
@@ -231,8 +231,8 @@ def draw(drawings: list[Drawing], image_size: int = 32, generator: torch.Generat
     Args:
         drawings (`list[Drawing]` of length N): one drawing for each image.
         image_size (`int`, *optional*, defaults to 32): side of the images in pixels.
-        generator (`torch.Generator`, *optional*): source of small variations of position and size; without it there
-            are none.
+        generator (`torch.Generator`, *optional*): source of small variations of position and size (default: no
+            variations).
 
     Returns:
         `torch.Tensor` of shape `(N, 3, image_size, image_size)`, uint8.
@@ -252,14 +252,14 @@ def animate(
     motions: list[Motion], num_frames: int = 4, image_size: int = 32, generator: torch.Generator | None = None
 ) -> torch.Tensor:
     """
-    Draws videos in which the shape crosses 0.4 of the side.
+    Draws videos in which the shape moves by 0.4 of the side.
 
     Args:
         motions (`list[Motion]` of length N): one motion for each video.
         num_frames (`int`, *optional*, defaults to 4): frames of a video.
         image_size (`int`, *optional*, defaults to 32): side of the frames in pixels.
-        generator (`torch.Generator`, *optional*): source of small variations of position and size; without it there
-            are none.
+        generator (`torch.Generator`, *optional*): source of small variations of position and size (default: no
+            variations).
 
     Returns:
         `torch.Tensor` of shape `(N, num_frames, 3, image_size, image_size)`, uint8.

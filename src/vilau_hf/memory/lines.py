@@ -1,4 +1,4 @@
-"""The lines of an estimate, and the lines that count the weights of a model."""
+"""Lines of a memory estimate, and functions that count the weights of each sub-model."""
 
 import math
 from dataclasses import dataclass, field
@@ -29,8 +29,8 @@ class MemoryLine:
 
     name (`str`): what needs the memory.
     size (`int`): bytes on one device.
-    source (`str`): `"counted"` for tensors of the model; `"computed"` for the result of a run without data, or of the
-        rules of a strategy.
+    source (`str`): `"counted"` if the size is that of tensors of the model. `"computed"` if it comes from a run
+        without data, or from the rules of a strategy of distributed training.
     """
 
     name: str
@@ -46,7 +46,7 @@ class MemoryEstimate:
     title (`str`): what was estimated.
     held (`list[MemoryLine]`): memory in use all the time.
     phases (`list[MemoryLine]`): the largest additional memory in each phase. The phases follow one another.
-    contained (`list[MemoryLine]`): memory that the lines of `phases` include.
+    contained (`list[MemoryLine]`): memory that is already included in the lines of `phases`.
     """
 
     title: str
@@ -56,7 +56,7 @@ class MemoryEstimate:
 
     @property
     def peak(self) -> int:
-        """Returns the bytes on one device in the phase that needs most."""
+        """Returns the peak memory of one device in bytes: `held` plus the largest of `phases`."""
         return sum(line.size for line in self.held) + max(line.size for line in self.phases)
 
     def size(self, name: str) -> int:
@@ -94,8 +94,9 @@ def weight_lines(model: VilaUForConditionalGeneration, shards: int = 1, unsharde
 
     Args:
         model ([`VilaUForConditionalGeneration`]): the model.
-        shards (`int`, *optional*, defaults to 1): devices that share the parameters. Buffers are never shared.
-        unsharded (`str`, *optional*, defaults to none): sub-model whose parameters are whole on each device.
+        shards (`int`, *optional*, defaults to 1): number of devices over which parameters are sharded. Buffers are not
+            sharded.
+        unsharded (`str`, *optional*, defaults to none): sub-model whose parameters are not sharded.
     """
     counts: dict[str, _WeightCount] = {}
     tensors: list[tuple[str, torch.Tensor, int]] = [

@@ -15,7 +15,7 @@ from ..modeling import VilaUConfig, VilaUForConditionalGeneration
 
 
 def plain_tensors(tensor: torch.Tensor) -> list[torch.Tensor]:
-    """Returns the tensors that hold the data of `tensor`: itself, or several if it is quantized."""
+    """Returns the plain tensors that store `tensor`: `[tensor]`, or several tensors if it is quantized."""
     # The protocol of torch for tensor subclasses: torchao's 8-bit weights hold integers and scales.
     if not hasattr(tensor, "__tensor_flatten__"):
         return [tensor]
@@ -83,7 +83,7 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Callable, types: tuple, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Runs one operation of torch and counts its results. torch calls it for each operation in the block."""
+        """Runs one torch operation and counts its results. torch calls it for each operation in the `with` block."""
         outputs = function(*args, **(kwargs or {}))
         for output in tree_leaves(outputs):
             if isinstance(output, torch.Tensor):

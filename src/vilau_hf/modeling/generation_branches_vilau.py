@@ -1,5 +1,5 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Language model steps for all guidance branches in one batch, with one cache."""
+"""Runs the language model for all guidance branches in one batch, with one cache."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ class VilaUSpanCacheLayer(DynamicLayer):
     5.20.2 and 5.24.0; it can go when the library has a layer with these two properties.
 
     Args:
-        max_length (`int`): most positions.
+        max_length (`int`): maximum number of positions.
     """
 
     def __init__(self, max_length: int) -> None:
@@ -71,7 +71,7 @@ class VilaUSpanCache(Cache):
 
     Args:
         num_layers (`int`): layers of the language model.
-        max_length (`int`): most positions.
+        max_length (`int`): maximum number of positions.
     """
 
     def __init__(self, num_layers: int, max_length: int) -> None:
@@ -94,7 +94,7 @@ class BranchPrompt:
     visual_codes: torch.Tensor | None = None
 
     def repeat(self, rows: int) -> "BranchPrompt":
-        """Returns `rows` prompts, each of these repeated as often as the others."""
+        """Repeats each prompt equally often, so that there are `rows` prompts."""
         times = rows // len(self.ids)
         codes = self.visual_codes
         return BranchPrompt(
@@ -139,9 +139,10 @@ def reserve_marker_position(
     """
     Prepares prompts of an image-only or unconditional branch for interleaved mode.
 
-    There the model generates the start markers, so each branch gets them when a row does. The prompts are extended by
-    `prefix` and one position, for the case that the conditional prompt of a row ends with a start marker. Rows where
-    it does not are masked at that position. A marker that ends `ids` is masked too, since each span brings its marker.
+    In this mode the model generates the start markers, and each branch then gets the marker of its row. The prompts
+    are extended by `prefix` and one position for a start marker at the end of the conditional prompt. This position is
+    masked if the conditional prompt of the row ends without a marker. A marker at the end of `ids` is always masked,
+    because each span adds its marker.
 
     Args:
         ids (`torch.Tensor` of shape `(1 or B, T)`): the prompts.
@@ -176,10 +177,10 @@ class GuidanceBranches:
     Args:
         model ([`VilaUModel`]): the model without its heads.
         prompts (`list[BranchPrompt]`): one for each branch, all with as many rows.
-        max_new (`int`): most positions after the prompts.
+        max_new (`int`): maximum number of positions after the prompts.
         cache (`Cache`): empty; a static cache needs at least `length + max_new` positions.
-        num_reserved (`int`, *optional*, defaults to 0): last positions of the other branches' prompts that belong to a
-            span. A reset ignores them.
+        num_reserved (`int`, *optional*, defaults to 0): number of last positions of the other branches' prompts that
+            belong to a span. A reset ignores them.
     """
 
     def __init__(
@@ -210,10 +211,10 @@ class GuidanceBranches:
         self.end = self.length
         self.has_gaps = not bool(mask.all())
         self.is_static = cache.is_compileable
-        self.dtype = torch.get_default_dtype()  # that of the hidden states, once the prompts are read
+        self.dtype = torch.get_default_dtype()  # `read_prompts` sets the dtype of the hidden states
 
     def read_prompts(self) -> torch.Tensor:
-        """Returns the hidden states `(R, H)` at the last position of the prompts."""
+        """Runs the language model on the prompts and returns the hidden states `(R, H)` at their last position."""
         prompt_mask = self.seen[:, : self.length]
         output = self.model(
             input_ids=self.ids,
@@ -228,7 +229,7 @@ class GuidanceBranches:
 
     def step(self, embeds: torch.Tensor, sees: torch.Tensor | None = None) -> torch.Tensor:
         """
-        Reads one position.
+        Runs the language model at one position.
 
         Args:
             embeds (`torch.Tensor` of shape `(rows, H)`): input of each row, the same in all branches.
@@ -249,7 +250,7 @@ class GuidanceBranches:
 
     def prepare_step(self, sees: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """
-        Adds one position.
+        Adds one position to those that the rows see.
 
         Args:
             sees (`torch.Tensor` of shape `(R,)`, bool, *optional*): whether a row sees the position, in this step and
@@ -282,8 +283,8 @@ class GuidanceBranches:
         """
         Makes the mask of one query, in the form that the attention layers read.
 
-        The library would make it from a mask `(R, T)`, but asks whether that is all ones. That waits for the device
-        (`masking_utils._ignore_causal_mask_sdpa`, read in transformers 5.24.0).
+        The library can make this mask from a mask `(R, T)`. But it checks first whether that is all ones, which waits
+        for the device (`masking_utils._ignore_causal_mask_sdpa`, read in transformers 5.24.0).
         """
         end = self.capacity if self.is_static else self.end
         if not (self.has_gaps or self.is_static):

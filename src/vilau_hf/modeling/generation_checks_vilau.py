@@ -116,7 +116,7 @@ def check_text_arguments(arguments: VisualArguments) -> None:
     Checks that text mode gets no argument for images and videos.
 
     Raises:
-        ValueError: if there is one.
+        ValueError: if there is such an argument.
     """
     for name in arguments.given():
         raise ValueError(
@@ -156,7 +156,7 @@ def check_visual_arguments(
     """
     Checks that `mode` supports all arguments and the settings in `generation_config`.
 
-    Settings that a checkpoint saves are not checked: nobody asked for them in this call.
+    Settings that a checkpoint saves are not checked, because the caller did not pass them.
 
     Raises:
         ValueError: if an argument is missing, is not supported, or has no effect.
@@ -175,7 +175,7 @@ def check_visual_arguments(
             f"{type(streamer).__name__} has none."
         )
     if kwargs.get("assistant_model") is not None:
-        raise ValueError(f'`assistant_model` acts on text: `generation_mode="{mode}"` does not take it.')
+        raise ValueError(f'`assistant_model` is for text: leave it out for `generation_mode="{mode}"`.')
     passed = passed_settings(generation_config, kwargs)
     for name, accepted in OTHER_DECODING.items():
         value = passed.get(name, accepted)
@@ -235,7 +235,8 @@ def check_compilable(code_logits_processor: object, cache_implementation: str | 
     """
     Checks that compiled positions support the arguments.
 
-    Processors are Python functions that may not compile, and a compiled position has a static cache of its graph.
+    Processors are Python functions that may not compile, and the graph of a compiled position has its static
+    cache.
 
     Raises:
         ValueError: if an argument is given that they do not support.
@@ -245,7 +246,7 @@ def check_compilable(code_logits_processor: object, cache_implementation: str | 
         ("cache_implementation", cache_implementation),
     ):
         if value is not None:
-            raise ValueError(f"`{name}` has no effect on compiled positions: call `compile_generation(False)` before.")
+            raise ValueError(f"`{name}` has no effect on compiled positions: call `compile_generation(False)` first.")
 
 
 def check_cache(cache_implementation: str | None, device: torch.device) -> None:
@@ -269,7 +270,9 @@ def check_log_probs(mode: str, output_log_probs: bool, return_dict_in_generate: 
         ValueError: if only the codes of an image or video are returned.
     """
     if output_log_probs and mode != "interleaved" and not return_dict_in_generate:
-        raise ValueError("`output_log_probs` needs `return_dict_in_generate=True`: codes alone hold none.")
+        raise ValueError(
+            "`output_log_probs` needs `return_dict_in_generate=True`: without it, only codes are returned."
+        )
 
 
 def check_context(max_positions: int, length: int, num_new: int) -> None:
@@ -282,7 +285,7 @@ def check_context(max_positions: int, length: int, num_new: int) -> None:
         num_new (`int`): positions that are generated.
 
     Raises:
-        ValueError: if it has fewer.
+        ValueError: if it has too few.
     """
     if length + num_new > max_positions:
         raise ValueError(

@@ -1,5 +1,5 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Merges the generation configs of a call and of a checkpoint, and limits the length of what is generated."""
+"""Merges the generation configs of a call and of a checkpoint, and limits the number of generated positions."""
 
 import copy
 from typing import Any, cast
@@ -26,28 +26,28 @@ class MergedGenerationConfig(GenerationConfig):
     """
     Holds the merged settings of a call and of the checkpoint.
 
-    transformers' `generate` merges them with the checkpoint's once more. It fills each field that is `None` with the
-    checkpoint's value. Fields that were set by `fix` keep theirs, `None` too. Read in transformers 5.20.2, 5.23.0 and
-    5.24.0; the class can go when a merged config can be passed to `generate` as it is.
+    transformers' `generate` merges them with the settings of the checkpoint a second time. It fills each field that is
+    `None` with the value of the checkpoint. Fields that `fix` has set keep their values, also `None`. Read in
+    transformers 5.20.2, 5.23.0 and 5.24.0; this class can go when `generate` can skip the second merge.
     """
 
     _fixed: tuple[str, ...] = ()
 
     def fix(self, **values: Any) -> None:
-        """Sets fields that a later merge does not change."""
+        """Sets fields, and keeps their values when `generate` merges the settings of the checkpoint again."""
         self._fixed = (*self._fixed, *values)
         for name, value in values.items():
             setattr(self, name, value)
 
     def update(self, defaults_only: bool = False, allow_custom_entries: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """Sets fields, like the base method, and leaves out defaults of fixed fields."""
+        """Sets fields like the base method, but no defaults of fields that `fix` has set."""
         if defaults_only:
             kwargs = {name: value for name, value in kwargs.items() if name not in self._fixed}
         return super().update(defaults_only=defaults_only, allow_custom_entries=allow_custom_entries, **kwargs)
 
 
 def passed_settings(generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Returns what the caller asks for by name, in `kwargs` or else in `generation_config`, without `None`."""
+    """Returns the settings of the call that are not `None`: `kwargs`, and for other names `generation_config`."""
     settings = {} if generation_config is None else generation_config.to_dict()
     settings.update(kwargs)
     return {name: value for name, value in settings.items() if value is not None}
@@ -59,13 +59,13 @@ def merge_generation_config(
     """
     Merges the settings of a call in `mode`.
 
-    Arguments win over `generation_config`, and this wins over the settings of the checkpoint.
+    Arguments replace values of `generation_config`, and both replace the settings of the checkpoint.
 
     Args:
         mode (`str`): `"image"`, `"video"` or `"interleaved"`.
         generation_config (`GenerationConfig`, *optional*): settings of the call.
         saved_config (`GenerationConfig`): settings of the checkpoint.
-        kwargs (`dict`): arguments of the call; not changed.
+        kwargs (`dict`): arguments of the call, which are not changed in place.
 
     Returns:
         The merged settings, and the arguments that are not generation settings.
@@ -90,13 +90,13 @@ def merge_generation_config(
 
 def fix_lengths(merged: MergedGenerationConfig, mode: str, num_positions: int, most: int) -> None:
     """
-    Fixes how many positions are generated.
+    Sets the number of positions to generate, which `generate` then keeps.
 
     Args:
-        merged ([`MergedGenerationConfig`]): settings of the call, changed.
+        merged ([`MergedGenerationConfig`]): settings of the call, changed in place.
         mode (`str`): the generation mode.
         num_positions (`int`): visual tokens of an image or video.
-        most (`int`): most positions in interleaved mode.
+        most (`int`): maximum number of positions in interleaved mode.
     """
     if mode != "interleaved":
         merged.fix(max_length=None, max_new_tokens=num_positions, min_length=0, min_new_tokens=None)
@@ -114,14 +114,14 @@ def limit_text_length(
     room: int,
 ) -> GenerationConfig | None:
     """
-    Makes text end after at most `room` new tokens, the positions that the language model has left.
+    Limits text to `room` new tokens, the number of free positions of the language model.
 
     Args:
         generation_config (`GenerationConfig`, *optional*): settings of the call.
         saved_config (`GenerationConfig`): settings of the checkpoint.
-        kwargs (`dict`): arguments of the call, changed where they ask for more.
+        kwargs (`dict`): arguments of the call, changed in place if they ask for more.
         length (`int`): tokens of the prompt.
-        room (`int`): most new tokens.
+        room (`int`): maximum number of new tokens.
 
     Returns:
         `generation_config`, or a copy of it that asks for less.
@@ -150,7 +150,7 @@ def wanted_tokens(kwargs: dict[str, Any], generation_config: GenerationConfig | 
     """
     Returns how many new tokens a call asks for after a prompt of `length` tokens, or `None` if it does not say.
 
-    The checkpoint is not asked: the length that it saves is for text.
+    The settings of the checkpoint are not read, because their length is meant for text.
     """
     sources = [kwargs, {} if generation_config is None else generation_config.to_dict()]
     for source in sources:

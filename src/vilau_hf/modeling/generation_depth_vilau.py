@@ -17,8 +17,9 @@ class DecodedPosition:
     Args:
         codes (`torch.Tensor` of shape `(rows, D)`): the codes.
         scores (`torch.Tensor` of shape `(rows, D, K)`, *optional*): guided logits.
-        log_probs (`torch.Tensor` of shape `(rows, D)`, *optional*): log-probabilities of the codes by these logits.
-        conditional_log_probs (`torch.Tensor` of shape `(rows, D)`, *optional*): those by the conditional branch alone.
+        log_probs (`torch.Tensor` of shape `(rows, D)`, *optional*): log-probabilities of the codes under `scores`.
+        conditional_log_probs (`torch.Tensor` of shape `(rows, D)`, *optional*): the same under the
+            conditional branch alone.
     """
 
     codes: torch.Tensor
@@ -28,7 +29,7 @@ class DecodedPosition:
 
     def replace_codes(self, codes: torch.Tensor) -> "DecodedPosition":
         """
-        Returns the position with other `codes` `(rows, D)`.
+        Returns a copy of this position with other `codes` `(rows, D)`.
 
         Scores and log-probabilities become NaN from the first depth at which a row differs. Deeper codes were
         conditioned on the replaced code.
@@ -44,7 +45,7 @@ class DecodedPosition:
 
 class CodeInputs:
     """
-    Inputs of the depth transformer for codes, computed once for a call.
+    Inputs of the depth transformer for all codes, computed once for each call.
 
     The input at a depth is a linear projection of a sum of code embeddings. So it is also a sum of rows of a projected
     codebook, `table`, which saves the projection at each depth. `starts` `(D, W)` holds the depth embeddings.
@@ -81,8 +82,8 @@ class DepthDecoder:
 
     Args:
         model ([`VilaUForConditionalGeneration`]): the model.
-        sampler ([`CodeSampler`]): how codes are sampled.
-        guidance ([`Guidance`]): guidance, expanded to the rows.
+        sampler ([`CodeSampler`]): samples the codes.
+        guidance ([`Guidance`]): guidance whose scales [`Guidance.expand`] has repeated for the rows.
         code_inputs ([`CodeInputs`]): inputs of the depth transformer.
         output_scores, output_log_probs (`bool`, *optional*, defaults to `False`): whether [`DecodedPosition`] holds
             scores and log-probabilities.
@@ -129,7 +130,7 @@ class DepthDecoder:
 
     def compute(self, hidden: torch.Tensor, noise: list[torch.Tensor], scale: torch.Tensor) -> tuple:
         """
-        Computes the fields of [`DecodedPosition`]; it draws nothing, so it can be compiled.
+        Computes the fields of [`DecodedPosition`]; it draws no random numbers, so it can be compiled.
 
         Args:
             hidden (`torch.Tensor` of shape `(R, H)`): hidden states of all branches.

@@ -43,7 +43,8 @@ def generate_span(
         positions (`range`): indices of the positions in the span.
         placeholder (`int`): id that stopping criteria see at visual positions.
         criteria (`StoppingCriteriaList`): may stop rows.
-        streamer (*optional*): its `put_visual(codes)` receives the codes of each position and may return others.
+        streamer (*optional*): its `put_visual(codes)` receives the codes of each position and may return codes that
+            replace them.
 
     Returns:
         The positions, each field stacked in dimension 1. After the position where a row is stopped, its codes are -1
@@ -82,7 +83,7 @@ def generate_span(
 
 def _stack(decoded: list[DecodedPosition], is_generated: torch.Tensor | None, length: int) -> DecodedPosition:
     """
-    Stacks positions.
+    Stacks the fields of decoded positions in dimension 1.
 
     Args:
         decoded (`list[DecodedPosition]`): n positions.
@@ -117,7 +118,7 @@ class _Row:
     State of one row in interleaved mode.
 
     Args:
-        num_remaining (`int`): visual tokens that its span lacks, 0 outside of a span.
+        num_remaining (`int`): visual tokens that its open span still needs, 0 outside of a span.
         needs_end (`bool`): whether the next id is the end marker.
         done (`bool`): whether stopping criteria stopped the row.
         spans (`list[VisualSpan]`): its spans so far.
@@ -140,7 +141,8 @@ class InterleavedGenerator:
         position_decoder ([`PositionDecoder`]): decoder of a position.
         settings ([`VisualGenerationSettings`]): settings of the call.
         logits_processor, stopping_criteria, generation_config: as transformers' `generate` prepares them.
-        streamer (*optional*): its `put(ids)` receives text; its `put_visual(codes)`, if it has one, visual tokens.
+        streamer (*optional*): its `put(ids)` receives text. If it has `put_visual(codes)`, this receives
+            visual tokens.
     """
 
     def __init__(
@@ -219,7 +221,7 @@ class InterleavedGenerator:
         """
         Generates `count` visual tokens for every row that is not done.
 
-        Rows that are done run along, since the batch keeps its shape. Their results are not used.
+        Rows that are done are computed as well, since the batch keeps its shape. Their results are not used.
         """
         positions = self._span_positions()
         decoded: list[DecodedPosition] = []
@@ -288,7 +290,7 @@ class InterleavedGenerator:
 
     def _read_mixed(self, embeds: torch.Tensor, in_span: torch.Tensor, started: list[bool]) -> torch.Tensor:
         """
-        Reads one position in all branches.
+        Runs all branches at one position.
 
         The unconditional and image-only branches see a span and its start marker, but never text. Each new span begins
         after their prompts, as in image mode.

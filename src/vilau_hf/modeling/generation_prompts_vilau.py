@@ -111,7 +111,7 @@ def check_image_inputs(model: Any, input_ids: torch.Tensor, images: dict[str, to
 
     Raises:
         ValueError: if prompts have placeholders and there are no images, or if `visual_codes` are not integers
-            `(B, T, D)` with codes at the placeholders alone.
+            `(B, T, D)` with codes at exactly the placeholders.
     """
     is_visual = model.config.is_visual(input_ids)
     visual_codes = images.get("visual_codes")
@@ -141,20 +141,20 @@ def image_only_ids(config: VilaUConfig, ids: torch.Tensor | None, input_ids: tor
 
     Args:
         config ([`VilaUConfig`]): configuration of the model.
-        ids (`torch.Tensor` of shape `(B, Ti)`, *optional*): the prompts without their text.
+        ids (`torch.Tensor` of shape `(B, Ti)`, *optional*): the prompts with their images and without their text.
         input_ids (`torch.Tensor` of shape `(B, T)`): the prompts.
 
     Raises:
-        ValueError: if there is not one for each prompt, with as many placeholders.
+        ValueError: if the number of rows, or of placeholders in a row, differs from `input_ids`.
     """
     if ids is None or len(ids) != len(input_ids):
         raise ValueError(
-            f"`image_guidance_scale` needs `image_prompt_ids` of shape ({len(input_ids)}, T), the prompts without "
-            f"their text, got {None if ids is None else tuple(ids.shape)}."
+            f"`image_guidance_scale` needs `image_prompt_ids` of shape ({len(input_ids)}, T), each prompt with its "
+            f"images and without its text, got {None if ids is None else tuple(ids.shape)}."
         )
     expected, found = (config.is_visual(each).sum(-1).tolist() for each in (input_ids, ids))
     if found != expected:
-        raise ValueError(f"`image_prompt_ids` must hold as many placeholders as the prompts, {expected}, got {found}.")
+        raise ValueError(f"`image_prompt_ids` must hold as many placeholders as `input_ids`, {expected}, got {found}.")
     return ids.to(input_ids.device)
 
 
@@ -175,12 +175,12 @@ def check_first_frames(model: Any, first_frames: torch.Tensor, mode: str, num_fr
     frames = first_frames.shape[1] if first_frames.ndim in (4, 5) else 0
     if mode != "video" or not 0 < frames < num_frames:
         raise ValueError(
-            "`first_frames` must be fewer than `num_frames` of a video, pixels of shape (rows, f, 3, S, S) or "
-            f"codes of shape (rows, f, L, D); got shape {tuple(first_frames.shape)} in mode "
+            '`first_frames` must be fewer than `num_frames` in mode "video": pixels of shape (rows, f, 3, S, S) or '
+            f"codes of shape (rows, f, L, D). Got shape {tuple(first_frames.shape)} in mode "
             f'"{mode}" with {num_frames} frames.'
         )
     if first_frames.shape[0] not in (1, num_prompts):
-        raise ValueError(f"`first_frames` must be of 1 or {num_prompts} rows, got {first_frames.shape[0]}.")
+        raise ValueError(f"`first_frames` must have 1 or {num_prompts} rows, got {first_frames.shape[0]}.")
     if not first_frames.is_floating_point():
         model.check_codes(first_frames.flatten(0, 1))
 

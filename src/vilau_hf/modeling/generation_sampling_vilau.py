@@ -10,7 +10,7 @@ import torch
 from transformers import LogitsProcessorList
 
 
-# `torch.topk` looks at this many codes more than `top_k`, so that codes tied with the k-th are not lost. With the
+# `torch.topk` returns `top_k` codes and this many more, so that codes tied with the k-th are not lost. With the
 # published top-k of 900 these are 1024 of 16384 codes. On random logits of bfloat16 precision, 900 to 926 codes were
 # at or above the 900th, so there is room for all ties.
 _NUM_TIES = 124
@@ -21,7 +21,11 @@ PerDepth: TypeAlias = Any
 
 
 def _per_depth(default: float, is_valid: Callable[[Any], bool], accepted: str) -> Any:
-    """Declares a field that is a number or one number for each depth, with its range in code and in words."""
+    """
+    Declares a field of [`SamplingSettings`] whose value is one number, or one number for each depth.
+
+    `is_valid` checks a number, and `accepted` describes the valid numbers in error messages.
+    """
     return field(default=default, metadata={"is_valid": is_valid, "accepted": accepted})
 
 
@@ -74,7 +78,7 @@ class SamplingSettings:
             columns[name] = list(given) if isinstance(given, Sequence) else [given] * code_depth
             if len(columns[name]) != code_depth:
                 raise ValueError(
-                    f"`visual_{name}` must be a number or a list of one for each of the {code_depth} depths, got "
+                    f"`visual_{name}` must be a number, or a list of {code_depth} numbers (one for each depth), got "
                     f"{given}."
                 )
         return tuple(
@@ -129,7 +133,7 @@ class CodeSampler:
             raise ValueError(f"the entries of `generator` must be on one device, got {', '.join(devices)}.")
 
     def signature(self) -> tuple:
-        """Returns the settings as a key: two samplers with equal keys run the same operations."""
+        """Returns the settings as a hashable key. Two samplers with equal keys run the same operations."""
         return self.depths
 
     def draw_noise(
@@ -148,7 +152,8 @@ class CodeSampler:
             active (`list[bool]`, *optional*): as for `exponential_noise`.
 
         Returns:
-            Exponential noise `(rows, n)`, float32, for the n candidates of each depth; nothing without sampling.
+            For each depth, exponential noise `(rows, n)`, float32, for its n candidates. The list is empty if codes
+            are not sampled.
         """
         if not self.do_sample:
             return []
@@ -166,7 +171,7 @@ class CodeSampler:
             size (`int`): columns of the noise.
             device (`torch.device`): where the noise is needed; the generators may be on another device.
             active (`list[bool]`, *optional*): rows whose generators are used, by default all. The other rows get
-                ones. Without one generator per row, the argument has no effect.
+                ones. `active` has an effect only if each row has a generator.
         """
         by_row = self.generators if isinstance(self.generators, list) else None
         shared = None if isinstance(self.generators, list) else self.generators
@@ -193,7 +198,7 @@ class CodeSampler:
         Args:
             logits (`torch.Tensor` of shape `(rows, K)`): guided logits, float32.
             depth (`int`): index of the depth.
-            codes (`list[torch.Tensor]`): codes `(rows,)` of the depths before.
+            codes (`list[torch.Tensor]`): codes `(rows,)` of the previous depths.
             noise (`list[torch.Tensor]`): result of `draw_noise`.
 
         Returns:
@@ -221,7 +226,7 @@ class Guidance:
         image_scale (`float`, *optional*): at least 1.
 
     Raises:
-        ValueError: if a scale is no number, is below 1, or has another shape.
+        ValueError: if a scale is not a number, is below 1, or has another shape.
     """
 
     def __init__(self, scale: float | Sequence | torch.Tensor, image_scale: float | None = None) -> None:
@@ -233,7 +238,7 @@ class Guidance:
             self.scale = torch.as_tensor(scale, dtype=torch.float32)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"`guidance_scale` must be a number, or lists or a tensor of them, got {scale!r}."
+                f"`guidance_scale` must be a number, or a list or tensor of numbers, got {scale!r}."
             ) from error
         self.image_scale = None if image_scale is None else torch.tensor(float(image_scale))
         for name, value in (("guidance_scale", self.scale), ("image_guidance_scale", self.image_scale)):
@@ -257,13 +262,13 @@ class Guidance:
         Returns this guidance for the rows of one call, with `scale` of shape `(rows, 1 or P)`.
 
         Args:
-            prompts (`int`): number B of prompts, for which scales by row are given.
-            rows (`int`): number of results, as many for each prompt.
+            prompts (`int`): number B of prompts.
+            rows (`int`): number of results, a multiple of B: each prompt has the same number.
             num_positions (`int`): number P of positions of a span.
             device (`torch.device`): where the scales are needed.
 
         Raises:
-            ValueError: if the scales do not fit these numbers.
+            ValueError: if the shape of the scales does not match B and P.
         """
         scale = self.scale.reshape(1, 1) if self.scale.ndim == 0 else self.scale
         scale = scale if scale.ndim == 2 else scale[:, None]
@@ -280,7 +285,12 @@ class Guidance:
         return expanded
 
     def at(self, position: int | torch.Tensor) -> torch.Tensor:
-        """Returns the scales `(rows, 1)` at one `position` of the span, or at positions `(rows,)`; after `expand`."""
+        """
+        Returns the scales `(rows, 1)` at a position of the span. Call `expand` first.
+
+        Args:
+            position (`int`, or `torch.Tensor` of shape `(rows,)`): one index, or one for each row.
+        """
         if self.scale.shape[1] == 1:
             return self.scale
         if isinstance(position, int):
@@ -293,7 +303,8 @@ class Guidance:
 
         Args:
             values (`torch.Tensor`): the branches in the order conditional, image-only, unconditional.
-            scale (`torch.Tensor`): scales that broadcast against a branch; not read with one branch.
+            scale (`torch.Tensor`): scales that broadcast with the values of a branch. They are not read if there
+                is only one branch.
 
         Returns:
             The mixture in float32, since a mixture of bfloat16 values has many ties. One branch is returned unchanged.
@@ -310,7 +321,7 @@ class Guidance:
 
 def sample_categorical(probabilities: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """
-    Samples indices `(rows,)` from `probabilities` `(rows, n)`, normalised or not.
+    Samples indices `(rows,)` from `probabilities` `(rows, n)`, whose rows need not sum to 1.
 
     It is an exponential race: for exponential `noise` `(rows, n)`, the index of the largest `p / noise` is i with
     probability `p_i`. Unlike `torch.multinomial` it takes noise that was drawn before, and it never waits for the GPU.
@@ -319,7 +330,7 @@ def sample_categorical(probabilities: torch.Tensor, noise: torch.Tensor) -> torc
 
 
 def num_candidates(top_k: int, codebook_size: int) -> int:
-    """Returns how many codes are looked at for `top_k`: it and room for ties, or all codes if it keeps all."""
+    """Returns the number of candidate codes: `top_k` plus room for ties, or all codes if `top_k` keeps all."""
     return min(top_k + _NUM_TIES, codebook_size) if 0 < top_k < codebook_size else codebook_size
 
 
@@ -333,12 +344,12 @@ def truncated_probabilities(logits: torch.Tensor, settings: SamplingSettings) ->
     Args:
         logits (`torch.Tensor` of shape `(rows, K)`): code logits.
         settings ([`SamplingSettings`]): settings of one depth, all of them numbers. `temperature` divides the logits.
-            `top_k` keeps codes at or above the k-th largest logit, with at most 124 ties beyond k; 0 or at least K
-            keeps all. `top_p` keeps the smallest set of most probable codes whose probability reaches it. `min_p`
-            drops codes that are less probable than this share of the most probable code.
+            `top_k` keeps codes at or above the k-th largest logit, with at most 124 ties beyond k. The values 0 and
+            K or more keep all codes. `top_p` keeps the smallest set of most probable codes whose total probability
+            reaches it. `min_p` drops codes whose probability is below `min_p` times the largest probability.
 
     Returns:
-        Probabilities `(rows, n)`, falling and not normalised, and the codes `(rows, n)` that they belong to.
+        Probabilities `(rows, n)` in descending order, whose rows need not sum to 1, and their codes `(rows, n)`.
     """
     logits = logits.float() if settings.temperature == 1 else logits.float() / settings.temperature
     values, indices = logits.topk(num_candidates(settings.top_k, logits.shape[-1]))

@@ -201,12 +201,13 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
 
         Args:
             visual_hidden_states (`torch.Tensor` of shape `(M, H)`): hidden state before each visual token.
-            code_embeddings (`torch.Tensor` of shape `(M, D, C)`): embeddings of the true codes. That of the last depth
-                is not used.
-            apply_head (`bool`, *optional*, defaults to `True`): apply the code head.
+            code_embeddings (`torch.Tensor` of shape `(M, D, C)`): embeddings of the true codes. The embedding
+                of the last depth is not used.
+            apply_head (`bool`, *optional*, defaults to `True`): whether to apply the code head.
 
         Returns:
-            Logits `(M, D, K)` of the code at each depth, or inputs `(M, D, W)` of the head without `apply_head`.
+            Logits `(M, D, K)` of the code at each depth. If `apply_head` is `False`, the inputs `(M, D, W)` of the
+            head.
         """
         depth = self.config.code_depth
         if code_embeddings.shape[1:] != (depth, self.config.code_dim):
@@ -229,7 +230,7 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
         """
         Returns a cache for steps with a fixed number of rows.
 
-        It can be used for one position after another: each depth overwrites the keys and values of the last position.
+        It can be used for one position after another: each depth overwrites keys and values of the previous position.
         """
         return VilaUDepthCache(self.config)
 

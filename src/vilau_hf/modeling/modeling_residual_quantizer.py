@@ -18,14 +18,14 @@ SEARCHES = ("exact", "gram", "bfloat16")
 
 
 class VilaUCodebook(nn.Embedding):
-    """Code embeddings; a call without codes returns all of them."""
+    """Table of code embeddings. A call without codes returns the whole table."""
 
     def forward(self, codes: torch.Tensor | None = None) -> torch.Tensor:
         """
         Returns the embeddings of codes, or all embeddings `(rows, C)`.
 
-        Callers that need the whole weight call the module instead of reading `weight`. Then weights that are
-        offloaded or sharded are fetched by the hooks of the module.
+        Callers that need the whole table call the module instead of reading `weight`. Then the hooks of the module
+        can fetch weights that are offloaded or sharded.
 
         Args:
             codes (`torch.LongTensor` of any shape, *optional*): rows of the codebook.
@@ -41,7 +41,7 @@ class VilaUResidualQuantizer(Float32Module):
     `r_0 = z`, `k_d = argmin_k ||r_{d-1} - e(k)||^2`, `r_d = r_{d-1} - e(k_d)`, `z_hat = sum_d e(k_d)`.
 
     The codebook is trained by exponential moving averages of cluster sizes and sums (van den Oord et al., 2017,
-    appendix A.1), never by gradients. All maths is done in float32 whatever the dtype of the features.
+    appendix A.1), never by gradients. All computations are done in float32, for any dtype of the features.
 
     The attribute `search` selects how [`~VilaUResidualQuantizer.encode`] finds the nearest embeddings. It is not
     saved. `forward`, and so training, always uses the exact search:
@@ -112,7 +112,7 @@ class VilaUResidualQuantizer(Float32Module):
         if name == "gram" and self.num_codebooks > 1:
             raise ValueError(
                 "`search` may be 'gram' only if all depths share one codebook (`shared_codebook=True`), but there are "
-                f"{self.num_codebooks}. Use 'bfloat16' for these."
+                f"{self.num_codebooks}. Use 'bfloat16' instead."
             )
         self._search = name
         self._prepared = None
@@ -142,7 +142,7 @@ class VilaUResidualQuantizer(Float32Module):
         """
         Raises a `ValueError` if `codes` of any shape are not all in `[0, codebook_size)`.
 
-        It waits for the device, so it is for codes from outside, not for those of a decoding loop.
+        It waits for the device. So use it for codes that a caller passes, and not in a decoding loop.
         """
         torch_compilable_check(
             ((codes >= 0) & (codes < self.codebook_size)).all(),
@@ -161,7 +161,7 @@ class VilaUResidualQuantizer(Float32Module):
         half_norms: torch.Tensor,
         low_precision: torch.Tensor,
     ) -> torch.Tensor:
-        """Returns the same as `_nearest`, among the best candidates by the `low_precision` embeddings `(K, C)`."""
+        """Returns indices `(M,)` like `_nearest`, but compares only the candidates of `low_precision` `(K, C)`."""
         count = min(self.num_proposals, self.codebook_size)
         low_norms = half_norms.to(low_precision.dtype)
         rows = max(1, self.max_scores // max(self.codebook_size, count * residual.shape[-1]))
@@ -223,9 +223,10 @@ class VilaUResidualQuantizer(Float32Module):
     @torch.compiler.disable(reason="it checks whether the codebook has changed")
     def _prepare(self) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Returns the Gram matrix or the codebook in bfloat16, and half of the squared norms of the embeddings.
+        Returns the matrix of a fast search, and half of the squared norms of the embeddings, `(rows,)` in float32.
 
-        They are kept until the codebook changes.
+        The matrix is the Gram matrix `(K, K)` in float32 for `"gram"`, and the codebook `(rows, C)` in bfloat16 for
+        `"bfloat16"`. Both tensors are computed again only after the codebook has changed.
         """
         weight = self.codebook.weight
         if weight.is_meta or weight.is_inference():
@@ -315,7 +316,7 @@ class VilaUResidualQuantizer(Float32Module):
 
     @torch.no_grad()
     def _initialize(self, features: torch.Tensor) -> None:
-        """Fills an untrained codebook from the `features` `(M, C)` of the first batch, equally on every rank."""
+        """Fills an untrained codebook from the `features` `(M, C)` of the first batch, the same on every rank."""
         if self._known_initialized:
             return
         if not bool(self.initialized):
@@ -354,7 +355,13 @@ class VilaUResidualQuantizer(Float32Module):
 
     @torch.no_grad()
     def _update(self, rows: torch.Tensor, residuals: torch.Tensor) -> None:
-        """Takes one EMA step; `rows` `(D, M)` are the codebook rows chosen for `residuals` `(D, M, C)`."""
+        """
+        Updates the codebook by one step of its exponential moving averages (EMA).
+
+        Args:
+            rows (`torch.Tensor` of shape `(D, M)`): for each residual, the codebook row that encodes it.
+            residuals (`torch.Tensor` of shape `(D, M, C)`): residuals at each depth, float32.
+        """
         decay = self.config.codebook_decay
         epsilon = self.config.codebook_epsilon
         counts = torch.bincount(rows.flatten(), minlength=self.cluster_size.numel()).to(self.cluster_size.dtype)
@@ -374,7 +381,11 @@ class VilaUResidualQuantizer(Float32Module):
         torch.div(self.cluster_sum, smoothed.view(-1, 1), out=self.codebook.weight)
 
     def _restart(self, residuals: torch.Tensor) -> None:
-        """Restarts codes whose average cluster size is below 1 at random `residuals` `(D, M, C)` of their codebook."""
+        """
+        Replaces the sums of codes whose average cluster size is below 1 by random `residuals` `(D, M, C)`.
+
+        The residuals are drawn from the depths that use the same codebook.
+        """
         dead = self.cluster_size < 1
         groups = residuals.unflatten(0, (self.num_codebooks, -1))  # (codebooks, depths, M, C)
         for book, mask in enumerate(dead.view(self.num_codebooks, -1)):
@@ -393,7 +404,7 @@ def _half_norms(embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def _scores(vectors: torch.Tensor, embeddings: torch.Tensor, half_norms: torch.Tensor) -> torch.Tensor:
-    """Returns scores `(M, K)`, higher if nearer: `||r - e||^2 / 2 = ||r||^2 / 2 - (r.e - ||e||^2 / 2)`."""
+    """Returns scores `(M, K)`; the nearest has the highest: `||r - e||^2 / 2 = ||r||^2 / 2 - (r.e - ||e||^2 / 2)`."""
     return (vectors @ embeddings.T).sub_(half_norms)
 
 
@@ -417,8 +428,8 @@ def _random_vectors(vectors: torch.Tensor, count: int) -> torch.Tensor:
     """
     Draws `count` vectors `(count, C)` from the `vectors` `(depths, M, C)` of all ranks.
 
-    All ranks get the same vectors. One process with the whole batch would draw them, too. Vectors repeat only if there
-    are fewer than `count`.
+    All ranks get the same vectors, and one process with the whole batch would draw the same. Vectors repeat only if
+    there are fewer than `count`.
     """
     depths, num_vectors = vectors.shape[:2]
     sizes = [num_vectors]

@@ -22,8 +22,10 @@ class VilaUScoreOutput(ModelOutput):
 
     Args:
         log_probs (`torch.Tensor` of shape `(B,)`): sum over all labelled positions of a row.
-        text_log_probs (`torch.Tensor` of shape `(B, T)`): those of text tokens, 0 where no text is labelled.
-        code_log_probs (`torch.Tensor` of shape `(B, T, D)`): those of codes, 0 where no visual token is labelled.
+        text_log_probs (`torch.Tensor` of shape `(B, T)`): log-probabilities of text tokens, 0 at other
+            positions.
+        code_log_probs (`torch.Tensor` of shape `(B, T, D)`): log-probabilities of codes, 0 at positions
+            without a labelled visual token.
     """
 
     log_probs: torch.Tensor | None = None
@@ -100,13 +102,13 @@ class VilaUScoringMixin:
         """
         Computes log-probabilities of labelled text and codes, with gradients.
 
-        They are those with which `generate` samples at temperature 1 and without truncation.
+        They are the log-probabilities with which `generate` samples at temperature 1 and without truncation.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(B, T)`): prompts and answers, as for `forward`; padded on either
                 side.
-            labels (`torch.LongTensor` of shape `(B, T)`): -100 where nothing is scored, else as `input_ids`; any
-                visual tokens of a span may be labelled.
+            labels (`torch.LongTensor` of shape `(B, T)`): -100 at positions that are not scored, elsewhere
+                equal to `input_ids`. All or only some visual tokens of a span may be labelled.
             attention_mask (`torch.Tensor` of shape `(B, T)`, *optional*): 1 for positions to attend to.
             pixel_values (`torch.Tensor`, *optional*): as for `forward`.
             pixel_values_videos (`torch.Tensor`, *optional*): as for `forward`.
@@ -114,8 +116,9 @@ class VilaUScoringMixin:
             visual_codes (`torch.LongTensor` of shape `(B, T, D)`, *optional*): as for `forward`.
             guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*): strength of the
                 guidance of codes, at least 1. The default 1 turns it off. One for each row, or one for each of the P
-                positions of a span. Each branch needs one more pass.
-            image_guidance_scale (`float`, *optional*): at least 1: guidance against the prompt's images alone.
+                positions of a span. Each additional branch needs one more pass.
+            image_guidance_scale (`float`, *optional*): strength of the guidance by the images of the prompt,
+                at least 1. It needs `image_prompt_ids`.
             negative_prompt_ids (`torch.LongTensor` of shape `(1 or B, Tn)`, *optional*): prompt of the unconditional
                 branch; by default as for `generate`.
             negative_prompt_attention_mask (`torch.Tensor` of shape `(1 or B, Tn)`, *optional*): its mask.
@@ -200,8 +203,8 @@ class VilaUScoringMixin:
         num_scales = guidance.scale.shape[1] if guidance.scale.ndim == 2 else 1
         if 1 < num_scales < spans.num_positions:
             raise ValueError(
-                f"`guidance_scale` has {num_scales} positions, but labels go as far as position "
-                f"{spans.num_positions} of a span."
+                f"`guidance_scale` must have 1 position, or at least the {spans.num_positions} positions of a "
+                f"labelled span, got {num_scales}."
             )
         scale = guidance.expand(rows, rows, num_scales, spans.positions.device).scale
         return scale[spans.token_rows, spans.positions.clamp(max=num_scales - 1)][:, None, None]
@@ -222,8 +225,8 @@ class VilaUScoringMixin:
         rows = len(visual_codes)
         if ids is None or ids.ndim != 2 or len(ids) != rows:
             raise ValueError(
-                f"`image_guidance_scale` needs `image_prompt_ids` of shape ({rows}, T), the prompts without their "
-                f"text, got {None if ids is None else tuple(ids.shape)}."
+                f"`image_guidance_scale` needs `image_prompt_ids` of shape ({rows}, T): each prompt with its images "
+                f"and without its text, got {None if ids is None else tuple(ids.shape)}."
             )
         ids = ids.to(visual_codes.device)
         mask = self._prompt_mask("image_prompt_attention_mask", mask, ids)
@@ -235,8 +238,8 @@ class VilaUScoringMixin:
         most = (is_given & (columns < begins[:, None])).sum(1)  # (B,), visual tokens before that column
         if bool((is_visual.sum(1) > most).any()):
             raise ValueError(
-                "`image_prompt_ids` must hold placeholders of images before the labelled ones, at most "
-                f"{most.tolist()} by row, got {is_visual.sum(1).tolist()}."
+                "`image_prompt_ids` may hold placeholders only for images before the first labelled span, at most "
+                f"{most.tolist()} in each row, got {is_visual.sum(1).tolist()}."
             )
         is_first = is_given & (is_given.cumsum(1) <= is_visual.sum(1, keepdim=True))
         codes = visual_codes.new_full((*ids.shape, visual_codes.shape[-1]), -1)
@@ -244,7 +247,7 @@ class VilaUScoringMixin:
 
     @staticmethod
     def _prompt_mask(name: str, mask: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
-        """Returns the mask of prompts `ids`, by default all ones; `name` is that of the argument."""
+        """Returns the mask of prompts `ids`, by default all ones. Errors mention the argument `name`."""
         if mask is None:
             return torch.ones_like(ids)
         if mask.shape != ids.shape:
@@ -292,7 +295,8 @@ class VilaUScoringMixin:
             branches (`list[torch.Tensor]`): hidden states `(M, H)` of each branch.
             codes (`torch.Tensor` of shape `(M, D)`): the codes.
             guidance ([`Guidance`]): guidance that mixes the branches.
-            scale (`torch.Tensor` of shape `(M, 1, 1)`, *optional*): its scales; none for one branch.
+            scale (`torch.Tensor` of shape `(M, 1, 1)`, *optional*): scales of the guidance, `None` if there is one
+                branch.
         """
         count = len(branches)
         found = []

@@ -50,7 +50,8 @@ class VilaUVisualInputsMixin:
             `torch.LongTensor` of shape `(B, T, D)`.
 
         Raises:
-            ValueError: if placeholders and visual tokens differ in number, or `codes` are wrong in shape or range.
+            ValueError: if the numbers of placeholders and visual tokens differ, or the shape or range of `codes` is
+                wrong.
         """
         is_image, is_video = self._placeholders(input_ids, inputs_embeds)
         if codes is not None:
@@ -79,7 +80,7 @@ class VilaUVisualInputsMixin:
         pixel_values_videos: torch.Tensor | None,
         codes: torch.Tensor,
     ) -> torch.Tensor:
-        """Returns `codes` `(N + V * F, L, D)` of the pixels at their placeholders, `(B, T, D)`, and -1 elsewhere."""
+        """Returns codes `(B, T, D)`: `codes` `(N + V * F, L, D)` of the pixels at the placeholders, -1 elsewhere."""
         grid = self._empty_grid(is_image)
         num_images = 0 if pixel_values is None else len(pixel_values)
         for mask, pixels, codes_of_kind, name in (
@@ -123,7 +124,7 @@ class VilaUVisualInputsMixin:
         self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Returns where the placeholders of images and of videos are, two masks `(B, T)`.
+        Returns two masks `(B, T)`: where placeholders of images are, and where placeholders of videos are.
 
         Without ids, a position is a placeholder if its embedding equals that of the placeholder id.
         """
@@ -132,7 +133,7 @@ class VilaUVisualInputsMixin:
         if input_ids is not None:
             return input_ids == image_id, input_ids == video_id
         if inputs_embeds is None:
-            raise ValueError("give one of `input_ids` and `inputs_embeds`.")
+            raise ValueError("give exactly one of `input_ids` and `inputs_embeds`.")
         return self._has_embedding_of(image_id, inputs_embeds), self._has_embedding_of(video_id, inputs_embeds)
 
     def _has_embedding_of(self, token_id: int, inputs_embeds: torch.Tensor) -> torch.Tensor:
@@ -216,10 +217,11 @@ class VilaUVisualInputsMixin:
         """
         Encodes the pixels and inserts their embeddings at the placeholders.
 
-        One of `input_ids` and `inputs_embeds` is given.
+        Exactly one of `input_ids` and `inputs_embeds` must be given.
 
         Returns:
-            The input embeddings `(B, T, H)`, the codes by position `(B, T, D)` and the features of images and frames.
+            The input embeddings `(B, T, H)`, the codes `(B, T, D)`, and the features of images and frames. Codes are
+            -1 at text positions. Features have images and then frames in dimension 0.
         """
         is_image, is_video = self._placeholders(input_ids, inputs_embeds)
         # Text is embedded before the projector runs, as in batches without pixels. Ranks with sharded weights gather
@@ -241,7 +243,7 @@ class VilaUVisualInputsMixin:
         return embeds, visual_codes, features
 
     def _call_projector_without_codes(self, inputs_embeds: torch.Tensor) -> torch.Tensor:
-        """Returns `inputs_embeds` unchanged, but with the projector in the graph of a batch without visual tokens."""
+        """Returns `inputs_embeds` with equal values, and adds the projector to the autograd graph of a text batch."""
         depth = self.config.vision_config.code_depth
         no_codes = torch.zeros(0, depth, dtype=torch.long, device=inputs_embeds.device)
         return inputs_embeds + self.embed_codes(no_codes).sum().to(inputs_embeds.dtype)

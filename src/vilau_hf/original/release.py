@@ -127,7 +127,7 @@ def read_original_release(
 
 
 def _local_folder(source: str | Path) -> Path:
-    """Returns the folder of a release, after a download if `source` is the id of a Hub repository."""
+    """Returns the folder of a release, and downloads it first if `source` is the id of a Hub repository."""
     folder = Path(source)
     if not folder.exists():
         try:
@@ -159,7 +159,7 @@ def _field(config: dict, name: str, folder: Path) -> Any:
 
 
 def _siglip_config(folder: Path, name: str, given: str | Path | None) -> dict:
-    """Returns the configuration of the SigLIP model `name`: given, known, or from a folder beside the release."""
+    """Returns the SigLIP configuration: from `given`, from the known models, or from a folder beside the release."""
     if given is None:
         beside = folder.absolute().parent / Path(name).name
         if Path(name).name in SIGLIP_CONFIGS:
@@ -180,7 +180,7 @@ def _siglip_config(folder: Path, name: str, given: str | Path | None) -> dict:
 
 
 def _tower_config(folder: Path, tower: dict, siglip: dict) -> VilaUVisionConfig:
-    """Maps the field `rqvaesiglip` of the tower's configuration, and the configuration of its SigLIP model."""
+    """Converts the field `rqvaesiglip` of the tower's configuration, and its SigLIP configuration, to our class."""
     names = ("n_embed", "code_shape", "shared_codebook", "decay", "latent_loss_weight", "restart_unused_codes")
     decoder_names = ("z_channels", "ch", "ch_mult", "resolution", "attn_resolutions", "num_res_blocks")
     values = {name: _field({"rqvaesiglip": tower}, f"rqvaesiglip.{name}", folder) for name in names}
@@ -211,7 +211,7 @@ def _tower_config(folder: Path, tower: dict, siglip: dict) -> VilaUVisionConfig:
 def _model_config(
     folder: Path, llm: dict, vision: dict, tower_config: VilaUVisionConfig, tokenizer: PreTrainedTokenizerFast
 ) -> VilaUConfig:
-    """Maps the configurations of the language model and of the depth transformer."""
+    """Converts the configurations of the language model and the depth transformer, and adds `tower_config`."""
     depth = {
         name: _field(vision, f"rqtransformer.{name}", folder)
         for name in ("embed_dim", "vocab_size", "block_size", "input_embed_dim_1", "input_embed_dim_2")
@@ -244,7 +244,7 @@ def _model_config(
 
 
 def _text_config(folder: Path, llm: dict, least_rows: int) -> PreTrainedConfig:
-    """Maps the configuration of the language model. Its vocabulary gets at least `least_rows` rows."""
+    """Converts the configuration of the language model. Its vocabulary gets at least `least_rows` rows."""
     settings = {name: value for name, value in llm.items() if value is not None and not name.startswith("_")}
     for name in ("architectures", "torch_dtype", "transformers_version", "tokenizer_padding_side"):
         settings.pop(name, None)
@@ -323,7 +323,7 @@ def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
 def _processor(
     folder: Path, release: dict, tower_config: VilaUVisionConfig, tokenizer: PreTrainedTokenizerFast
 ) -> VilaUProcessor:
-    """Builds a processor whose prompts and pixels are those of the original."""
+    """Builds a processor whose prompts and pixels equal those of the original."""
     side = tower_config.image_size
     settings = {}
     path = folder / "vision_tower" / "preprocessor_config.json"

@@ -159,7 +159,7 @@ def pixels_to_images(pixels: torch.Tensor, output_type: str = "pil") -> list[Ima
             `(N, S, S, 3)`, `"pt"` for a tensor `(N, 3, S, S)`. Arrays and tensors are float32 in [0, 1].
 
     Returns:
-        The images as `output_type` says.
+        The images in the form that `output_type` names.
 
     Raises:
         ValueError: for another output type or shape.
@@ -189,7 +189,7 @@ class ExactRescaling:
         image_mean: float | list[float],
         image_std: float | list[float],
     ) -> torch.Tensor:
-        """Rescales and normalises `images` of shape `(..., C, h, w)` in pixels."""
+        """Rescales and normalises `images` of shape `(..., C, h, w)`."""
         # The base method merges both steps into one subtraction and one division. Its floats differ in the last bit
         # from those of the PIL backend. Read in transformers 5.20.2, 5.23.0 and 5.24.0. It can go when both backends
         # give the same floats.
@@ -271,7 +271,7 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
 
     def process_image(self, image: Any, do_convert_rgb: bool | None = None, **kwargs: Any) -> Any:
         """
-        Converts one image to an array or a tensor of shape `(C, h, w)` in pixels.
+        Converts one image to an array or a tensor of shape `(C, h, w)`.
 
         A PIL image is also resized and converted to RGB here, since PIL gives the pixels of the original.
         """

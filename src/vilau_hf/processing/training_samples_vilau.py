@@ -14,8 +14,8 @@ class TrainingSamplesMixin:
     """
     Methods of [`VilaUProcessor`] that encode training samples.
 
-    The tokens of all samples are processed as one flat sequence, with the row of each token beside it. So the cost in
-    Python does not grow with the number of tokens.
+    The tokens of all samples are processed as one flat sequence, and a second array holds the row of each token. So
+    the cost in Python does not grow with the number of tokens.
     """
 
     # attributes of the processor
@@ -46,7 +46,7 @@ class TrainingSamplesMixin:
             conversations (`list[list[dict]]`): messages of each sample.
             images (`list[list]`, *optional*): images of each sample, in the order of its placeholders.
             videos (`list[list]`, *optional*): videos of each sample. All videos have the same number of frames.
-            max_length (`int`, *optional*): number of tokens of a sample, beyond which text is cut off.
+            max_length (`int`, *optional*): maximum number of tokens of a sample. Text after it is cut off.
             codes (`list[list]`, *optional*): codes in place of `images` and `videos`. Each sample has one array of
                 integers for each placeholder. Its shape is `(F, L, D)` or `(F, L * D)`, with F = 1 for an image.
 
@@ -91,7 +91,8 @@ class TrainingSamplesMixin:
             Number of tokens of each sample.
 
         Raises:
-            ValueError: if a sample has another number of placeholders than numbers of frames.
+            ValueError: if the number of placeholders of a sample differs from the length of its list in
+                `num_frames`.
         """
         ids, rows, _ = self._tokenize_with_targets(conversations)
         tokens = self._expanded_lengths(ids, self._frames_of_tokens(ids, rows, num_frames))
@@ -105,7 +106,7 @@ class TrainingSamplesMixin:
             pixels.update(self.image_processor(images, return_tensors="pt"))
         if any(media["video"]):
             videos = [video for row in media["video"] for video in row]
-            # without `return_tensors`, since videos of unequal length cannot be stacked and get an error of ours
+            # without `return_tensors`, since videos of unequal length cannot be stacked and get the error below
             processed = self.video_processor(videos)["pixel_values_videos"]
             frames = sorted({len(video) for video in processed})
             if len(frames) > 1:
@@ -114,7 +115,7 @@ class TrainingSamplesMixin:
         return pixels
 
     def _codes_of_samples(self, codes: list[list]) -> dict[str, torch.Tensor]:
-        """Returns the codes `(N, L, D)` of all images and frames, or nothing if there are none."""
+        """Returns `codes` `(N, L, D)` of all images and frames in a dictionary, which is empty if there are none."""
         arrays = [np.asarray(item) for row in codes for item in row]
         for array in arrays:
             size = array.size // max(1, len(array))
@@ -127,7 +128,7 @@ class TrainingSamplesMixin:
         return {"codes": torch.from_numpy(np.concatenate(arrays).astype(np.int64))} if arrays else {}
 
     def _frames_of_tokens(self, ids: np.ndarray, rows: np.ndarray, num_frames: list[list[int]]) -> np.ndarray:
-        """Returns the number of frames that each token stands for: as given at placeholders, 1 elsewhere."""
+        """Returns the number of frames of each token: from `num_frames` at placeholders, 1 at text tokens."""
         is_placeholder = np.isin(ids, [self.image_token_id, self.video_token_id])
         found = np.bincount(rows[is_placeholder], minlength=len(num_frames))
         for row, (count, given) in enumerate(zip(found, num_frames, strict=True)):
@@ -193,7 +194,14 @@ class TrainingSamplesMixin:
         return self.tokenizer.bos_token is not None and prompt.startswith(self.tokenizer.bos_token)
 
     def _check_placeholders(self, kind: str, rows: np.ndarray, media: list[list]) -> None:
-        """Compares the rows of placeholders of one kind with the images or videos of each sample."""
+        """
+        Raises a `ValueError` unless each sample has one placeholder for each of its images (or videos).
+
+        Args:
+            kind (`str`): `"image"` or `"video"`.
+            rows (`np.ndarray`): for each placeholder of this kind, the index of its sample.
+            media (`list[list]`): images or videos of each sample.
+        """
         for row, (found, items) in enumerate(zip(np.bincount(rows, minlength=len(media)), media, strict=True)):
             if found != len(items):
                 token = getattr(self, f"{kind}_token")
@@ -203,7 +211,7 @@ class TrainingSamplesMixin:
                 )
 
     def _expanded_lengths(self, ids: np.ndarray, num_frames: np.ndarray) -> np.ndarray:
-        """Returns how many tokens each token becomes. A placeholder becomes L for each frame and two markers."""
+        """Returns the number of tokens that replace each token: for a placeholder L per frame and two markers."""
         is_placeholder = np.isin(ids, [self.image_token_id, self.video_token_id])
         return np.where(is_placeholder, self.num_visual_tokens * num_frames + 2, 1)
 

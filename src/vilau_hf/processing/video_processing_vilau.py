@@ -108,7 +108,7 @@ class VilaUVideoProcessor(PixelSettings, ExactRescaling, BaseVideoProcessor):
         return default_sample_indices_fn(metadata, num_frames=num_frames, fps=fps)
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Opens file names and URLs of frames like `open_images`."""
+        """Opens frames from file names and URLs, like `open_images`."""
         return open_images(image_url_or_urls)
 
     def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Callable[..., Any] | None = None) -> Any:
@@ -152,7 +152,7 @@ class VilaUVideoProcessor(PixelSettings, ExactRescaling, BaseVideoProcessor):
     def resize(  # type: ignore[override]  # `antialias` is in `kwargs`
         self, image: torch.Tensor, size: SizeDict, resample: int | None = None, **kwargs: Any
     ) -> torch.Tensor:
-        """Resizes `image` of shape `(..., 3, h, w)` in pixels. PIL resizes 8-bit frames on the CPU."""
+        """Resizes frames `image` `(..., 3, h, w)` to `size`, with PIL if they are uint8 and on the CPU."""
         # The base method resizes with torchvision. Frames must get the pixels that the image processors give.
         if image.dtype != torch.uint8 or image.device.type != "cpu" or image.shape[-3] != 3:
             return super().resize(image, size=size, resample=resample, **kwargs)

@@ -112,7 +112,7 @@ def build_tower_datasets(data: VisionTowerDataArguments, config: VilaUVisionConf
         [`TowerDatasets`]
 
     Raises:
-        ValueError: if `label_column` is no column of class labels.
+        ValueError: if `label_column` is not a column of class labels.
     """
     if data.dataset == "drawn_shapes":
         return _drawn_shapes(data, config.image_size, seed)
@@ -132,7 +132,9 @@ def build_tower_datasets(data: VisionTowerDataArguments, config: VilaUVisionConf
     if data.label_column is not None:
         labels = dataset.features[data.label_column]
         if not isinstance(labels, ClassLabel):
-            raise ValueError(f"`label_column` must be a column of class labels, {data.label_column!r} is {labels}.")
+            raise ValueError(
+                f"`label_column` must be a column of type ClassLabel, but {data.label_column!r} is {labels}."
+            )
         result.classes = [data.class_caption.format(name.replace("_", " ")) for name in labels.names]
         result.label_of = _label_of
     result.eval = _with_records(dataset, data, to_records)

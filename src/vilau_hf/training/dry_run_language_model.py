@@ -78,8 +78,8 @@ def check_language_model(recipe: LanguageModelRecipe, num_batches: int) -> Langu
         [`LanguageModelDryRunReport`]
 
     Raises:
-        ValueError: if the data do not fit the model, or a batch has no target. Also if a row is longer than the
-            language model's `max_position_embeddings`, if the weights of both losses are 0, and for an unknown
+        ValueError: if the data do not fit the model, or all labels of a batch are -100. Also if a row is longer than
+            the language model's `max_position_embeddings`, if the weights of both losses are 0, and for an unknown
             `strategy`.
     """
     args = recipe.training
@@ -129,7 +129,7 @@ def _count(batch: dict, config: VilaUConfig, counts: dict[str, int]) -> None:
             f"a sample has {longest} tokens, but `max_position_embeddings` of the language model is {limit}."
         )
     if not targets.ne(-100).any():
-        raise ValueError("a batch has no target: `max_length` may be too short for the answers.")
+        raise ValueError("all labels of a batch are -100: `max_length` may cut off the answers, raise it.")
     counts["num_rows"] += ids.shape[0]
     counts["num_positions"] += ids.numel()
     counts["num_tokens"] += tokens

@@ -1,4 +1,4 @@
-"""Settings of FSDP2: the vision tower is whole and in float32 on every rank, and the rest is in shards."""
+"""Settings of FSDP2: every rank holds the whole vision tower in float32, and the other weights are sharded."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ VISION_TOWER = r"(base_model\.model\.)?model\.vision_tower"
 
 def keep_tower_whole(plugin: FullyShardedDataParallelPlugin) -> None:
     """
-    Changes the settings of FSDP2 so that it does not change codes.
+    Changes the settings of FSDP2 so that the vision tower is not sharded, and its codes do not change.
 
     FSDP2 would gather the shards of the vision tower in the dtype of mixed precision, and cast inputs to that dtype.
     Rounded weights or pixels give other codes. Outputs are not cast either, so losses are float32.
@@ -29,8 +29,8 @@ def keep_tower_whole(plugin: FullyShardedDataParallelPlugin) -> None:
         raise ValueError(f"`fsdp_version` must be 2, got {plugin.fsdp_version}.")
     if plugin.cpu_ram_efficient_loading:
         raise ValueError(
-            "`fsdp_cpu_ram_efficient_loading` must be false, got true: accelerate can send shards to the other ranks, "
-            "but not the vision tower, which is whole, and not buffers."
+            "`fsdp_cpu_ram_efficient_loading` must be false, got true. With true, only rank 0 loads the weights. "
+            "accelerate sends sharded weights to the other ranks, but not the unsharded vision tower and not buffers."
         )
     if plugin.ignored_modules not in (None, VISION_TOWER):
         raise ValueError(

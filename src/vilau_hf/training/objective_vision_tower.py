@@ -19,7 +19,7 @@ from .losses import PerceptualLoss, adaptive_weight, hinge_loss
 @dataclass
 class VisionTowerObjectiveOutput(VilaUVisionTowerForPreTrainingOutput):
     r"""
-    Output of [`VisionTowerObjective`]: the fields of the vision tower's output, and these.
+    Output of [`VisionTowerObjective`]: the fields of the vision tower's output, and the following losses.
 
     loss (`torch.Tensor` of shape `()`): sum of the losses of the tower and of the discriminator.
     perceptual_loss (`torch.Tensor` of shape `()`, *optional*): LPIPS of the reconstructions.
@@ -83,7 +83,7 @@ class VisionTowerObjective(nn.Module):
     # The annotation of the base class has an overload for each of its deprecated positional arguments.
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """
-        Returns the weights of the vision tower only.
+        Returns the weights of the vision tower, without the perceptual network and the discriminator.
 
         Args:
             args: positional arguments of `nn.Module.state_dict`.
@@ -93,7 +93,7 @@ class VisionTowerObjective(nn.Module):
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """
-        Loads the weights of the vision tower only.
+        Loads weights into the vision tower. The perceptual network and the discriminator do not change.
 
         Args:
             args: positional arguments of `nn.Module.load_state_dict`.
@@ -135,9 +135,9 @@ class VisionTowerObjective(nn.Module):
             pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): images, in [-1, 1].
             input_ids (`torch.LongTensor` of shape `(N, T)`, *optional*): ids of the captions.
             attention_mask (`torch.Tensor` of shape `(N, T)`, *optional*): 1 for tokens, 0 for padding.
-            return_loss (`bool`, *optional*, defaults to `False`): compute the losses.
-            adversarial (`bool`, *optional*, defaults to `False`): compute the adversarial losses, which needs
-                gradients.
+            return_loss (`bool`, *optional*, defaults to `False`): whether to compute the losses.
+            adversarial (`bool`, *optional*, defaults to `False`): whether to compute the adversarial losses, which
+                needs gradients.
 
         Returns:
             [`VisionTowerObjectiveOutput`]
@@ -202,7 +202,8 @@ def check_loss_weights(tower: VilaUVisionTowerForPreTraining, args: VisionTowerT
         config.mse_loss_weight or config.l1_loss_weight or args.perceptual_loss_weight
     ):
         raise ValueError(
-            "`adversarial_loss_weight` is relative to the pixel and perceptual losses, whose weights are all 0."
+            "`adversarial_loss_weight` must be 0 if the weights of the pixel and perceptual losses are all 0. It is "
+            "relative to these losses."
         )
 
 

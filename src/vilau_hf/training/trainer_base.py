@@ -242,7 +242,7 @@ class VilaUBaseTrainer(StreamTrainer, LossLoggingTrainer):
                 schedule = self.args.lr_scheduler_type.value  # type: ignore[attr-defined]
                 raise ValueError(
                     "`language_model_start_step`, `projector_start_step` and `depth_transformer_start_step` need a "
-                    f"schedule by steps, `lr_scheduler_type` is {schedule!r}."
+                    f"schedule that depends on the step alone, got `lr_scheduler_type={schedule!r}`."
                 )
             scheduler.lr_lambdas = [
                 partial(_rate_after, start, rate) for start, rate in zip(starts, scheduler.lr_lambdas, strict=True)

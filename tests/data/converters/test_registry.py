@@ -44,8 +44,13 @@ def test_rejects_wrong_arguments(tmp_path):
         ),
         ("`prompt` .*'Draw'.* needs `target='text'`", good, "hub", {"target": "media", "prompt": "Draw"}),
         ("`image_encoding` must be 'path' or 'base64'", good, "vflan", {"image_encoding": "utf8"}),
-        ("`source` must be a file, a pattern or a folder with .*, got '.*none'", str(tmp_path / "none"), "llava", {}),
-        ("`source` must be of the types .json, .*, got '.*a.txt'", str(tmp_path / "a.txt"), "llava", {}),
+        (
+            "`source` must be a file, a pattern .* found, got '.*none'",
+            str(tmp_path / "none"),
+            "llava",
+            {},
+        ),
+        ("`source` must be a file of one of the types .json, .*, got '.*a.txt'", str(tmp_path / "a.txt"), "llava", {}),
         ("`num_shards` must be at least 1, got 0", good, "llava", {"num_shards": 0}),
     ):
         with pytest.raises(ValueError, match=message):

@@ -23,7 +23,7 @@ def test_reads_an_array_element_by_element(tmp_path):
 def test_names_the_missing_library(tmp_path, monkeypatch):
     (tmp_path / "a.json").write_text("[]")
     monkeypatch.setitem(sys.modules, "ijson", None)
-    with pytest.raises(ImportError, match=r"To read the array in '.*a.json': pip install 'vilau_hf\[data\]'"):
+    with pytest.raises(ImportError, match=r"The JSON array in '.*a.json' needs ijson: pip install 'vilau_hf\[data\]'"):
         convert(tmp_path / "a.json", "llava")
 
 

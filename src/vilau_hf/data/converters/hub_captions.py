@@ -39,7 +39,7 @@ class HubCaptionConverter(CaptionConverter):
         self.split = split
 
     def list_sources(self, source: str | list[str]) -> list[str]:
-        """Returns the names of the datasets."""
+        """Returns `source` as a list: ids of datasets on the Hub, or folders."""
         return [source] if isinstance(source, str) else list(source)
 
     def rows(self, source: str, shard: int, num_shards: int) -> Iterator[tuple[str, Any]]:

@@ -49,11 +49,14 @@ def list_sources(source: str | list[str]) -> list[str]:
     else:
         files = [source] if Path(source).is_file() else sorted(glob.glob(source, recursive=True))
     if not files:
-        raise ValueError(f"`source` must be a file, a pattern or a folder with {', '.join(SUFFIXES)}, got {source!r}.")
+        raise ValueError(
+            "`source` must be a file, a pattern such as 'data/*.parquet', or a folder with files of the types "
+            f"{', '.join(SUFFIXES)}. No such file was found, got {source!r}."
+        )
     for file in files:
         refuse_pickle(file)
         if _suffix(file) is None:
-            raise ValueError(f"`source` must be of the types {', '.join(SUFFIXES)}, got {file!r}.")
+            raise ValueError(f"`source` must be a file of one of the types {', '.join(SUFFIXES)}, got {file!r}.")
     return files
 
 
@@ -73,7 +76,7 @@ def read_rows(
     Yields names and rows of a file. The file is read as a stream, so its size does not matter.
 
     Args:
-        file (`str`): its suffix is its type.
+        file (`str`): its suffix says its type.
         shard (`int`, *optional*, defaults to 0): index of the shard to read. A shard has the rows `shard`,
             `shard + num_shards` and so on. In a parquet file with enough row groups, it has whole groups.
         num_shards (`int`, *optional*, defaults to 1): number of shards. Together they have each row once.
@@ -103,7 +106,7 @@ def read_rows(
 
 @contextmanager
 def _opened(file: str) -> Iterator[_BinaryFile]:
-    """Opens a file, unpacked if it is a gzip archive, or a zip archive with one file."""
+    """Opens a file for reading, and decompresses a gzip file or a zip archive that holds one file."""
     if file.endswith(".gz"):
         with gzip.open(file) as unpacked:
             yield unpacked
@@ -111,7 +114,7 @@ def _opened(file: str) -> Iterator[_BinaryFile]:
         with zipfile.ZipFile(file) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
             if len(names) != 1:
-                raise ValueError(f"a zip archive must hold one file, it has {len(names)}.")
+                raise ValueError(f"a zip archive must hold exactly one file, got {len(names)} files.")
             with archive.open(names[0]) as member:
                 yield cast(zipfile.ZipExtFile, member)  # annotated as `IO[bytes]` in typeshed
     else:
@@ -131,7 +134,7 @@ def _json_rows(file: str) -> Iterator[tuple[None, Any]]:
         try:
             from ijson import JSONError, items
         except ImportError as error:
-            raise ImportError(f"To read the array in {file!r}: pip install 'vilau_hf[data]' (ijson).") from error
+            raise ImportError(f"The JSON array in {file!r} needs ijson: pip install 'vilau_hf[data]'.") from error
         try:
             # Otherwise numbers would be of the type `Decimal`.
             for row in items(binary, "item", use_float=True):
