@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from .test_layout import DOORS
+from .test_layout import COMPAT_FILES
 
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -50,4 +50,4 @@ def test_the_diagram_is_readable_without_network_and_without_sight():
 
 def test_the_files_for_internals_of_libraries_are_linked():
     links = re.findall(r"\]\(\.\./src/vilau_hf/(\S+)\)", SECTIONS["Internals of libraries"])
-    assert sorted(links) == sorted(door for door in DOORS.values() if door is not None)
+    assert sorted(links) == sorted(file for file in COMPAT_FILES.values() if file is not None)
