@@ -21,14 +21,6 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 BLOCK = re.compile(r'^```(python|diff) title="([^"]+)"\n(.*?)^```$', flags=re.MULTILINE | re.DOTALL)
 
 
-# The examples are for the code as it is after the redesign. Delete this and its uses, here and in
-# test_reliability.py, when that is merged.
-IS_REDESIGNED = (
-    "class SamplingSettings" in (ROOT / "src" / "vilau_hf" / "modeling" / "generation_sampling_vilau.py").read_text()
-)
-redesigned = pytest.mark.skipif(not IS_REDESIGNED, reason="needs the redesign of generation, data and docs")
-
-
 def sections():
     """Returns the text of each section "How to add ..." by its title."""
     parts = re.split(r"^## (.+)$", PAGE, flags=re.MULTILINE)
@@ -47,8 +39,6 @@ def apply_edit(text: str, edit: str, file: str) -> str:
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory):
     """Returns the folder of a copy of the package, in which every example of the page has been followed."""
-    if not IS_REDESIGNED:
-        pytest.skip("needs the redesign of generation, data and docs")
     root = tmp_path_factory.mktemp("contribution")
     package = root / "src" / "vilau_hf"
     shutil.copytree(
@@ -156,7 +146,6 @@ def test_the_examples_follow_the_rules_of_the_page(extended):
         assert result.returncode == 0, result.stdout + result.stderr
 
 
-@redesigned
 def test_the_docstring_of_the_page_is_in_the_code():
     file, block = re.search(r"^```python\n# from (\S+)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL).groups()
     assert block in (ROOT / file).read_text()
@@ -171,7 +160,6 @@ def test_folders_and_links_of_the_page_exist():
             assert (ROOT / target).exists(), f"{page}: {target}"
 
 
-@redesigned
 def test_make_targets_of_the_page_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)", PAGE)) <= targets

@@ -16,7 +16,6 @@ from vilau_hf.data import Mixture
 from vilau_hf.training import read_recipe
 
 from .golden import ROOT as GOLDEN
-from .test_contributing import redesigned
 
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +28,6 @@ def test_every_promise_names_its_tests():
     assert all("::test_" in row for row in ROWS)
 
 
-@redesigned
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(tests/\S+::\w+)`", PAGE))))
 def test_named_tests_exist(name):
     file, _, function = name.partition("::")
