@@ -44,8 +44,10 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Builds the site of guides and reference in site/, without the network; a warning is an error.
+# Builds the site of guides, notebooks and reference in site/, without the network; a warning is an error.
+# A notebook runs only if its page is missing, or if the notebook or the package changed since.
 docs: $(VENV)/.installed-test
+	$(BIN)/python .ci/build_notebooks.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Builds dist/*.whl, and tries it in an environment of its own.

@@ -15,7 +15,9 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.py"))
-# what each prints as a script, where the images that a cell shows go nowhere
+# Packages of the extra `docs` that make a page of a notebook.
+BUILDERS = ("jupytext", "nbclient", "nbconvert", "ipykernel")
+# A line that each notebook prints.
 PRINTED = {
     "draw_and_look_inside": "The image of seed 12 has the same codes alone and in a batch of four.",
     "fine_tune_on_your_images": "step 150: visual_loss",
@@ -27,21 +29,35 @@ def test_each_notebook_is_tested():
     assert [path.stem for path in NOTEBOOKS] == sorted(PRINTED) == build_notebooks.names()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name.startswith("draw") else pytest.mark.slow) for name in PRINTED]
-)
-def test_notebooks_run_as_scripts(tmp_path, name):
-    if name != "draw_and_look_inside":
-        pytest.importorskip("peft" if "tune" in name else "sentencepiece")
+def test_a_notebook_runs_as_a_script(tmp_path):
+    name = "draw_and_look_inside"
     command = [sys.executable, str(FOLDER / f"{name}.py")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     assert PRINTED[name] in run.stdout
-    assert not re.search(r"(equal|same .*): False", run.stdout)
-    if "tune" in name:
-        losses = [float(line.split()[-1]) for line in run.stdout.splitlines() if "visual_loss" in line]
+
+
+# The pages stay in docs/notebooks/built, so that `make docs` after the slow tests does not run the notebooks again.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRINTED)
+def test_notebooks_become_pages(name, monkeypatch):
+    for module in BUILDERS:
+        pytest.importorskip(module)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    page = build_notebooks.build(name, force=True).read_text()
+    assert PRINTED[name] in page
+    assert not re.search(r"(equal|same .*): False", page)
+    for image in re.findall(r"!\[.*\]\((.*)\)", page):
+        assert (build_notebooks.BUILT / image).is_file(), image
+    if name == "fine_tune_on_your_images":
+        losses = [float(loss) for loss in re.findall(r"^ +step +\d+: visual_loss ([\d.]+)$", page, flags=re.MULTILINE)]
         assert losses == sorted(losses, reverse=True) and losses[-1] < 0.6 * losses[0]
+
+
+def test_each_notebook_has_a_page_in_the_navigation():
+    navigation = (FOLDER.parents[1] / "mkdocs.yml").read_text()
+    assert re.findall(r"notebooks/built/(\w+)\.md", navigation) == build_notebooks.names()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -102,7 +118,7 @@ Image.new("RGB", (4, 4), "red")
 
 @pytest.mark.slow
 def test_a_page_is_built_once_for_each_version_of_a_notebook(tmp_path, monkeypatch):
-    for module in ("jupytext", "nbclient", "nbconvert", "ipykernel"):
+    for module in BUILDERS:
         pytest.importorskip(module)
     monkeypatch.setattr(build_notebooks, "NOTEBOOKS", tmp_path)
     monkeypatch.setattr(build_notebooks, "BUILT", tmp_path / "built")

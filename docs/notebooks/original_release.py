@@ -34,13 +34,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers.utils import logging
 
-import vilau_hf
-from vilau_hf import VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
 from vilau_hf.evaluation import contact_sheet
 
 
 logging.disable_progress_bar()
-recorded = Path(vilau_hf.__file__).parents[2] / "tests" / "fixtures" / "golden" / "tiny-256"
+# the clone from which the package was installed with `pip install --editable`
+repository = Path(TINY_CHECKPOINT).parents[3]
+recorded = repository / "tests" / "fixtures" / "golden" / "tiny-256"
 release = recorded / "checkpoint"
 
 # %% [markdown]
