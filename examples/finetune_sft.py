@@ -1,4 +1,4 @@
-"""Fine-tunes a model by a recipe: all weights, some sub-models, or adapters (LoRA, QLoRA).
+"""Fine-tunes a model with a recipe: all weights, some sub-models, or adapters (LoRA, QLoRA).
 
 python examples/finetune_sft.py examples/recipes/tiny_sft.yaml
 

@@ -1,4 +1,4 @@
-"""Pretrains a model with a trained vision tower and a language model, by a recipe.
+"""Pretrains a model with a trained vision tower and a language model, with a recipe.
 
 python examples/pretrain.py examples/recipes/tiny_pretrain.yaml
 
