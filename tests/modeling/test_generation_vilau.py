@@ -243,7 +243,10 @@ def test_top_k_keeps_codes_tied_with_the_k_th():
         ({"generation_mode": "image", "guidance_scale": "3"}, "must be numbers, got '3'"),
         ({"generation_mode": "video", "num_frames": 2.5}, "`num_frames` must be an integer .* got 2.5"),
         ({"generation_mode": "image", "visual_top_k": 2.5}, "`visual_top_k` must be an integer, .* got 2.5"),
-        ({"generation_mode": "image", "visual_top_p": [0.9]}, r"list of one for each of the 3 depths, got \[0.9\]"),
+        (
+            {"generation_mode": "image", "visual_top_p": [0.9]},
+            r"`visual_top_p` .* a list of 3 numbers .*, got \[0.9\]",
+        ),
         ({"generation_mode": "image", "visual_do_sample": "no"}, "`visual_do_sample` must be True or False, got 'no'"),
         ({"generation_mode": "image", "attention_mask": torch.ones(2, 3)}, r"shape of its prompts, \(2, 6\), got"),
         ({"generation_mode": "image", "negative_prompt_ids": [[1]]}, "`negative_prompt_ids` must be a tensor .* list"),

@@ -246,7 +246,7 @@ def test_uses_a_given_optimizer(config, tmp_path):
 
 def test_rejects_a_start_step_without_a_schedule_by_steps(config, tmp_path):
     settings = {"projector_start_step": 1, "lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps"}
-    with pytest.raises(ValueError, match="`lr_scheduler_type` is 'reduce_lr_on_plateau'"):
+    with pytest.raises(ValueError, match="got `lr_scheduler_type='reduce_lr_on_plateau'`"):
         train(config, tmp_path, **settings)
 
 

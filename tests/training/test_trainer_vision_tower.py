@@ -426,7 +426,11 @@ def test_trains_siglip_by_its_contrastive_loss(tmp_path):
             {"adversarial_loss_weight": 1.0},
             "must be 0 if `reconstruction_loss_weight` of the vision tower is 0",
         ),
-        ({"mse_loss_weight": 0.0}, {"adversarial_loss_weight": 1.0}, "weights are all 0"),
+        (
+            {"mse_loss_weight": 0.0},
+            {"adversarial_loss_weight": 1.0},
+            "`adversarial_loss_weight` must be 0 if the weights .* are all 0",
+        ),
         ({}, {"perceptual_loss_weight": -1.0}, "`perceptual_loss_weight` must be at least 0, got -1.0"),
         ({}, {"ema_decay": 1.0}, "`ema_decay` must be between 0 and 1, got 1.0"),
     ],
