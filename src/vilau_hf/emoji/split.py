@@ -7,7 +7,7 @@ from .concepts import Concept
 from .packages import STYLES
 
 
-# Shares that are held out: of the families of concepts, of the remaining families one unit of styles, and of the clips.
+# Shares that are held out: of the families, of the other families in one unit of styles, and of the clips.
 HELD_OUT_CONCEPTS = 0.04
 HELD_OUT_PAIRS = 0.25
 HELD_OUT_CLIPS = 0.12

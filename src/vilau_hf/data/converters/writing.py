@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
+from datasets import Features
 
 from ...files import is_new_or_empty
 from ..records import record_features
@@ -16,7 +17,9 @@ from ..records import record_features
 ROW_GROUP = 100
 
 
-def write_records(records: Iterable[dict], folder: str | Path, records_per_file: int = 10_000) -> list[str]:
+def write_records(
+    records: Iterable[dict], folder: str | Path, records_per_file: int = 10_000, features: Features | None = None
+) -> list[str]:
     """
     Writes records as `train-00000-of-00042.parquet` and so on. The folder appears when all of them are written; what
     a killed process leaves is beside it, with `.incomplete` in the name. Media that are files stay where they are.
@@ -25,6 +28,7 @@ def write_records(records: Iterable[dict], folder: str | Path, records_per_file:
         records (`Iterable[dict]`): as [`convert_records`] gives them.
         folder (`str` or `Path`): new, or empty.
         records_per_file (`int`, *optional*, defaults to 10000).
+        features (`datasets.Features`, *optional*): schema with further columns (default: [`record_features`]).
 
     Returns:
         The files.
@@ -41,7 +45,7 @@ def write_records(records: Iterable[dict], folder: str | Path, records_per_file:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     records, count = iter(records), 0
-    while _write_file(islice(records, records_per_file), temporary / str(count)):
+    while _write_file(islice(records, records_per_file), temporary / str(count), features or record_features()):
         count += 1
     if count == 0:
         temporary.rmdir()
@@ -55,9 +59,8 @@ def write_records(records: Iterable[dict], folder: str | Path, records_per_file:
     return [str(folder / name) for name in names]
 
 
-def _write_file(records: Iterable[dict], path: Path) -> bool:
+def _write_file(records: Iterable[dict], path: Path, features: Features) -> bool:
     """Writes one file if there is a record."""
-    features = record_features()
     rows = list(islice(records, ROW_GROUP))
     if not rows:
         return False
