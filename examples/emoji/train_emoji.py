@@ -101,7 +101,10 @@ class SpeedCallback(TrainerCallback):
         now = time.time()
         since, step = self.last
         if step is not None and "loss" in logs:
-            logs = {**logs, "samples_per_second": round((state.global_step - step) * self.batch_size / (now - since), 1)}
+            logs = {
+                **logs,
+                "samples_per_second": round((state.global_step - step) * self.batch_size / (now - since), 1),
+            }
         self.last = (now, state.global_step)
         print(json.dumps({"step": state.global_step, **logs}), flush=True)
 

@@ -136,15 +136,27 @@ class CaptionedEmoji(torch.utils.data.Dataset):
         return {"images": [one.on(background)], "caption": caption(one.concept, one.style, background, choice)}
 
 
-def caption(concept: Concept, style: str, background: str, choice: random.Random) -> str:
-    """Returns a caption: the name or some keywords, often with the style, and the background if it is not white."""
+def caption(
+    concept: Concept, style: str, background: str, choice: random.Random, always_background: bool = False
+) -> str:
+    """
+    Returns a caption: the name or some keywords, often with the style, and the background if it is not white.
+
+    Args:
+        concept (`Concept`): what the image shows.
+        style (`str`): its style.
+        background (`str`): its background.
+        choice (`random.Random`): source of the choices.
+        always_background (`bool`, *optional*, defaults to `False`): name every background that is not white, rather
+            than 70 % of them.
+    """
     words = [word for word in concept.keywords if word.isalpha()]
     text = concept.name
     if words and choice.random() < 0.2:
         text = " ".join(choice.sample(words, min(len(words), choice.randint(2, 3))))
     if choice.random() < 0.5:
         text = f"{text}, {style} style"
-    if background != "white" and choice.random() < 0.7:
+    if background != "white" and (always_background or choice.random() < 0.7):
         text = f"{text}, on a {background} background"
     return text
 
