@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # All extras but `ray`, whose wheels are large and whose one example is tried by hand.
-EXTRAS := convert,data,training,peft,evaluate,quantization,serving,test
+EXTRAS := convert,data,training,peft,evaluate,quantization,serving,docs,test
 
 # The other environments link the torch of .venv. To try another torch with them:
 #   make clean && make test-lowest TORCH="torch==2.11.0 torchvision==0.26.0"
@@ -13,7 +13,7 @@ TORCH ?=
 # What `make test-newest` installs over the newest releases, for example development versions.
 NEWER ?=
 
-.PHONY: demo test test-slow test-lowest test-newest lint lock wheel clean
+.PHONY: demo test test-slow test-lowest test-newest lint docs lock wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vilau demo
@@ -42,6 +42,11 @@ test-newest: $(VENV)-newest/.torch
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Builds the site of guides and reference in site/, without the network; a warning is an error.
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Builds dist/*.whl, and tries it in an environment of its own.
 wheel: $(VENV)/.installed-test $(VENV)-wheel/.torch

@@ -1,7 +1,7 @@
 """
-Runs `vilau demo` of this environment in a new folder, and fails if it scores lower than it should.
+Runs `vilau demo` of this environment in a new folder, and fails if a score is too low.
 
-A library that changes silently shows here first: the pictures stay right while half of the answers do not.
+A silent change in a library shows here first: the images may still be right while half of the answers are wrong.
 """
 
 import re
@@ -11,12 +11,17 @@ import tempfile
 from pathlib import Path
 
 
-LOWEST = {"pictures.png": 11, "*.gif": 3, "reconstructions.png": 7, "answers.md": 18}  # all 12, 4, 8 and 20 are right
-LOWEST_PSNR = 33.4  # 34.4 dB
+LOWEST = {
+    "pictures.png": 11,
+    "*.gif": 3,
+    "reconstructions.png": 7,
+    "answers.md": 18,
+}  # the demo reaches 12, 4, 8 and 20
+LOWEST_PSNR = 33.4  # dB; the demo reaches 34.4
 
 
 def too_low(printed: str) -> list[str]:
-    """The scores of the demo's output that are missing or too low."""
+    """Returns the scores in the output of the demo that are missing or too low."""
     problems = []
     for name, least in LOWEST.items():
         score = re.search(rf"^ *{re.escape(name)} +(\d+) of \d+", printed, flags=re.MULTILINE)

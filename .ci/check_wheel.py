@@ -1,10 +1,10 @@
 """
-Builds sdist and wheel into dist/, and checks the wheel, which is what users get.
+Builds sdist and wheel in dist/, and checks the wheel, which users install.
 
     .venv/bin/python .ci/check_wheel.py .venv-wheel
 
-.venv-wheel has torch and nothing else. The wheel is built from the sdist, must hold exactly the files of the package,
-and is then installed, from the lock, and used in a folder that has no checkout.
+.venv-wheel contains only torch. The wheel is built from the sdist and must contain exactly the files of the package.
+It is then installed with the locked versions, and used in a folder without the source code.
 """
 
 import os
@@ -49,7 +49,7 @@ print("The wheel works:", package.parent)
 
 
 def build() -> Path:
-    """Builds both; setuptools is that of the lock, here and in the environment in which it builds."""
+    """Builds sdist and wheel with the locked setuptools, also in the isolated environment of the build."""
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     environment = {**os.environ, "PIP_CONSTRAINT": str(LOCK)}
     subprocess.run([sys.executable, "-m", "build", "--outdir", "dist", "."], cwd=ROOT, env=environment, check=True)
@@ -58,7 +58,7 @@ def build() -> Path:
 
 
 def differences(wheel: Path) -> list[str]:
-    """What the wheel lacks, has besides the package, or has with another content."""
+    """Returns the files that the wheel lacks, has in addition to the package, or has with another content."""
     with zipfile.ZipFile(wheel) as archive:
         packed = {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
     files = (path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)

@@ -1,4 +1,4 @@
-"""What setup.cfg declares: the requirements of the package and of its extras."""
+"""Reads the requirements of the package and of its extras from setup.cfg."""
 
 import configparser
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def declared(extras: list[str] | None = None) -> list[Requirement]:
-    """The requirements of the package and of `extras`; by default of all extras."""
+    """Returns the requirements of the package and of `extras` (default: all extras)."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     options = setup["options.extras_require"]

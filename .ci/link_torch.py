@@ -1,10 +1,10 @@
 """
-Gives this environment the torch of another one: its files are linked, not copied, so it takes neither time nor disk.
+Links the torch of another environment into this one, which needs neither time nor disk space for a copy.
 
     .venv-lowest/bin/python .ci/link_torch.py .venv
 
-Only torch, torchvision and their compiled parts (triton, CUDA) are shared. Each is a complete distribution afterwards,
-which pip sees, checks and may replace; everything else is installed by pip, in the versions of that environment.
+Only torch, torchvision and their compiled libraries (triton, CUDA) are shared. Each is a complete distribution in this
+environment, which pip can see, check and replace. pip installs all other packages in the versions of this environment.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SHARED = re.compile(r"torch|torchvision|triton|(nvidia|cuda)[-_].*")
 
 
 def link(source: Path, target: Path) -> list[str]:
-    """Links the files of torch in the site-packages `source` into the site-packages `target`; returns the names."""
+    """Links the files of torch in the site-packages `source` into `target`, and returns their names."""
     shared = [found for found in distributions(path=[str(source)]) if SHARED.fullmatch(found.metadata["Name"].lower())]
     for distribution in shared:
         for file in distribution.files:

@@ -1,11 +1,11 @@
 """
-Tests the newest releases of the libraries, also those that setup.cfg does not allow yet.
+Tests the newest releases of the libraries, including those that setup.cfg does not allow yet.
 
-    python .ci/newest.py names EXTRAS   prints what to install: the libraries without the ranges of setup.cfg
+    python .ci/newest.py names EXTRAS   prints the libraries to install, without the ranges of setup.cfg
     python .ci/newest.py check EXTRAS   runs the fast tests and the demo, and prints versions and failures
 
-A failure inside the ranges is a failure of the package, for pip would install these versions for anyone. If a library
-is newer than its range, users do not get it yet: the failure is reported, and the check passes.
+A failure inside the ranges is a failure of the package, because pip installs these versions for users. If a library is
+newer than its range, users do not get it yet. The failure is then reported, and the check passes.
 """
 
 import os
@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 
 def names(requirements: list[Requirement]) -> list[str]:
-    """What to install. torch and torchvision are in the environment already."""
+    """Returns the packages to install, without torch and torchvision, which the environment already has."""
     wanted = {}
     for requirement in requirements:
         wanted.setdefault(canonicalize_name(requirement.name), set()).update(requirement.extras)
@@ -32,7 +32,7 @@ def names(requirements: list[Requirement]) -> list[str]:
 
 
 def outside(requirements: list[Requirement], versions: dict[str, str]) -> list[str]:
-    """The libraries whose version does not lie in the declared range."""
+    """Returns the libraries whose version is outside of the declared range."""
     return sorted(
         f"{requirement.name} {versions[requirement.name]} (declared: {requirement.specifier})"
         for requirement in requirements
@@ -41,7 +41,7 @@ def outside(requirements: list[Requirement], versions: dict[str, str]) -> list[s
 
 
 def failures(report: Path) -> list[str]:
-    """The names of the failed tests in a JUnit report of pytest."""
+    """Returns the names of the failed tests in a JUnit report of pytest."""
     if not report.is_file():
         return ["pytest wrote no report"]
     cases = ElementTree.parse(report).iter("testcase")
@@ -50,12 +50,14 @@ def failures(report: Path) -> list[str]:
 
 
 def summary(versions: dict[str, str], beyond: list[str], failed: list[str]) -> tuple[str, int]:
-    """The closing text and the exit status."""
+    """Returns the text to print at the end and the exit status."""
     lines = ["Newest versions: " + ", ".join(f"{name} {given}" for name, given in sorted(versions.items()))]
-    lines += [f"Outside the range of setup.cfg: {line}" for line in beyond] or ["All lie in the ranges of setup.cfg."]
+    lines += [f"Outside the range of setup.cfg: {line}" for line in beyond] or [
+        "All are inside the ranges of setup.cfg."
+    ]
     lines += [f"Failed: {name}" for name in failed] or ["Nothing failed."]
     if failed and beyond:
-        lines.append("Reported only: pip installs these versions for nobody yet.")
+        lines.append("Reported only, because pip does not install these versions for users yet.")
     return "\n".join(lines), int(bool(failed) and not beyond)
 
 

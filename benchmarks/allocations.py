@@ -1,4 +1,4 @@
-"""Memory that torch's allocator really gives out on the CPU, as its profiler records it."""
+"""Measures the memory that the CPU allocator of torch hands out, with the profiler of torch."""
 
 import json
 import tempfile
@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def allocated_bytes(run: Callable[[], object]) -> list[int]:
-    """Bytes that are allocated after each allocation and release while `run()` works, beyond those of before."""
+    """Returns the allocated bytes after each allocation and release in `run()`, without those from before the call."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         run()
     with tempfile.TemporaryDirectory() as folder:
@@ -17,7 +17,8 @@ def allocated_bytes(run: Callable[[], object]) -> list[int]:
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
     changes = sorted((event["ts"], event["args"]["Ev Idx"], event["args"]) for event in events if is_memory(event))
-    totals, total = [0], 0
+    totals = [0]
+    total = 0
     for _, _, change in changes:
         total += change["Bytes"]
         totals.append(total)
@@ -29,5 +30,5 @@ def is_memory(event: dict) -> bool:
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Most bytes that `run()` has allocated at any time beyond those of before."""
+    """Returns the largest number of bytes allocated at one time in `run()`, without those from before the call."""
     return max(allocated_bytes(run))

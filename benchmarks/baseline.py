@@ -1,6 +1,8 @@
 """
-The original algorithm, to time against: whole prefixes at every depth, whole sorts, a host read a code; text logits at
-every position, caches and masks that are copied to grow, the projector once for each branch.
+The algorithm of the original release, as the baseline of the benchmarks.
+
+It reads the whole prefix again at each depth, sorts all logits, and reads each code on the host. At each position it
+computes text logits, copies caches and masks to make them longer, and runs the projector once for each branch.
 """
 
 import torch
@@ -11,7 +13,7 @@ from vilau_hf.modeling.compat_modeling_vilau import cache_arguments
 
 
 def sample(logits: torch.Tensor, top_k: int = 900, top_p: float = 0.96) -> torch.Tensor:
-    """Codes `(rows,)` for `logits` `(rows, K)`: the k-th value by a sort of all, the nucleus by another."""
+    """Samples codes `(rows,)` from `logits` `(rows, K)` with one sort for top-k and another one for top-p."""
     kth = logits.sort(-1, descending=True).values[:, min(top_k, logits.shape[-1]) - 1, None]
     probabilities = logits.masked_fill(logits < kth, -torch.inf).softmax(-1)
     ordered, order = probabilities.sort(-1, descending=True)
@@ -23,10 +25,12 @@ def sample(logits: torch.Tensor, top_k: int = 900, top_p: float = 0.96) -> torch
 @torch.no_grad()
 def decode_depths(transformer, codebook: nn.Embedding, hidden: torch.Tensor, scale: float, pick=sample):
     """
-    Codes `(rows, D)` after `hidden` `(2 * rows, H)`: at each depth the depth transformer reads all depths before it
-    again, and guidance mixes the logits of both branches.
+    Decodes codes `(rows, D)` from `hidden` `(2 * rows, H)`, in which the conditional rows come first.
+
+    At each depth, the depth transformer reads all earlier depths again. Guidance combines the logits of both branches.
     """
-    config, codes = transformer.config, []
+    config = transformer.config
+    codes = []
     for depth in range(config.code_depth):
         inputs = transformer.in_proj_hidden(hidden)[:, None]
         if codes:
@@ -38,14 +42,16 @@ def decode_depths(transformer, codebook: nn.Embedding, hidden: torch.Tensor, sca
         logits = transformer.code_head(transformer.norm(states))[:, -1].float()
         conditional, unconditional = logits.chunk(2)
         codes.append(pick(unconditional + scale * (conditional - unconditional)))
-        bool((codes[-1] >= 0).all())  # the original looks at every code on the host
+        bool((codes[-1] >= 0).all())  # the original reads each code on the host
     return torch.stack(codes, -1)
 
 
 def block(layer, states: torch.Tensor) -> torch.Tensor:
-    """A layer of the depth transformer over `states` `(rows, T, W)`: three products, attention written out."""
-    attention, visible = layer.self_attn, torch.ones(2 * states.shape[1:2], dtype=torch.bool, device=states.device)
-    normed, heads = layer.input_layernorm(states), (-1, attention.head_dim)
+    """Computes a layer of the depth transformer for `states` `(rows, T, W)`, with separate query, key and value."""
+    attention = layer.self_attn
+    visible = torch.ones(2 * states.shape[1:2], dtype=torch.bool, device=states.device)
+    normed = layer.input_layernorm(states)
+    heads = (-1, attention.head_dim)
     parameters = zip(attention.qkv.weight.chunk(3), attention.qkv.bias.chunk(3), strict=True)
     query, key, value = (
         nn.functional.linear(normed, *each).unflatten(-1, heads).transpose(1, 2) for each in parameters
@@ -59,12 +65,15 @@ def block(layer, states: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def draw(model, ids: torch.Tensor, mask: torch.Tensor, num_positions: int, scale: float, pick=sample) -> torch.Tensor:
     """
-    Codes `(rows, num_positions, D)` after prompts `ids` `(2 * rows, T)`, half of them for guidance: at every position
-    the library's language model with a cache and a mask that grow, text logits of all it reads, codes by
-    `decode_depths`, and the projector for each of the two branches.
+    Generates codes `(rows, num_positions, D)` for prompts `ids` `(2 * rows, T)`; the second half is unconditional.
+
+    At each position it runs the language model of the library with a growing cache and mask. It computes text logits
+    of all positions that it reads. It decodes codes with `decode_depths` and runs the projector for each branch.
     """
-    language_model, codebook = model.model.language_model, model.model.vision_tower.quantizer.codebook
-    cache, embeds = DynamicCache(config=model.config.text_config), model.get_input_embeddings()(ids)
+    language_model = model.model.language_model
+    codebook = model.model.vision_tower.quantizer.codebook
+    cache = DynamicCache(config=model.config.text_config)
+    embeds = model.get_input_embeddings()(ids)
     codes = ids.new_empty(len(ids) // 2, 0, model.config.vision_config.code_depth)
     while codes.shape[1] < num_positions:
         hidden = language_model(
@@ -84,8 +93,9 @@ def draw(model, ids: torch.Tensor, mask: torch.Tensor, num_positions: int, scale
 
 
 def quantize(features: torch.Tensor, weight: torch.Tensor, depth: int) -> torch.Tensor:
-    """Codes `(M, D)` of `features` `(M, C)`: whole squared distances at every depth."""
-    residual, codes = features, []
+    """Quantizes `features` `(M, C)` to codes `(M, D)` with all squared distances at each depth."""
+    residual = features
+    codes = []
     for _ in range(depth):
         distances = residual.square().sum(-1, keepdim=True) + weight.square().sum(-1) - 2 * residual @ weight.T
         codes.append(distances.argmin(-1))
@@ -97,8 +107,12 @@ def moving_average(
     size, total, vectors: torch.Tensor, codes: torch.Tensor, decay: float = 0.99, restart: bool = False
 ):
     """
-    One EMA step of cluster sizes `(K,)` and sums `(K, C)` through a one-hot matrix; gives the new embeddings. With
-    `restart` a vector is drawn for every code, to replace those whose size is under 1.
+    Updates the moving averages of cluster sizes `(K,)` and sums `(K, C)` with a one-hot matrix.
+
+    With `restart`, a random vector replaces each code whose size is under 1.
+
+    Returns:
+        The new embeddings, of shape `(K, C)`.
     """
     one_hot = torch.zeros(len(size), len(codes)).scatter_(0, codes[None], 1.0)
     size.mul_(decay).add_(one_hot.sum(1), alpha=1 - decay)

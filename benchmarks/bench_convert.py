@@ -1,9 +1,9 @@
-"""Converts a synthetic release of more than 4 GB: time, peak memory, and whether every tensor arrives.
+"""Measures time and peak memory of converting a synthetic release of more than 4 GB, and checks each tensor.
 
     python benchmarks/bench_convert.py [--folder DIR]
 
-Weights are random bfloat16 in the original layout, SigLIP-Large and all, the language model in shards of 1 GB. Every
-tensor of the output is found again among those of the release by the hash of its bytes.
+The weights are random bfloat16 numbers in the original layout, with a SigLIP-Large model and a language model in
+shards of 1 GB. Each tensor of the output is compared with those of the release by the hash of its bytes.
 """
 
 import argparse
@@ -28,10 +28,16 @@ from vilau_hf.original.release import SIGLIP_CONFIGS
 
 
 GOLDEN = Path(__file__).parents[1] / "tests/fixtures/golden/tiny-256/checkpoint"
-WIDTH, MLP, LAYERS, ROWS, CODES, DEPTH_WIDTH, DEPTH_LAYERS = 2560, 6912, 16, 404, 16384, 1024, 6
+WIDTH = 2560
+MLP = 6912
+LAYERS = 16
+ROWS = 404
+CODES = 16384
+DEPTH_WIDTH = 1024
+DEPTH_LAYERS = 6
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed at the end)")
+parser.add_argument("--folder", type=Path, help="working folder (default: a temporary folder, removed at the end)")
 args = parser.parse_args()
 generator = torch.Generator().manual_seed(0)
 
@@ -53,10 +59,10 @@ def write_language_model(folder):
         if layer % 6 == 0 and layer:
             shards.append({})
         name = f"model.layers.{layer}"
-        for part in ("q", "k", "v", "o"):
-            shards[-1][f"{name}.self_attn.{part}_proj.weight"] = random(WIDTH, WIDTH)
-        for part in ("gate", "up"):
-            shards[-1][f"{name}.mlp.{part}_proj.weight"] = random(MLP, WIDTH)
+        for projection in ("q", "k", "v", "o"):
+            shards[-1][f"{name}.self_attn.{projection}_proj.weight"] = random(WIDTH, WIDTH)
+        for projection in ("gate", "up"):
+            shards[-1][f"{name}.mlp.{projection}_proj.weight"] = random(MLP, WIDTH)
         shards[-1][f"{name}.mlp.down_proj.weight"] = random(WIDTH, MLP)
         shards[-1][f"{name}.input_layernorm.weight"] = random(WIDTH)
         shards[-1][f"{name}.post_attention_layernorm.weight"] = random(WIDTH)
@@ -70,7 +76,7 @@ def write_language_model(folder):
 
 
 def write_tower(folder):
-    """The tower of the small recording with every width replaced by that of SigLIP-Large and of a wide depth stage."""
+    """Writes the tower of the small recording with the widths of SigLIP-Large and of a wide depth transformer."""
     vision, text = SIGLIP_CONFIGS["siglip-large-patch16-256"].values()
     widths = {"vision_model": vision, "text_model": text}
     weights = {}
@@ -135,7 +141,7 @@ def write_configs(source):
 
 
 def digests(folder, change=lambda key, tensor: tensor):
-    """How often each content occurs in the weight files under `folder`, one tensor in memory at a time."""
+    """Counts the hashes of the tensors in the weight files under `folder`, with one tensor in memory at a time."""
     found = Counter()
     for path in sorted(folder.rglob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
@@ -154,7 +160,9 @@ def as_converted(key, tensor):
 
 folder = args.folder or Path(tempfile.mkdtemp())
 folder.mkdir(parents=True, exist_ok=True)
-source, out, tower_out = folder / "release", folder / "out", folder / "tower"
+source = folder / "release"
+out = folder / "out"
+tower_out = folder / "tower"
 shutil.copytree(GOLDEN, source)
 (source / "llm/model.safetensors").unlink()
 write_configs(source)

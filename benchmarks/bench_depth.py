@@ -1,8 +1,9 @@
-"""Depth decoding against its matrix products alone (C1), against the original algorithm (C2), and its operations (C9).
+"""Times depth decoding beside its matrix products (C1) and the original algorithm (C2), and counts operations (C9).
 
     python benchmarks/bench_depth.py
 
-takes about three minutes on one CPU core: CPU time of one thread, variants in turn, medians.
+It takes about three minutes on one CPU core. Times are CPU times of one thread: the variants run in turn, and the
+median counts.
 """
 
 import json
@@ -18,10 +19,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUResidualQuantizer
 from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, Guidance, SamplingSettings
 
 
-WIDTH, LAYERS, CODES, CODE_DIM, HIDDEN, REPEATS = 1024, 6, 16384, 256, 1024, 7
+WIDTH = 1024
+LAYERS = 6
+CODES = 16384
+CODE_DIM = 256
+HIDDEN = 1024
+REPEATS = 7
 VIEWS = (
     "view",
     "permute",
@@ -41,7 +47,7 @@ VIEWS = (
 
 
 class CountOperations(TorchDispatchMode):
-    """Operations that reach the device's back end, views aside, and reads by the host."""
+    """Counts the operations that reach the back end of the device, without views, and the reads by the host."""
 
     def __init__(self):
         super().__init__()
@@ -72,15 +78,15 @@ def build(depth: int):
     model = SimpleNamespace(
         depth_transformer=transformer, model=SimpleNamespace(vision_tower=SimpleNamespace(quantizer=quantizer))
     )
-    sampling = CodeSampling(True, 1.0, 900, 0.96, 0.0, code_depth=depth)
-    guidance = Guidance(3.0)
-    guidance.prepare(prompts=1, rows=1, num_positions=1, device=torch.device("cpu"))
+    sampling = CodeSampler(SamplingSettings(), code_depth=depth)
+    guidance = Guidance(3.0).expand(prompts=1, rows=1, num_positions=1, device=torch.device("cpu"))
     return transformer, quantizer, DepthDecoder(model, sampling, guidance, CodeInputs(model))
 
 
 def products_alone(transformer, rows: int, depth: int):
-    """The matrix products that nobody can do without: 2 * rows through the layers, rows through the head."""
-    inputs, wide = torch.randn(2 * rows, WIDTH), torch.randn(2 * rows, 4 * WIDTH)
+    """Returns a function with only the necessary matrix products: 2 * rows in the layers, rows in the head."""
+    inputs = torch.randn(2 * rows, WIDTH)
+    wide = torch.randn(2 * rows, 4 * WIDTH)
 
     def run():
         torch.nn.functional.linear(inputs, transformer.in_proj_hidden.weight)
@@ -96,7 +102,7 @@ def products_alone(transformer, rows: int, depth: int):
 
 
 def times(variants: dict, repeats: int = REPEATS) -> dict[str, float]:
-    """Median CPU milliseconds of each variant, run in turn after a warm-up."""
+    """Returns the median CPU milliseconds of each variant. The variants run in turn, after a warm-up."""
     found = {name: [] for name in variants}
     for repeat in range(repeats + 1):
         for name, run in variants.items():
@@ -158,12 +164,12 @@ def main():
 
 
 def assert_equal(transformer, quantizer, decoder, hidden):
-    """Both algorithms choose the same codes when nothing is sampled."""
-    decoder.sampling.do_sample = False
+    """Checks that both algorithms choose the same codes without sampling."""
+    decoder.sampler.do_sample = False
     expected = decode_depths(transformer, quantizer.codebook, hidden, 3.0, pick=lambda logits: logits.argmax(-1))
     if not torch.equal(decoder.decode(hidden, 0).codes, expected):
-        raise ValueError("the two algorithms disagree")
-    decoder.sampling.do_sample = True
+        raise ValueError("the codes of the two algorithms differ")
+    decoder.sampler.do_sample = True
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Drawing images end to end against the original algorithm (C3), and what our loop costs beside the model (C10).
+"""Times image generation beside the original algorithm (C3), and the overhead of the decoding loop (C10).
 
     python benchmarks/bench_generate.py
 
-takes about four minutes on one CPU core: CPU time of one thread, variants in turn, medians. Images are smaller than
-the published models' (fewer positions), everything else that a position costs is there.
+It takes about four minutes on one CPU core. Times are CPU times of one thread: the variants run in turn, and the
+median counts. Images have fewer positions than those of the published models, but each position does the same work.
 """
 
 import json
@@ -20,17 +20,21 @@ from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
 from vilau_hf.modeling.compat_modeling_vilau import cache_arguments
 from vilau_hf.modeling.generation_branches_vilau import VilaUSpanCache
 from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, Guidance, SamplingSettings
 
 
 # code depth, rows of both branches of guidance, side of the grid of visual tokens, goal
 SHAPES = ((4, 2, 6, 1.5), (16, 2, 4, 1.8), (4, 16, 4, 1.45), (16, 16, 3, 1.9))
-PROMPT, UNCONDITIONAL, SCALE, REPEATS, OVERHEAD_GOAL = 4, 2, 3.0, 3, 0.15
+PROMPT = 4
+UNCONDITIONAL = 2
+SCALE = 3.0
+REPEATS = 3
+OVERHEAD_GOAL = 0.15
 START = 32000
 
 
 def build(body: tuple[int, int], depth: tuple[int, int], code_depth: int, codes: int, code_dim: int, grid: int):
-    """A model with random weights; `body` and `depth` are widths and numbers of layers."""
+    """Builds a model with random weights. `body` and `depth` are a width and a number of layers."""
     torch.manual_seed(0)
     vision = {
         "encoder_config": {
@@ -70,10 +74,11 @@ def build(body: tuple[int, int], depth: tuple[int, int], code_depth: int, codes:
 
 
 class Notes:
-    """A streamer that notes what `look` sees after each position."""
+    """A streamer that records the result of `look` after each position."""
 
     def __init__(self, look):
-        self.look, self.seen = look, []
+        self.look = look
+        self.seen = []
 
     def put(self, ids):
         pass
@@ -86,7 +91,9 @@ class Notes:
 
 
 def measure_images(code_depth: int, rows: int, grid: int, goal: float) -> dict:
-    model, images, positions = build((768, 12), (256, 6), code_depth, 16384, 256, grid), rows // 2, grid**2
+    model = build((768, 12), (256, 6), code_depth, 16384, 256, grid)
+    images = rows // 2
+    positions = grid**2
     ids = torch.randint(3, START, (images, PROMPT))
     ids[:, -1] = START
     unconditional = torch.cat([torch.zeros(1, PROMPT - UNCONDITIONAL).long(), ids[:1, -UNCONDITIONAL:]], 1)
@@ -108,7 +115,7 @@ def measure_images(code_depth: int, rows: int, grid: int, goal: float) -> dict:
 
     greedy = ours(do_sample=False).flatten(1, 2)
     if not torch.equal(greedy, original(pick=lambda logits: logits.argmax(-1))):
-        raise ValueError("the two algorithms disagree")
+        raise ValueError("the codes of the two algorithms differ")
     found = times({"ours": ours, "original": original}, REPEATS)
     codes = images * positions * code_depth
     with CountOperations() as counter:
@@ -135,14 +142,15 @@ def measure_images(code_depth: int, rows: int, grid: int, goal: float) -> dict:
 
 @torch.no_grad()
 def plain_loop(model, ids: torch.Tensor, do_sample: bool = True):
-    """Gives the codes `(rows, D)` of position after position by nothing but calls of the model's parts."""
-    config, positions = model.config.text_config, model.config.vision_config.num_visual_tokens
-    sampling = CodeSampling(do_sample, 1.0, 900, 0.96, 0.0, code_depth=model.config.vision_config.code_depth)
-    guidance = Guidance(SCALE)
-    guidance.prepare(prompts=1, rows=1, num_positions=positions, device=ids.device)
+    """Yields the codes `(rows, D)` of each position, with direct calls of the sub-models."""
+    config = model.config.text_config
+    positions = model.config.vision_config.num_visual_tokens
+    sampling = CodeSampler(SamplingSettings(do_sample), code_depth=model.config.vision_config.code_depth)
+    guidance = Guidance(SCALE).expand(prompts=1, rows=1, num_positions=positions, device=ids.device)
     decoder = DepthDecoder(model, sampling, guidance, CodeInputs(model))
     cache = VilaUSpanCache(config.num_hidden_layers, ids.shape[1] + positions)
-    embeds, places = model.get_input_embeddings()(ids), torch.arange(ids.shape[1] + positions)[None]
+    embeds = model.get_input_embeddings()(ids)
+    places = torch.arange(ids.shape[1] + positions)[None]
     begin = 0
     for position in range(positions):
         end = begin + embeds.shape[1]
@@ -154,15 +162,18 @@ def plain_loop(model, ids: torch.Tensor, do_sample: bool = True):
         ).last_hidden_state[:, -1]
         codes = decoder.decode(hidden, position).codes
         yield codes
-        embeds, begin = model.model.embed_codes(codes)[:, None], end
+        embeds = model.model.embed_codes(codes)[:, None]
+        begin = end
 
 
 class TakingTurns(Notes):
-    """After each position of `generate` the plain loop writes one; notes the milliseconds of both."""
+    """A streamer that runs one position of the plain loop after each one of `generate` and records both times."""
 
     def __init__(self, loop):
         super().__init__(time.thread_time)
-        self.loop, self.begin, self.times = loop, time.thread_time(), []
+        self.loop = loop
+        self.begin = time.thread_time()
+        self.times = []
 
     def put_visual(self, codes):
         middle = time.thread_time()
@@ -173,16 +184,18 @@ class TakingTurns(Notes):
 
 
 def measure_overhead() -> dict:
-    """Milliseconds of a position in `generate` and in a plain loop over the same parts."""
-    model, ids = build((64, 1), (64, 1), 4, 64, 64, 8), torch.tensor([[5, 6, START]])
+    """Measures the milliseconds of a position in `generate` and in a plain loop over the same sub-models."""
+    model = build((64, 1), (64, 1), 4, 64, 64, 8)
+    ids = torch.tensor([[5, 6, START]])
 
     def generate(**kwargs):
         codes = model.generate(ids, negative_prompt_ids=ids, generation_mode="image", guidance_scale=SCALE, **kwargs)
         return codes.flatten(1, 2)
 
     if not torch.equal(generate(do_sample=False), torch.stack([*plain_loop(model, ids, False)], 1)):
-        raise ValueError("the two loops disagree")
-    positions, calls = [], []
+        raise ValueError("the codes of the two loops differ")
+    positions = []
+    calls = []
     for _ in range(15):
         turns = TakingTurns(plain_loop(model, ids))
         generate(streamer=turns)

@@ -1,7 +1,7 @@
-"""CPU time of the command's quick answers and of imports, each in a process of its own.
+"""Times quick answers of the command and imports. Each runs in a separate process, and its CPU time counts.
 
-`import vilau_hf` imports no library. The first use of a class imports torch, transformers and a part of diffusers, and
-registers the classes: its time stands beside that of exactly the same modules of the libraries.
+`import vilau_hf` imports no library. The first use of a class imports torch, transformers and some of diffusers, and
+registers the classes. Its time is compared with the time of importing exactly the same modules of the libraries.
 
 python benchmarks/bench_import.py
 """
@@ -21,12 +21,13 @@ from vilau_hf.cli import COMMANDS
 RUNS = 5
 FOLDER = Path(__file__).parent / "results"
 MODEL = "from vilau_hf import VilaUForConditionalGeneration"
-# goals: seconds for an answer of the command; the import of a class over that of the libraries' modules it needs
-ANSWER_GOAL, RATIO_GOAL = 0.5, 1.1
+# goals: seconds for an answer of the command; time to import a class, divided by that of the modules it needs
+ANSWER_GOAL = 0.5
+RATIO_GOAL = 1.1
 
 
 def library_modules(code: str) -> list[str]:
-    """Returns the modules that `code` imports of other packages, in their order."""
+    """Returns the modules of other packages that `code` imports, in their order."""
     script = f"""if True:
         import sys, json
         known = set(sys.modules)
@@ -34,7 +35,7 @@ def library_modules(code: str) -> list[str]:
         found = []
         for name, module in sys.modules.items():
             spec = getattr(module, "__spec__", None)
-            # some libraries put objects among the modules, which cannot be imported by their name
+            # some libraries put objects into `sys.modules` that cannot be imported by their name
             is_file = spec is not None and spec.name == name and spec.has_location
             if is_file and name not in known and name.split(".")[0] != "vilau_hf":
                 found.append(name)
@@ -45,7 +46,7 @@ def library_modules(code: str) -> list[str]:
 
 
 def cpu_seconds(arguments: list[str], expected_code: int = 0) -> float:
-    """CPU time of a Python process, its start included."""
+    """Returns the CPU seconds of a Python process, from its start to its end."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     run = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

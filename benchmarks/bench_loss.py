@@ -1,10 +1,11 @@
-"""Training loss over codes: peak memory and time of `code_loss` against logits that all exist at once (C8).
+"""Measures memory and time of `code_loss`, compared with computing all logits at once (C8).
 
     python benchmarks/bench_loss.py
 
-takes about five minutes on one CPU core: CPU time of one thread, variants in turn, medians; memory as torch's
-allocator gives it out, gradients included, weights and inputs not. "head" is the last linear layer with its
-cross-entropy; "depth transformer" has two layers before it, which the parts compute twice.
+It takes about five minutes on one CPU core. Times are CPU times of one thread: the variants run in turn, and the
+median counts. Memory is what the allocator of torch hands out, with gradients and without weights and inputs. "head"
+is the last linear layer with its cross-entropy. "depth transformer" has two layers before it, which the backward pass
+of each chunk computes again.
 """
 
 import json
@@ -19,20 +20,24 @@ from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUForConditiona
 from vilau_hf.modeling.losses_vilau import code_loss, linear_cross_entropy
 
 
-WIDTH, CODES, DEPTH, VISUAL_TOKENS = 1024, 16384, 4, 1024
+WIDTH = 1024
+CODES = 16384
+DEPTH = 4
+VISUAL_TOKENS = 1024
 MAX_LOGITS = VilaUForConditionalGeneration.max_code_logits
 
 
 class Codebook(torch.nn.Embedding):
-    """What the loss needs of a quantizer."""
+    """The method of a quantizer that the loss calls."""
 
     def code_embeddings(self, codes):
         return self(codes)
 
 
 def measure(part: str, variants: dict, parameters: list) -> dict:
-    """Peak memory and time of a loss with its gradients."""
-    gradients, memory = {}, {}
+    """Measures peak memory and time of a loss and its gradients, after a check that all variants agree."""
+    gradients = {}
+    memory = {}
 
     def forget():
         for parameter in parameters:
@@ -61,7 +66,8 @@ def measure(part: str, variants: dict, parameters: list) -> dict:
 
 def head() -> dict:
     states = torch.randn(DEPTH * VISUAL_TOKENS, WIDTH, requires_grad=True)
-    linear, codes = torch.nn.Linear(WIDTH, CODES), torch.randint(CODES, (DEPTH * VISUAL_TOKENS,))
+    linear = torch.nn.Linear(WIDTH, CODES)
+    codes = torch.randint(CODES, (DEPTH * VISUAL_TOKENS,))
 
     def ours():
         return linear_cross_entropy(states.split(MAX_LOGITS // CODES), linear.weight, linear.bias, codes)
@@ -83,7 +89,8 @@ def depth_transformer() -> dict:
         codebook_size=CODES,
         code_depth=DEPTH,
     )
-    transformer, codebook = VilaUDepthTransformer(config).train(), Codebook(CODES, 256).requires_grad_(False)
+    transformer = VilaUDepthTransformer(config).train()
+    codebook = Codebook(CODES, 256).requires_grad_(False)
     hidden = torch.randn(VISUAL_TOKENS, WIDTH, requires_grad=True)
     codes = torch.randint(CODES, (VISUAL_TOKENS, DEPTH))
     variants = {

@@ -1,8 +1,9 @@
-"""Memory that `vilau_hf.memory` computes, for the published sizes, and at small scale beside what is really allocated.
+"""Compares the memory that `vilau_hf.memory` computes with allocated memory, at small scale, and fills the page.
 
     python benchmarks/bench_memory.py
 
-takes about five minutes on one CPU core and writes `results/memory.json` and the tables of `docs/memory.md`.
+It takes about five minutes on one CPU core. It writes `results/memory.json`, and the tables of `docs/memory.md` for
+the small scale and for the published sizes.
 """
 
 import contextlib
@@ -30,7 +31,7 @@ DEPTH_LAYERS = r".*depth_transformer.*\.(qkv|proj|fc1|fc2)"
 
 
 def small_config(visual_tokens_side: int = 8) -> VilaUConfig:
-    """Sizes at which tensors weigh more than what surrounds them, and that a CPU trains in a second."""
+    """Returns a configuration whose tensors need most of the memory, and that a CPU trains in a second."""
     encoder = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2}
     return VilaUConfig(
         vision_config={
@@ -66,13 +67,13 @@ def small_config(visual_tokens_side: int = 8) -> VilaUConfig:
 
 
 def videos(rows: int, frames: int) -> dict:
-    """Videos as answers: all positions but the first are to be predicted."""
+    """Returns a batch of videos as answers, in which all positions except the first are targets."""
     ids = torch.tensor([[1, 402] + [405] * 64 * frames + [403, 2]] * rows)
     return {"input_ids": ids, "labels": ids, "pixel_values_videos": torch.rand(rows, frames, 3, 64, 64) * 2 - 1}
 
 
 def states() -> tuple[int, int]:
-    """Weights, gradients and states of AdamW: computed, measured."""
+    """Returns the computed and the measured bytes of weights, gradients and states of AdamW."""
     computed = estimate_training_memory(small_config(), length=68, text_targets=4, bf16=False)
     model = VilaUForConditionalGeneration(small_config()).train()
     optimizer = torch.optim.AdamW(parameter for parameter in model.parameters() if parameter.requires_grad)
@@ -84,10 +85,10 @@ def states() -> tuple[int, int]:
     return sum(line.size for line in computed.held), sum(tensor.nbytes for tensor in tensors)
 
 
-def activations(checkpointing: bool, bf16: bool, parts: int) -> tuple[int, int]:
-    """Activations of a training step, gradients in place, the loss over codes in about so many parts."""
+def activations(checkpointing: bool, bf16: bool, chunks: int) -> tuple[int, int]:
+    """Returns the computed and the measured bytes of activations of a training step, with existing gradients."""
     limit = VilaUForConditionalGeneration.max_code_logits
-    VilaUForConditionalGeneration.max_code_logits = 2**21 // parts
+    VilaUForConditionalGeneration.max_code_logits = 2**21 // chunks
     try:
         batch = videos(2, 4)
         rows, length = batch["input_ids"].shape
@@ -116,12 +117,13 @@ def activations(checkpointing: bool, bf16: bool, parts: int) -> tuple[int, int]:
 
 
 def generation(mode: str, guidance: bool, dtype: torch.dtype) -> dict[str, tuple[int, int]]:
-    """Memory of drawing eight images of 16 visual tokens, or videos of two frames, and of decoding them."""
+    """Returns computed and measured bytes for generating and for decoding eight images, or videos of two frames."""
     model = VilaUForConditionalGeneration(small_config(4)).eval().to(dtype)
     settings = {"generation_mode": mode, "guidance_scale": 3.0 if guidance else 1.0}
     if mode == "video":
         settings["num_frames"] = 2
-    drawn, prompts = [], torch.randint(3, 300, (8, 60))
+    drawn = []
+    prompts = torch.randint(3, 300, (8, 60))
 
     def draw():
         drawn.append(model.generate(input_ids=prompts, **settings))
@@ -137,13 +139,13 @@ def generation(mode: str, guidance: bool, dtype: torch.dtype) -> dict[str, tuple
 
 
 def measure() -> list[dict]:
-    """Computed and measured bytes of everything that is checked at small scale."""
+    """Returns the computed and measured bytes of all comparisons at small scale."""
     found = {"weights, gradients, AdamW's averages": states()}
-    for checkpointing, bf16, parts in ((False, False, 1), (True, False, 1), (True, False, 16), (True, True, 16)):
+    for checkpointing, bf16, chunks in ((False, False, 1), (True, False, 1), (True, False, 16), (True, True, 16)):
         what = "recomputed layers" if checkpointing else "all activations kept"
         what += ", bfloat16 autocast" if bf16 else ", float32"
-        what += ", all code logits at once" if parts == 1 else f", code logits in {parts} parts"
-        found[f"training step: {what}"] = activations(checkpointing, bf16, parts)
+        what += ", all code logits at once" if chunks == 1 else f", code logits in {chunks} chunks"
+        found[f"training step: {what}"] = activations(checkpointing, bf16, chunks)
     for mode, guidance, dtype in (("image", True, torch.float32), ("video", False, torch.bfloat16)):
         what = f"{mode}s, {'guided' if guidance else 'no guidance'}, {str(dtype).removeprefix('torch.')}"
         for phase, sizes in generation(mode, guidance, dtype).items():
@@ -166,12 +168,12 @@ def gib(size: int) -> str:
 
 def generation_table() -> str:
     rows = []
-    for recipe, mode, what in (
+    for published, mode, what in (
         ("vilau-7b-256", "image", "256 px image"),
         ("vilau-7b-384", "image", "384 px image"),
         ("vilau-7b-256", "video", "256 px video, 8 frames"),
     ):
-        config = load_config(recipe)
+        config = load_config(published)
         for int8 in (False, True):
             cells = []
             for batch in BATCHES:
@@ -190,29 +192,31 @@ def training_rows() -> list[tuple[str, str, dict]]:
         return {"lora_config": LoraConfig(r=16, target_modules=targets, modules_to_save=saved)}
 
     rows = []
-    for recipe in ("vilau-7b-256", "vilau-7b-384"):
+    for published in ("vilau-7b-256", "vilau-7b-384"):
         for strategy, name in (("zero2", "ZeRO-2"), ("zero3", "ZeRO-3"), ("fsdp", "FSDP2")):
-            rows.append((recipe, f"all but the tower, 8 GPUs, {name}", {"gpus": 8, "strategy": strategy}))
+            rows.append((published, f"all but the tower, 8 GPUs, {name}", {"gpus": 8, "strategy": strategy}))
         both = f"({LANGUAGE_LAYERS})|({DEPTH_LAYERS})"
         saved = ["multi_modal_projector", "depth_transformer"]
-        rows.append((recipe, "LoRA 16, depth transformer in full, 1 GPU", adapters(LANGUAGE_LAYERS, saved)))
-        rows.append((recipe, "LoRA 16, depth transformer too, 1 GPU", adapters(both, saved[:1])))
+        rows.append((published, "LoRA 16, depth transformer in full, 1 GPU", adapters(LANGUAGE_LAYERS, saved)))
+        rows.append((published, "LoRA 16, depth transformer too, 1 GPU", adapters(both, saved[:1])))
     return rows
 
 
 def training_table() -> str:
     rows = []
-    for recipe, what, settings in training_rows():
-        estimate: MemoryEstimate = estimate_training_memory(load_config(recipe), length=8192, packed=True, **settings)
+    for published, what, settings in training_rows():
+        estimate: MemoryEstimate = estimate_training_memory(
+            load_config(published), length=8192, packed=True, **settings
+        )
         held = sum(line.size for line in estimate.held)
         cells = [gib(held), gib(estimate.peak - held), gib(estimate.peak)]
-        rows.append(f"| {recipe.removeprefix('vilau-7b-')} px | {what} | {' | '.join(cells)} |")
+        rows.append(f"| {published.removeprefix('vilau-7b-')} px | {what} | {' | '.join(cells)} |")
     head = "| | | weights, gradients, AdamW, buffers | activations | peak |"
     return "\n".join([head, "|---|---|---|---|---|", *rows])
 
 
 def section(name: str) -> re.Pattern:
-    """Where the table called `name` stands in the page."""
+    """Returns a pattern that matches the table called `name` in the page."""
     return re.compile(rf"(<!-- {name} -->\n)(.*?)(<!-- end -->)", flags=re.DOTALL)
 
 

@@ -1,9 +1,9 @@
-"""Quantizer (C4, C5), its moving averages (C6) and the sampler (C7) against the original's way of doing them.
+"""Times the quantizer (C4, C5), its moving averages (C6) and the sampler (C7) beside the original algorithm.
 
     python benchmarks/bench_parts.py
 
-takes about five minutes on one CPU core and 3 GB of memory: CPU time of one thread, variants in turn, and of each the
-lowest median of three runs, since what else runs on the machine only ever adds time.
+It takes about five minutes on one CPU core and 3 GB of memory. Times are CPU times of one thread. The variants run in
+turn, and the lowest median of three runs counts, because other programs on the machine can only add time.
 """
 
 import json
@@ -16,7 +16,7 @@ from baseline import moving_average, quantize, sample
 from bench_depth import times
 
 from vilau_hf import VilaUResidualQuantizer
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, SamplingSettings
 
 
 CODES = 16384
@@ -38,7 +38,7 @@ def quantizer(dim: int, depth: int, search: str = "exact") -> VilaUResidualQuant
 
 
 def best_of_three(variants: dict, against: dict[str, str], repeats: int) -> dict[str, dict]:
-    """Best milliseconds of the keys of `against`, of the original that each is measured against, and their ratio."""
+    """Measures each key of `against` and its value, the original variant: the best milliseconds and their ratio."""
     runs = [times(variants, repeats) for _ in range(3)]
     best = {name: min(run[name] for run in runs) for name in variants}
     return {
@@ -51,7 +51,8 @@ def measure_quantizer(vectors: int, dim: int, depth: int) -> list[dict]:
     directions = torch.nn.functional.normalize(torch.randn(CODES, dim), dim=-1)
     weight = directions * torch.empty(CODES, 1).uniform_(0.1, 1)
     features = weight[torch.randint(CODES, (depth, vectors))].sum(0) + 0.03 * torch.randn(vectors, dim)
-    low_features, low_weight = features.bfloat16(), weight.bfloat16()
+    low_features = features.bfloat16()
+    low_weight = weight.bfloat16()
     variants = {
         "original": lambda: quantize(features, weight, depth),
         "original in bfloat16": lambda: quantize(low_features, low_weight, depth),
@@ -79,11 +80,13 @@ def measure_quantizer(vectors: int, dim: int, depth: int) -> list[dict]:
 
 
 def measure_average(dim: int, all_dead: bool) -> list[dict]:
-    """An EMA step of 8192 vectors in which no code restarts (the original is spared the test), or every code."""
+    """Measures an EMA step of 8192 vectors, in which either no code or each code restarts."""
     ours = quantizer(dim, 1).train()
     torch.nn.init.normal_(ours.codebook.weight, std=dim**-0.5)
-    vectors, codes = torch.randn(8192, dim), torch.randint(CODES, (8192,))
-    size, total = torch.ones(CODES), torch.randn(CODES, dim)
+    vectors = torch.randn(8192, dim)
+    codes = torch.randint(CODES, (8192,))
+    size = torch.ones(CODES)
+    total = torch.randn(CODES, dim)
     begin = 0.0 if all_dead else 1e6
 
     def step_of_ours():
@@ -99,10 +102,10 @@ def measure_average(dim: int, all_dead: bool) -> list[dict]:
 
 def measure_sampler(rows: int) -> list[dict]:
     logits = torch.randn(rows, CODES) * 2
-    ours = CodeSampling(True, 1.0, 900, 0.96, 0.0, code_depth=1)
+    ours = CodeSampler(SamplingSettings(), code_depth=1)
 
     def draw():
-        return ours.pick(logits, 0, [], ours.draw_noise(*logits.shape, logits.device))
+        return ours.sample(logits, 0, [], ours.draw_noise(*logits.shape, logits.device))
 
     found = best_of_three({"ours": draw, "original": lambda: sample(logits)}, {"ours": "original"}, repeats=41)
     return [{"part": "sampler", "rows": rows, **found["ours"]}]

@@ -1,8 +1,9 @@
-"""Image processors against the library's CLIP processor, JPEG decoding included (C11).
+"""Times the image processors beside the CLIP processor of transformers, with JPEG decoding (C11).
 
     python benchmarks/bench_processor.py
 
-takes about half a minute on one CPU core: CPU time of one thread, variants in turn, medians. A call gets one file.
+It takes about half a minute on one CPU core. Times are CPU times of one thread: the variants run in turn, and the
+median counts. Each call processes one file.
 """
 
 import json
@@ -21,12 +22,17 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from vilau_hf import VilaUImageProcessor, VilaUImageProcessorPil
 
 
-SIZES, SIDE, GOAL, REPEATS = ((640, 480), (1024, 768), (2048, 1536)), 256, 1.3, 31
+SIZES = ((640, 480), (1024, 768), (2048, 1536))
+SIDE = 256
+GOAL = 1.3
+REPEATS = 31
 
 
 def photo(width: int, height: int) -> Image.Image:
-    """Noise of all scales, whose JPEG file is about as large as a photograph's."""
-    rng, total, scale = np.random.default_rng(0), np.zeros((height, width, 3)), 4
+    """Returns noise of all scales. Its JPEG file is about as large as that of a photograph."""
+    rng = np.random.default_rng(0)
+    total = np.zeros((height, width, 3))
+    scale = 4
     while scale <= width:
         noise = rng.normal(size=(scale * height // width, scale, 3)).astype(np.float32)
         for channel in range(3):
@@ -52,9 +58,9 @@ def measure(file: Path, width: int, height: int) -> dict:
     expected = run(processors["library"])()
     for name, processor in processors.items():
         if not torch.equal(run(processor)(), expected):
-            raise ValueError(f"the pixels of the processor on {name} differ from the library's")
+            raise ValueError(f"the pixels of the {name} processor differ from those of the library")
 
-    def bound():  # nobody can do without
+    def bound():  # the least work that gives these pixels
         Image.open(file).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
     runs = {name: run(processor) for name, processor in processors.items()}

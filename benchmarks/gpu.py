@@ -1,11 +1,11 @@
-"""Generation at the published sizes on one GPU: G1 to G7 and G10, the original algorithm beside ours.
+"""Measures generation at the published sizes on one GPU (G1 to G7 and G10), and the original algorithm.
 
     python benchmarks/gpu.py
 
-takes under ten minutes on an H200 and prints a table; `results/gpu_<device>.json` holds the numbers. Models of the
-recipes with random weights in bfloat16. Limits come from the device's own bandwidth and matrix rate, measured first.
-What is extrapolated from fewer positions or not compiled says so. `--tiny` runs it all at small sizes, on the CPU if
-need be, without what only CUDA has.
+It takes less than ten minutes on an H200, prints a table and writes `results/gpu_<device>.json`. The models have the
+published sizes and random weights in bfloat16. Limits follow from the bandwidth and the matrix rate of the device,
+which are measured first. A row says if it is extrapolated from fewer positions or not compiled. `--tiny` runs all
+sections at small sizes, also on a CPU, where it leaves out what needs CUDA.
 """
 
 import argparse
@@ -27,17 +27,21 @@ from vilau_hf import VilaUForConditionalGeneration
 from vilau_hf.loading import load_published_config
 from vilau_hf.modeling.generation_branches_vilau import BranchPrompt, GuidanceBranches, VilaUSpanCache
 from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, Guidance
+from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, Guidance, SamplingSettings
 
 
-PROMPT, UNCONDITIONAL, SCALE, FRAMES, QUESTION = 40, 24, 3.0, 8, 64
-# of G1, G2, G3, G5 the time over the limit, of G10 the memory over weights and cache; the rest is in MORE_IS_BETTER:
-# of G4 and G7 the share of the limit, of "G4 original" and G6 the original's time over ours
+PROMPT = 40
+UNCONDITIONAL = 24
+SCALE = 3.0
+FRAMES = 8
+QUESTION = 64
+# Goals for the ratio of each row. G1, G2, G3, G5: time divided by the limit. G10: memory divided by weights and cache.
+# In these, less is better. G4 and G7: share of the limit. "G4 original" and G6: time of the original divided by ours.
 GOALS = {"G1": 1.4, "G2": 1.5, "G3": 1.25, "G4": 0.6, "G4 original": 3.0, "G5": 1.4, "G7": 0.6, "G10": 1.08}
 GOALS |= {"G6 256": 2.0, "G6 384": 2.3}
 MORE_IS_BETTER = ("G4", "G4 original", "G6", "G7")
-LEGEND = """The number after the unit: of G1, G2, G3, G5 the time over the limit that follows from these, of G4 and G7
-the share of the limit, of G6 and G4 original the original's time over ours, of G10 memory over weights and cache."""
+LEGEND = """The number after the unit. G1, G2, G3, G5: time divided by the limit that follows from these rates. G4, G7:
+share of the limit. G6, G4 original: time of the original divided by ours. G10: memory divided by weights and cache."""
 
 
 def parse_arguments():
@@ -47,7 +51,12 @@ def parse_arguments():
     )
     parser.add_argument("--models", nargs="+", choices=("256", "384"), default=["256", "384"])
     parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave out `compile_generation`")
-    parser.add_argument("--seconds", type=float, default=570, help="begin nothing that would end after (default: 570)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=570,
+        help="time limit; a section that would exceed it is left out (default: 570)",
+    )
     parser.add_argument("--out", type=Path, help="JSON file (default: results/gpu_<device>.json; none with --tiny)")
     return parser.parse_args()
 
@@ -56,18 +65,28 @@ class Measurement:
     """The sections of the benchmark for one model; each adds rows to the table."""
 
     def __init__(self, name: str, model, ceilings, clock: Clock, tiny: bool):
-        self.name, self.model, self.ceilings, self.clock, self.tiny = name, model, ceilings, clock, tiny
-        self.costs, self.device, self.is_cuda = Costs.of(model), clock.device, clock.device.type == "cuda"
+        self.name = name
+        self.model = model
+        self.ceilings = ceilings
+        self.clock = clock
+        self.tiny = tiny
+        self.costs = Costs.of(model)
+        self.device = clock.device
+        self.is_cuda = clock.device.type == "cuda"
         vision = model.config.vision_config
-        self.positions, self.depth = vision.num_visual_tokens, vision.code_depth
-        self.rows, self.profiles, self.original_seconds = [], {}, None
+        self.positions = vision.num_visual_tokens
+        self.depth = vision.code_depth
+        self.rows = []
+        self.profiles = {}
+        self.original_seconds = None
         self.replayed = "CUDA graph without compiler" if self.is_cuda else "not compiled"
 
     def add(self, metric: str, what: str, value: float, unit: str, ratio: float | None = None, note=""):
-        """Adds a row; goals are for the published sizes."""
+        """Adds a row to the table. Goals hold for the published sizes only."""
         goal = None if self.tiny else GOALS.get(metric, GOALS.get(f"{metric} {self.name}"))
         is_met = None if goal is None else bool(ratio >= goal if metric in MORE_IS_BETTER else ratio <= goal)
-        value, ratio = float(f"{value:.4g}"), None if ratio is None else float(f"{ratio:.4g}")
+        value = float(f"{value:.4g}")
+        ratio = None if ratio is None else float(f"{ratio:.4g}")
         row = {"metric": metric, "model": self.name, "what": what, "value": value, "unit": unit, "ratio": ratio}
         self.rows.append({**row, "goal": goal, "met": is_met, "note": note})
         print_row(self.rows[-1])
@@ -85,14 +104,15 @@ class Measurement:
         return self.model.generate(ids, negative_prompt_ids=negative, guidance_scale=SCALE, **kwargs)
 
     def limit(self, images: int, positions: int) -> float:
-        """Seconds under which nothing can be drawn: each position reads weights and cache, or multiplies."""
+        """Returns the lower limit in seconds: each position must read weights and cache, or do the operations."""
         body = self.costs.body_seconds(self.ceilings, 2 * images, PROMPT + positions / 2)
         return positions * (body + self.costs.depth_seconds(self.ceilings, 2 * images))
 
     def original(self, images: int, positions: int, measured: int) -> float:
-        """Seconds of the original algorithm for `positions`, from `measured` ones in the middle of the context."""
+        """Returns the seconds of the original algorithm, extrapolated from `measured` positions in the middle."""
         length = PROMPT + positions // 2 - measured // 2
-        ids, ticks = self.prompts(2 * images, length)[0], []
+        ids = self.prompts(2 * images, length)[0]
+        ticks = []
 
         def pick(logits):
             ticks.append(time.perf_counter())
@@ -102,7 +122,7 @@ class Measurement:
         return positions * (ticks[self.depth * measured] - ticks[0]) / measured
 
     def image(self, mode: str):
-        """G1, G6 and G10: one image."""
+        """Measures one image (G1, G6 and G10)."""
         if mode == "compiled":
             self.generate()
         else:
@@ -118,27 +138,28 @@ class Measurement:
         self.add("G6", "times faster than the original", ratio, "x", ratio, note)
 
     def timed(self, images: int, mode: str) -> float:
-        """Seconds of drawing a batch; G10: the most memory held meanwhile, over weights and cache."""
+        """Returns the seconds for a batch, and adds its peak memory divided by weights and cache (G10)."""
         gc.collect()
         if self.is_cuda:
             torch.cuda.reset_peak_memory_stats()
         seconds = self.clock.median(lambda: self.generate(images), 1)
         if self.is_cuda:
-            peak, weights = torch.cuda.max_memory_allocated(), self.weights()
+            peak = torch.cuda.max_memory_allocated()
+            weights = self.weights()
             expected = weights + self.costs.cache_bytes(2 * images, PROMPT + self.positions)
             note = f"{mode}; weights {weights / 2**30:.2f} GiB, with the cache {expected / 2**30:.2f} GiB"
             self.add("G10", f"peak memory, batch {images}", peak / 2**30, "GiB", peak / expected, note)
         return seconds
 
     def weights(self) -> int:
-        held = [*self.model.parameters(), *self.model.buffers()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     @torch.no_grad()
     def depths(self):
-        """G2: the depths of one position."""
-        sampling, guidance = CodeSampling(True, 1.0, 900, 0.96, 0.0, code_depth=self.depth), Guidance(SCALE)
-        guidance.prepare(prompts=1, rows=1, num_positions=1, device=self.device)
+        """Measures the depths of one position (G2)."""
+        sampling = CodeSampler(SamplingSettings(), code_depth=self.depth)
+        guidance = Guidance(SCALE).expand(prompts=1, rows=1, num_positions=1, device=self.device)
         decoder = DepthDecoder(self.model, sampling, guidance, CodeInputs(self.model))
         hidden = torch.randn(2, self.model.config.text_config.hidden_size, dtype=self.model.dtype, device=self.device)
         noise = decoder.draw_noise(1, self.device)
@@ -149,7 +170,7 @@ class Measurement:
 
     @torch.no_grad()
     def step(self):
-        """G3: the language model's step in the middle of an image."""
+        """Measures a step of the language model in the middle of an image (G3)."""
         context = PROMPT + self.positions // 2
         ids = self.prompts(1, context)[0]
         prompts = [BranchPrompt(ids, torch.ones_like(ids)) for _ in range(2)]
@@ -162,7 +183,7 @@ class Measurement:
         self.add("G3", "step of the language model", 1e3 * seconds, "ms", seconds / limit, note)
 
     def batch(self, images: int):
-        """G4, and G10 of a large batch: half as many where the memory does not hold `images`."""
+        """Measures a large batch (G4 and G10). The batch is halved until the memory suffices."""
         memory = torch.cuda.get_device_properties(self.device).total_memory if self.is_cuda else float("inf")
         while 1.15 * (self.weights() + self.costs.cache_bytes(2 * images, PROMPT + self.positions)) > memory:
             images //= 2
@@ -176,15 +197,17 @@ class Measurement:
         self.add("G4 original", "times faster than the original", original / seconds, "x", original / seconds, note)
 
     def video(self, mode: str):
-        """G5: a video of eight frames; not compiled, from 64 positions in the middle of the context."""
+        """Measures a video of eight frames (G5); if not compiled, from 64 positions in the middle of the context."""
         positions = FRAMES * self.positions
-        limit, note = self.limit(1, positions), mode
+        limit = self.limit(1, positions)
+        note = mode
         if mode == "compiled":
             self.generate(generation_mode="video", num_frames=FRAMES)
             seconds = self.clock.median(lambda: self.generate(generation_mode="video", num_frames=FRAMES), 1)
         else:
-            measured, marks = min(64, self.positions - 2), []
-            marking = {place: lambda: marks.append(self.clock.now()) for place in (2, 2 + measured)}
+            measured = min(64, self.positions - 2)
+            marks = []
+            marking = {position: lambda: marks.append(self.clock.now()) for position in (2, 2 + measured)}
             watch(lambda **kwargs: self.generate(length=PROMPT + positions // 2 - measured // 2, **kwargs), marking)
             seconds = positions * (marks[1] - marks[0]) / measured
             note += f", extrapolated from {measured} positions"
@@ -195,8 +218,9 @@ class Measurement:
 
     @torch.no_grad()
     def prefill(self, batch: int):
-        """G7: reading an image and 64 tokens of text, from pixels and from codes."""
-        config, vision = self.model.config, self.model.config.vision_config
+        """Measures the prefill of an image and 64 tokens of text, from pixels and from codes (G7)."""
+        config = self.model.config
+        vision = self.model.config.vision_config
         text = self.prompts(batch, QUESTION)[0]
         ids = torch.cat([text.new_full((batch, self.positions), config.image_token_id), text], 1)
         pixels = torch.rand(batch, 3, vision.image_size, vision.image_size, device=self.device) * 2 - 1
@@ -209,12 +233,13 @@ class Measurement:
                 self.model(input_ids=ids, logits_to_keep=1, use_cache=True, **inputs)
 
             run()
-            seconds, note = self.clock.median(run, 3), f"limit {ids.numel() / limit:.3g} tokens/s"
-            note += "; tower in float32 counted in, not in the limit" * (what == "pixels")
+            seconds = self.clock.median(run, 3)
+            note = f"limit {ids.numel() / limit:.3g} tokens/s"
+            note += "; time includes the tower in float32, the limit does not" * (what == "pixels")
             self.add("G7", f"prefill of {batch} from {what}", ids.numel() / seconds, "tokens/s", limit / seconds, note)
 
     def waits(self, mode: str):
-        """Raises where anything inside a visual span waits for the device."""
+        """Raises an error if an operation inside a visual span waits for the device."""
         if not self.is_cuda:
             return
         try:
@@ -230,7 +255,7 @@ class Measurement:
 
 
 def make_model(name: str, device: torch.device, tiny: bool):
-    """The recipe's model, random weights in the dtypes of a loaded checkpoint: encoder and quantizer in float32."""
+    """Builds a published model with random weights in the dtypes of a checkpoint: float32 encoder and quantizer."""
     torch.manual_seed(0)
     if tiny:
         return build((64, 2), (64, 2), {"256": 2, "384": 3}[name], 1024, 64, 3).to(device, torch.bfloat16)
@@ -244,11 +269,15 @@ def make_model(name: str, device: torch.device, tiny: bool):
 
 
 class Report:
-    """Runs sections while there is time, and keeps what failed; the file is written again after each of them."""
+    """Runs sections while there is time and records failures. The file is written again after each section."""
 
     def __init__(self, arguments, clock: Clock):
-        self.arguments, self.begin, self.clock = arguments, time.perf_counter(), clock
-        self.measurements, self.failed, self.left_out = [], [], []
+        self.arguments = arguments
+        self.begin = time.perf_counter()
+        self.clock = clock
+        self.measurements = []
+        self.failed = []
+        self.left_out = []
         is_cuda = clock.device.type == "cuda"
         self.device_name = torch.cuda.get_device_name(clock.device) if is_cuda else platform.machine()
         self.ceilings = measure_ceilings(clock, arguments.tiny)
@@ -257,8 +286,9 @@ class Report:
         return time.perf_counter() - self.begin
 
     def run(self, name: str, expected: float, section, *args) -> float:
-        """Seconds that the section took, 0 if it failed or was left out since `expected` seconds are not left."""
-        begin, left = self.passed(), self.arguments.seconds - self.passed()
+        """Runs a section and returns its seconds; 0 if it failed, or if fewer than `expected` seconds are left."""
+        begin = self.passed()
+        left = self.arguments.seconds - self.passed()
         if left < expected:
             print(f"{name}: left out, {left:.0f} s are left and it needs about {expected:.0f}", flush=True)
             self.left_out.append(name)
@@ -266,7 +296,7 @@ class Report:
         failed = len(self.failed)
         try:
             section(*args)
-        except RuntimeError:  # CUDA's errors, out of memory among them: the other sections still count
+        except RuntimeError:  # errors of CUDA such as out of memory; the other sections still run
             traceback.print_exc()
             self.failed.append({"section": name, "error": traceback.format_exc(limit=3)})
         self.write()
@@ -309,8 +339,10 @@ def print_row(row: dict):
 
 def measure(name: str, report: Report, expected: float) -> float:
     """
-    All sections of a model that need no compiler, then the image with it, which should take `expected` seconds; gives
-    those that it took.
+    Runs all sections of a model without a compiler, and then the image with a compiler.
+
+    Returns:
+        The seconds of the compiled image, which should be about `expected`.
     """
     tiny = report.arguments.tiny
     measurement = Measurement(name, make_model(name, report.clock.device, tiny), report.ceilings, report.clock, tiny)
@@ -335,24 +367,25 @@ def measure(name: str, report: Report, expected: float) -> float:
 
 
 def compile_generation(measurement: Measurement):
-    # without CUDA there is nothing to replay: only that it can be traced is tried
+    # Without CUDA there is no graph to replay. The eager backend only checks that the model can be traced.
     measurement.model.compile_generation(**({} if measurement.is_cuda else {"backend": "eager"}))
 
 
 def main():
     arguments = parse_arguments()
     if not (torch.cuda.is_available() or arguments.tiny):
-        sys.exit("this benchmark needs a CUDA device; `--tiny` tries its parts without one")
+        sys.exit("this benchmark needs a CUDA device; `--tiny` runs its sections without one")
     report = Report(arguments, Clock(torch.device("cuda" if torch.cuda.is_available() else "cpu")))
     ceilings = report.ceilings
     rates = f"{ceilings.bytes_per_s / 1e9:.3g} GB/s, {ceilings.operations_per_s / 1e12:.3g} TFLOP/s in bfloat16"
     print(f"{report.device_name}: {rates}\n{LEGEND}", flush=True)
-    taken, expected = {}, {"256": 120.0, "384": 240.0}
+    taken = {}
+    expected = {"256": 120.0, "384": 240.0}
     for name in arguments.models:
         if taken.get("256"):
             expected["384"] = 2.5 * taken["256"]  # 128 layers in one graph against 56
         taken[name] = measure(name, report, 0 if arguments.tiny else expected[name])
-        report.measurements[-1].model = None  # its memory is the next one's
+        report.measurements[-1].model = None  # frees its memory for the next model
         torch._dynamo.reset()
         gc.collect()
     if taken.get("256"):

@@ -1,4 +1,4 @@
-"""What `gpu.py` measures with: the device's own ceilings, clocks, watches inside a span, limits of a model."""
+"""Tools of `gpu.py`: ceilings of the device, clocks, callbacks inside a span, and limits of a model."""
 
 import statistics
 import time
@@ -9,7 +9,8 @@ from torch.autograd import DeviceType
 
 
 SORTING = ("topk", "sort", "radix", "cumsum", "scan", "argmax", "exponential", "multinomial", "softmax")
-KERNELS = (  # parts of names, in order; the first that fits says what a kernel or an operation does
+# Substrings of the names of kernels and operations. The order matters: the first kind that matches counts.
+KERNELS = (
     ("fused by the compiler", ("triton",)),
     ("sampling", SORTING),
     ("attention", ("flash", "fmha", "attention")),
@@ -20,7 +21,7 @@ KERNELS = (  # parts of names, in order; the first that fits says what a kernel 
 
 @dataclass
 class Ceilings:
-    """What the device does at best: bytes and floating-point operations in bfloat16 a second."""
+    """The highest rates of the device: bytes per second, and bfloat16 floating-point operations per second."""
 
     bytes_per_s: float
     operations_per_s: float
@@ -31,11 +32,11 @@ class Ceilings:
 
 @dataclass
 class Costs:
-    """What one visual position of a model must read and work out, by the formulas of a plain transformer."""
+    """The work of one visual position of a model, by the formulas of a plain transformer."""
 
-    body: int  # parameters read at each position
-    depth: int  # and at each depth
-    head_sizes: int  # width of all layers' keys
+    body: int  # parameters that each position reads
+    depth: int  # parameters that each depth reads
+    head_sizes: int  # width of the keys of all layers together
     code_depth: int
 
     @classmethod
@@ -43,7 +44,8 @@ class Costs:
         def count(*modules):
             return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
-        text, transformer = model.config.text_config, model.depth_transformer
+        text = model.config.text_config
+        transformer = model.depth_transformer
         width = text.num_hidden_layers * text.num_key_value_heads * text.head_dim
         return cls(
             count(model.model.language_model.layers),
@@ -53,7 +55,7 @@ class Costs:
         )
 
     def cache_bytes(self, rows: int, positions: int) -> int:
-        return 4 * self.head_sizes * rows * positions  # keys and values in two bytes each
+        return 4 * self.head_sizes * rows * positions  # keys and values, two bytes each
 
     def body_seconds(self, ceilings: Ceilings, rows: int, context: float) -> float:
         read = 2 * self.body + self.cache_bytes(rows, context)
@@ -64,7 +66,7 @@ class Costs:
 
 
 class Clock:
-    """Seconds of what runs on `device`, waiting for it at both ends."""
+    """Measures seconds on `device`. It waits for the device before each reading of the time."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -86,7 +88,7 @@ class Clock:
         return statistics.median(found)
 
     def replayed(self, run, repeats: int = 50) -> float:
-        """Seconds of `run` as a replay of a CUDA graph, in which nothing waits for the host; on the CPU of a call."""
+        """Measures `run` as a replayed CUDA graph, in which nothing waits for the host; on the CPU, as a call."""
         if self.device.type != "cuda":
             return self.median(run, 3)
         aside = torch.cuda.Stream()
@@ -103,7 +105,7 @@ class Clock:
 
 
 def measure_ceilings(clock: Clock, tiny: bool) -> Ceilings:
-    """By a copy of 4 GB and a product of square matrices; of random numbers, since a GPU is faster with zeros."""
+    """Measures a copy of 4 GB and a matrix product of random numbers, because a GPU is faster with zeros."""
     size, side, device = (2**16, 64, clock.device) if tiny else (2**31, 8192, clock.device)
     source = torch.ones(size, dtype=torch.bfloat16, device=device)
     target = torch.empty_like(source)
@@ -116,14 +118,15 @@ def measure_ceilings(clock: Clock, tiny: bool) -> Ceilings:
 
 
 class Enough(Exception):
-    """Ends a span early."""
+    """Raised by a streamer to end a span early."""
 
 
 class Watch:
-    """A streamer that calls `at[position]` when so many positions are written; after the last of them it is enough."""
+    """A streamer that calls `at[position]` after that many positions, and ends the span after the last of them."""
 
     def __init__(self, at: dict):
-        self.at, self.position = at, 0
+        self.at = at
+        self.position = 0
 
     def put(self, ids):
         pass
@@ -140,7 +143,7 @@ class Watch:
 
 
 def watch(generate, at: dict):
-    """Draws as far as there is something to watch."""
+    """Generates up to the last position in `at`."""
     try:
         generate(streamer=Watch(at))
     except Enough:
@@ -148,10 +151,11 @@ def watch(generate, at: dict):
 
 
 def profile(generate, clock: Clock, first: int, last: int) -> dict:
-    """Where the time of the visual positions after the `first` up to the `last` goes, in microseconds a position."""
+    """Profiles the visual positions from `first` to `last`, in microseconds per position."""
     cuda = clock.device.type == "cuda"
     activities = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * cuda
-    profiler, marks = torch.profiler.profile(activities=activities), []
+    profiler = torch.profiler.profile(activities=activities)
+    marks = []
 
     def start():
         clock.wait()
@@ -163,7 +167,8 @@ def profile(generate, clock: Clock, first: int, last: int) -> dict:
         profiler.stop()
 
     watch(generate, {first: start, last: stop})
-    wanted, positions = DeviceType.CUDA if cuda else DeviceType.CPU, last - first
+    wanted = DeviceType.CUDA if cuda else DeviceType.CPU
+    positions = last - first
     rows = [
         (
             event.key,
@@ -177,7 +182,7 @@ def profile(generate, clock: Clock, first: int, last: int) -> dict:
     shares = {}
     for name, microseconds, _ in rows:
         kind = next(
-            (kind for kind, parts in KERNELS if any(part in name.lower() for part in parts)), "element by element"
+            (kind for kind, words in KERNELS if any(word in name.lower() for word in words)), "element by element"
         )
         shares[kind] = shares.get(kind, 0.0) + microseconds
     return {

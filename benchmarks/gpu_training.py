@@ -1,11 +1,11 @@
-"""Training at the published sizes on one GPU: G8 (use of the matrix units) and G9 (memory beyond the states).
+"""Measures training at the published sizes on one GPU: use of the matrix units (G8) and memory of activations (G9).
 
     python benchmarks/gpu_training.py
 
-trains models of the recipes with random weights in bfloat16 on packs of 8,192 visual positions given as codes, layers
-recomputed in the backward pass: in full (AdamW with bfloat16 averages), and with adapters where peft is installed. It
-prints a line for each and writes `results/gpu_training_<device>.json`. `--tiny` runs it at small sizes, on the CPU if
-need be, without figures of memory.
+The models have the published sizes and random weights in bfloat16. They train on packs of 8,192 visual positions,
+given as codes, and recompute layers in the backward pass. Training is in full (AdamW with bfloat16 averages) and, if
+peft is installed, with adapters. The script prints a line for each and writes `results/gpu_training_<device>.json`.
+`--tiny` runs it at small sizes, also on a CPU, where it does not measure memory.
 """
 
 import argparse
@@ -22,26 +22,32 @@ from gpu_tools import Clock, Costs, measure_ceilings
 
 from vilau_hf.compat import enable_activation_checkpointing
 from vilau_hf.training.build_model import lora_config
-from vilau_hf.training.recipe import LoraArguments
+from vilau_hf.training.recipe_language_model import LoraArguments
 
 
-POSITIONS, ROWS, REPEATS = 8192, 2, 3
-GOALS = {"G8": 0.4, "G9": 12.0}  # share of the device's matrix rate, GiB
+POSITIONS = 8192
+ROWS = 2
+REPEATS = 3
+GOALS = {"G8": 0.4, "G9": 12.0}  # share of the matrix rate of the device; GiB
 
 
 def flops_per_position(costs: Costs, length: int, is_full: bool) -> float:
     """
-    Of the maths of one step, recomputation not counted: two a parameter forward and two back to its input, and where
-    the weights are trained two more; attention is to half of the row.
+    Returns the floating-point operations of one step per position, without recomputation.
+
+    A parameter needs two operations in the forward pass and two for the gradient of its input. A trained parameter
+    needs two more. A position attends to half of the row on average.
     """
-    body, attention = 2 * costs.body, 2 * costs.head_sizes * length
+    body = 2 * costs.body
+    attention = 2 * costs.head_sizes * length
     depth = costs.code_depth * 2 * costs.depth
     return (3 if is_full else 2) * body + 3 * (attention + depth)
 
 
 def make_batch(model, rows: int, positions: int, device) -> dict[str, torch.Tensor]:
-    """Rows of images one after the other, every visual token a target."""
-    vision, config = model.config.vision_config, model.config
+    """Returns rows that consist of images, in which each visual token is a target."""
+    vision = model.config.vision_config
+    config = model.config
     image = [
         config.image_start_token_id,
         *[config.image_token_id] * vision.num_visual_tokens,
@@ -54,9 +60,10 @@ def make_batch(model, rows: int, positions: int, device) -> dict[str, torch.Tens
 
 
 def measure(name: str, kind: str, clock: Clock, ceilings, tiny: bool) -> list[dict]:
-    """Rows for G8 and, on CUDA, G9 of one model; the gradients of an earlier micro-batch are in place."""
+    """Measures one model and returns rows for G8 and, on CUDA, G9. Gradients of an earlier micro-batch exist."""
     model = make_model(name, clock.device, tiny).train()
-    costs, is_cuda = Costs.of(model), clock.device.type == "cuda"
+    costs = Costs.of(model)
+    is_cuda = clock.device.type == "cuda"
     batch = make_batch(model, ROWS, 512 if tiny else POSITIONS, clock.device)
     if kind == "LoRA":
         from peft import get_peft_model
@@ -79,7 +86,8 @@ def measure(name: str, kind: str, clock: Clock, ceilings, tiny: bool) -> list[di
         held = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
     seconds = clock.median(step, REPEATS)
-    positions, length = batch["input_ids"].numel(), batch["input_ids"].shape[1]
+    positions = batch["input_ids"].numel()
+    length = batch["input_ids"].shape[1]
     flops = positions * flops_per_position(costs, length, kind == "full") / seconds
     what = {"model": name, "kind": kind, "positions": positions}
     share = flops / ceilings.operations_per_s
@@ -102,9 +110,10 @@ def main():
     arguments = parser.parse_args()
     is_cuda = torch.cuda.is_available()
     if not (is_cuda or arguments.tiny):
-        sys.exit("this benchmark needs a CUDA device; `--tiny` tries its parts without one")
+        sys.exit("this benchmark needs a CUDA device; `--tiny` runs it without one")
     clock = Clock(torch.device("cuda" if is_cuda else "cpu"))
-    ceilings, rows = measure_ceilings(clock, arguments.tiny), []
+    ceilings = measure_ceilings(clock, arguments.tiny)
+    rows = []
     kinds = ["full", "LoRA"] if importlib.util.find_spec("peft") else ["full"]
     for name in ("256", "384"):
         for kind in kinds:

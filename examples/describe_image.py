@@ -1,8 +1,8 @@
-"""Answers a question about a picture, in seconds on a CPU.
+"""Answers a question about an image, in seconds on a CPU.
 
-    python examples/describe_image.py picture.png --question "describe the image"
+    python examples/describe_image.py image.png --question "describe the image"
 
-Without a picture it draws one of its own: the shipped checkpoint knows drawn shapes alone.
+Without an image, the script draws a square, because the shipped checkpoint knows only drawn shapes.
 """
 
 import argparse
@@ -13,8 +13,8 @@ from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProces
 
 
 parser = argparse.ArgumentParser()
-parser.add_argument("image", nargs="?", help="file of the picture (default: a large blue square)")
-parser.add_argument("--question", default="describe the image")
+parser.add_argument("image", nargs="?", help="image file (default: a large blue square)")
+parser.add_argument("--question", default="describe the image", help="question (default: %(default)s)")
 parser.add_argument("--model", default=TINY_CHECKPOINT, help="folder or Hub id (default: the shipped checkpoint)")
 args = parser.parse_args()
 
@@ -30,5 +30,7 @@ messages = [{"role": "user", "content": [{"type": "image", "image": image}, {"ty
 inputs = processor.apply_chat_template(
     messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
 )
+# greedy decoding gives the most probable answer
 ids = model.generate(**inputs, do_sample=False)
+# the output begins with the ids of the prompt
 print(processor.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip())

@@ -1,4 +1,4 @@
-"""Edits a picture by an instruction, in seconds on a CPU: the picture before and after, beside each other.
+"""Edits an image by an instruction, in seconds on a CPU, and saves the image before and after side by side.
 
 python examples/edit_image.py "turn it blue" --out edited.png
 """
@@ -12,11 +12,11 @@ from vilau_hf import TINY_CHECKPOINT, VilaUPipeline
 
 
 parser = argparse.ArgumentParser()
-parser.add_argument("instruction", nargs="?", default="turn it blue")
-parser.add_argument("--image", help="picture to edit (default: one that is drawn first)")
+parser.add_argument("instruction", nargs="?", default="turn it blue", help="instruction (default: %(default)s)")
+parser.add_argument("--image", help="image file to edit (default: an image that the model generates first)")
 parser.add_argument("--model", default=TINY_CHECKPOINT, help="folder or Hub id (default: the shipped checkpoint)")
-parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--out", default="edited.png")
+parser.add_argument("--seed", type=int, default=0, help="seed of sampling (default: %(default)s)")
+parser.add_argument("--out", default="edited.png", help="output file (default: %(default)s)")
 args = parser.parse_args()
 
 pipe = VilaUPipeline.from_pretrained(args.model)

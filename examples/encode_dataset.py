@@ -1,9 +1,10 @@
-"""Encodes the pictures and videos of a dataset once, then makes batches of their codes: in a minute on a CPU.
+"""
+Encodes the images and videos of a dataset once, then makes batches of their codes. It takes a minute on a CPU.
 
 python examples/encode_dataset.py --out encoded
 
-A batch of codes has the loss of the batch of pixels, and training from it runs without the vision tower. The command
-for datasets of one's own, on any number of GPUs: `accelerate launch -m vilau_hf.cli encode DATASET OUT`.
+A batch of codes has the same loss as the batch of pixels, and training from codes does not run the vision tower. To
+encode another dataset, on any number of GPUs, use the command `accelerate launch -m vilau_hf.cli encode DATASET OUT`.
 """
 
 import argparse
@@ -19,8 +20,10 @@ from vilau_hf.drawn import drawn_shapes
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--model", default=TINY_CHECKPOINT, help="folder or Hub id (default: the shipped checkpoint)")
-parser.add_argument("--out", default="encoded", help="folder, new or of an interrupted run")
-parser.add_argument("--samples", type=int, default=500)
+parser.add_argument(
+    "--out", default="encoded", help="folder of the codes: new, or of an interrupted run (default: %(default)s)"
+)
+parser.add_argument("--samples", type=int, default=500, help="number of drawn shapes (default: %(default)s)")
 args = parser.parse_args()
 logging.set_verbosity_error()
 
@@ -33,7 +36,7 @@ print(
     f"{report.bytes_per_image:.0f} bytes an image with its text"
 )
 
-encoded = load_encoded(args.out, model, processor)  # refuses the codes of another tower
+encoded = load_encoded(args.out, model, processor)  # raises an error for codes of another tower
 collator = VilaUDataCollator(processor, unconditional_probability=0)
 for name, records in (("pixels", dataset), ("codes", encoded)):
     started = time.perf_counter()

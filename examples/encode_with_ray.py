@@ -1,10 +1,11 @@
-"""Encodes the images and videos of a dataset on a Ray cluster, as `vilau encode` does on the processes of one launch.
+"""
+Encodes the images and videos of a dataset on a Ray cluster, like `vilau encode` in the processes of one launch.
 
 python examples/encode_with_ray.py --out encoded
 
-CPU tasks read the records and prepare their pixels, actors that hold the tower encode them and write the shards. Run
-again after an interruption, it encodes what is missing. `encoded` must be a folder that all machines of the cluster
-see; `load_encoded` gives its records for training.
+CPU tasks read the records and prepare their pixels. Actors with the vision tower encode the pixels and write the
+shards. After an interruption, the same command encodes the missing shards. All machines of the cluster must see the
+folder `encoded`. `load_encoded` loads its records for training.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import torch
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUProcessor
-from vilau_hf.data.code_cache import encode_pixels, place_codes, prepare_records
+from vilau_hf.data.code_cache import attach_codes, encode_pixels, prepare_records
 from vilau_hf.data.code_shards import CodeShards
 from vilau_hf.data.tower_fingerprint import describe_tower
 from vilau_hf.drawn import drawn_shapes
@@ -24,12 +25,19 @@ from vilau_hf.loading import load_vision_tower
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--out", default="encoded")
+parser.add_argument("--out", default="encoded", help="folder of the codes (default: %(default)s)")
 parser.add_argument("--model", default=TINY_CHECKPOINT, help="folder or Hub id (default: the shipped checkpoint)")
-parser.add_argument("--samples", type=int, default=200, help="records of drawn shapes")
-parser.add_argument("--shard-size", type=int, default=50, help="records of a file, which one task reads")
-parser.add_argument("--batch-size", type=int, default=64, help="images that a tower gets at once")
-parser.add_argument("--actors", type=int, default=1, help="towers that encode, each with a GPU if there are any")
+parser.add_argument("--samples", type=int, default=200, help="number of drawn shapes (default: %(default)s)")
+parser.add_argument(
+    "--shard-size", type=int, default=50, help="records of a shard, which one task reads (default: %(default)s)"
+)
+parser.add_argument("--batch-size", type=int, default=64, help="images encoded at once (default: %(default)s)")
+parser.add_argument(
+    "--actors",
+    type=int,
+    default=1,
+    help="number of actors, each with a tower and a GPU if there are any (default: %(default)s)",
+)
 args = parser.parse_args()
 logging.set_verbosity_error()
 
@@ -37,13 +45,13 @@ dataset = drawn_shapes(num_samples=args.samples)
 processor = VilaUProcessor.from_pretrained(args.model)
 tower = describe_tower(load_vision_tower(args.model), processor)
 shards = CodeShards(args.out, tower, len(dataset), args.shard_size)
-shards.folder = shards.folder.resolve()  # workers have another working directory
+shards.folder = shards.folder.resolve()  # Ray workers have another working directory
 shards.begin()
 
 
 def read_shard(row):
-    places = shards.places(row["shard"])
-    records, pixels = prepare_records(dataset, places.start, places.stop, processor)
+    indices = shards.record_range(row["shard"])
+    records, pixels = prepare_records(dataset, indices.start, indices.stop, processor)
     return {"shard": row["shard"], "records": json.dumps(records), "pixels": pixels.numpy()}
 
 
@@ -53,7 +61,7 @@ class Encoder:
 
     def __call__(self, row):
         codes = encode_pixels(torch.tensor(row["pixels"]), self.tower, args.batch_size)
-        size = shards.write(row["shard"], place_codes(json.loads(row["records"]), codes))
+        size = shards.write(row["shard"], attach_codes(json.loads(row["records"]), codes))
         return {"images": len(codes), "bytes": size}
 
 

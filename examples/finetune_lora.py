@@ -1,10 +1,10 @@
-"""Teaches a model of drawn shapes a shape that it has never seen, a ring, in two minutes on a CPU.
+"""Teaches a model of drawn shapes a new shape, a ring, in two minutes on a CPU.
 
 python examples/finetune_lora.py --out ring
 
-Low-rank adapters go to the attention and MLP layers of the language model, the projector and the depth transformer are
-trained in full; the vision tower stays. A quarter of the samples are old drawings, so that those are not forgotten.
-`ring/before_and_after.png` shows true rings, what the model drew for their captions before, and what it draws now.
+The attention and MLP layers of the language model get low-rank adapters. The projector and the depth transformer are
+trained in full, and the vision tower is frozen. A quarter of the samples are old drawings, so the model keeps those.
+`ring/before_and_after.png` shows true rings beside the model's images for their captions, before and after training.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--out", type=Path, default=Path("ring"), help="folder of the adapter and the pictures")
-parser.add_argument("--steps", type=int, default=240)
-parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--out", type=Path, default=Path("ring"), help="folder for the adapter and the images")
+parser.add_argument("--steps", type=int, default=240, help="number of optimizer steps (default: %(default)s)")
+parser.add_argument("--seed", type=int, default=0, help="seed for data, training and sampling (default: %(default)s)")
 args = parser.parse_args()
 set_seed(args.seed)
 logging.set_verbosity_error()
@@ -42,7 +42,7 @@ def caption_of(circle):
 
 
 def draw_rings(circles, seed):
-    """Circles with a hole of half their radius: uint8 `(N, 3, 32, 32)`."""
+    """Draws circles with a hole of half their radius, uint8 of shape `(N, 3, 32, 32)`."""
     noise = torch.rand(len(circles), 2, generator=torch.Generator().manual_seed(seed)) - 0.5
     centers = torch.tensor([PLACES[circle.place] for circle in circles]) + 0.06 * noise
     radii = torch.tensor([SIZES[circle.size] for circle in circles])
@@ -56,22 +56,25 @@ def draw_rings(circles, seed):
 
 
 def ring_record(circle, seed):
-    picture, caption = to_pil(draw_rings([circle], seed)[0]), caption_of(circle)
-    image, (question, answer) = {"type": "image"}, ("what shape is it?", "ring")
-    text = [{"type": "text", "text": caption}]
+    ring = to_pil(draw_rings([circle], seed)[0])
+    question = "what shape is it?"
+    answer = "ring"
+    image = {"type": "image"}
+    text = [{"type": "text", "text": caption_of(circle)}]
     turns = (
         (text, [image])
         if seed % 5
         else ([image, {"type": "text", "text": question}], [{"type": "text", "text": answer}])
     )
     messages = [{"role": role, "content": content} for role, content in zip(("user", "assistant"), turns, strict=True)]
-    return {"messages": messages, "images": [picture], "videos": []}
+    return {"messages": messages, "images": [ring], "videos": []}
 
 
-# Rings are large here: a hole needs room. Six of them are kept for the sheet.
+# Only large rings: the hole of a small one has too few pixels. Six of them are kept for the sheet.
 large = [circle for circle in circles if circle.size == "large"]
 random.Random(args.seed).shuffle(large)
-shown, taught = large[:6], large[6:]
+shown = large[:6]
+taught = large[6:]
 count = 32 * args.steps
 old = drawn_shapes("train", count, tasks={"text_to_image": 2, "image_to_text": 1}, seed=args.seed)
 choice = random.Random(args.seed)
@@ -100,7 +103,8 @@ def draw_captions(model):
     return (images * 255).round().to(torch.uint8)
 
 
-truth, before = draw_rings(shown, seed=0), draw_captions(model)
+truth = draw_rings(shown, seed=0)
+before = draw_captions(model)
 adapted = get_peft_model(
     model,
     LoraConfig(

@@ -1,10 +1,11 @@
-"""Fine-tunes a model by a recipe: all of it, some of its parts, or adapters (LoRA, QLoRA).
+"""Fine-tunes a model by a recipe: all weights, some sub-models, or adapters (LoRA, QLoRA).
 
 python examples/finetune_sft.py examples/recipes/tiny_sft.yaml
 
-goes on training the shipped model on drawn shapes, in a minute on a CPU; with `--dataset FOLDER` on records of one's
-own (see docs/training.md), with `--lora_r 16` by adapters, with `--tune_language_model false` only projector and depth
-transformer. The same as `vilau train RECIPE`. On several GPUs: `accelerate launch examples/finetune_sft.py RECIPE`.
+trains the shipped model on drawn shapes, in a minute on a CPU. `--dataset FOLDER` trains on other records (see
+docs/training.md), `--lora_r 16` trains adapters, and `--tune_language_model false` trains only the projector and the
+depth transformer. The command `vilau train RECIPE` does the same. On several GPUs:
+`accelerate launch examples/finetune_sft.py RECIPE`.
 """
 
 import sys

@@ -1,14 +1,15 @@
-"""Teaches a model of drawn shapes a preference, large shapes, by some steps of DPO, in two minutes on a CPU.
+"""Teaches a model of drawn shapes a preference for large shapes by DPO, in two minutes on a CPU.
 
 python examples/preference_dpo.py --out large
 
-A caption such as "a red circle" leaves the size open. The model draws several pictures of each such caption; preferred
-are those that show the caption's colour and shape and are large. Every other picture makes a pair with a preferred one
-of its caption, and the pairs train low-rank adapters by direct preference optimization (Rafailov et al., 2023, eq. 7).
-The reference is the model without its adapters. The table is of captions from which no pair came; beside the
-preference it shows what else may move: colour and shape, caption by caption, the layout, which no caption names, and
-pictures whose caption says "small". `large/before_and_after.png` shows some of the pictures, both times from the same
-seed.
+A caption such as "a red circle" does not name the size. The model draws several images of each such caption. An image
+is preferred if it shows the caption's colour and shape, and the shape is large. Every other image makes a pair with a
+preferred image of the same caption. The pairs train low-rank adapters by direct preference optimization (Rafailov et
+al., 2023, eq. 7). The reference is the model without its adapters.
+
+The table is for captions without training pairs. Beside the preference it shows what else may change: the colour and
+shape of each caption, the layout, which no caption names, and images whose caption says "small".
+`large/before_and_after.png` shows images before and after training, drawn with the same seed.
 """
 
 import argparse
@@ -22,24 +23,28 @@ from transformers import set_seed
 from transformers.utils import logging
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor
-from vilau_hf.data import VilaUDataCollator
 from vilau_hf.drawn.oracle import read_drawing
 from vilau_hf.drawn.scores_stories import is_shown
 from vilau_hf.drawn.shapes import COLORS, SHAPES, drawings
 from vilau_hf.evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
-from vilau_hf.training import dpo_loss
+from vilau_hf.training import PreferencePairCollator, VilaUDPOTrainer, VilaUDPOTrainingArguments
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--out", type=Path, default=Path("large"), help="folder of the adapter and the pictures")
-parser.add_argument("--steps", type=int, default=40)
-parser.add_argument("--pairs", type=int, default=12, help="pairs of a step (default: %(default)s)")
+parser.add_argument("--out", type=Path, default=Path("large"), help="folder for the adapter and the images")
+parser.add_argument("--steps", type=int, default=40, help="number of optimizer steps (default: %(default)s)")
+parser.add_argument("--pairs", type=int, default=12, help="number of pairs in a step (default: %(default)s)")
 parser.add_argument(
-    "--samples", type=int, default=32, help="pictures of a caption to learn from, twice as many to measure"
+    "--samples",
+    type=int,
+    default=32,
+    help="number of images of a caption for training; twice as many for measuring (default: %(default)s)",
 )
-parser.add_argument("--beta", type=float, default=0.1, help="pull towards the reference (default: %(default)s)")
-parser.add_argument("--learning-rate", type=float, default=2e-4)
-parser.add_argument("--seed", type=int, default=0)
+parser.add_argument(
+    "--beta", type=float, default=0.1, help="strength of the pull towards the reference (default: %(default)s)"
+)
+parser.add_argument("--learning-rate", type=float, default=2e-4, help="learning rate (default: %(default)s)")
+parser.add_argument("--seed", type=int, default=0, help="seed for sampling and training (default: %(default)s)")
 args = parser.parse_args()
 set_seed(args.seed)
 logging.set_verbosity_error()
@@ -49,9 +54,9 @@ model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
 processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
 pipe = VilaUPipeline(model, processor)
 pipe.set_progress_bar_config(disable=True)
-collate = VilaUDataCollator(processor, unconditional_probability=0)
+collate_with_text = PreferencePairCollator(processor)
 
-# Each colour once and each shape once or twice are for measuring alone.
+# Captions for measuring only: each colour once, each shape once or twice.
 held_out = [(color, SHAPES[index % len(SHAPES)]) for index, color in enumerate(COLORS)]
 taught = [(color, shape) for color in COLORS for shape in SHAPES if (color, shape) not in held_out]
 small = [drawing for drawing in drawings("test") if drawing.size == "small"]
@@ -62,15 +67,15 @@ def caption_of(color, shape):
 
 
 def draw(captions, seed):
-    """Codes `(N, h, w, D)` and pictures as the policy draws them, that is without guidance."""
+    """Draws codes `(N, h, w, D)` and images without guidance, because DPO trains the policy without guidance."""
     generator = torch.Generator().manual_seed(seed)
-    parts = [captions[begin : begin + 96] for begin in range(0, len(captions), 96)]
-    codes = [pipe(part, guidance_scale=1.0, generator=generator, output_type="codes").images for part in parts]
-    return torch.cat(codes), torch.cat([to_uint8(model.decode_image_tokens(part)) for part in codes])
+    batches = [captions[begin : begin + 96] for begin in range(0, len(captions), 96)]
+    codes = [pipe(batch, guidance_scale=1.0, generator=generator, output_type="codes").images for batch in batches]
+    return torch.cat(codes), torch.cat([to_uint8(model.decode_image_tokens(batch)) for batch in codes])
 
 
-def judge(pixels, asked):
-    """What the oracle finds in pictures of (colour, shape) captions."""
+def read_properties(pixels, asked):
+    """Reads properties of images with the oracle. `asked` has the colour and shape in the caption of each image."""
     readings = read_drawing(pixels)
     right = [(reading.color, reading.shape) == words for reading, words in zip(readings, asked, strict=True)]
     large = [reading.size == "large" for reading in readings]
@@ -83,36 +88,40 @@ def judge(pixels, asked):
     }
 
 
+def record(caption, codes):
+    """Makes a record whose answer is an image, given by its codes `(h, w, D)`."""
+    messages = [{"role": "user", "content": caption}, {"role": "assistant", "content": [{"type": "image"}]}]
+    return {"messages": messages, "codes": [codes.view(1, -1, codes.shape[-1])]}
+
+
 def make_pairs(asked, codes, preferred):
-    """`(caption, chosen codes, rejected codes)` for each picture that is not preferred, in random order."""
+    """Makes a pair of records for each image that is not preferred, in random order."""
     pairs = []
     for words in dict.fromkeys(asked):
         rows = [row for row, other in enumerate(asked) if other == words]
         chosen = [row for row in rows if preferred[row]]
         rejected = [row for row in rows if not preferred[row]] if chosen else []
-        pairs += [(caption_of(*words), codes[choice.choice(chosen)], codes[row]) for row in rejected]
+        caption = caption_of(*words)
+        pairs += [
+            {"chosen": record(caption, codes[choice.choice(chosen)]), "rejected": record(caption, codes[row])}
+            for row in rejected
+        ]
     choice.shuffle(pairs)
     return pairs
 
 
-def score(pairs):
-    """Log-probabilities of the chosen and of the rejected codes, `(N,)` each."""
-    captions, chosen, rejected = zip(*pairs, strict=True)
-    records = [
-        {
-            "messages": [{"role": "user", "content": caption}, {"role": "assistant", "content": [{"type": "image"}]}],
-            "codes": [codes.view(1, -1, codes.shape[-1])],
-        }
-        for caption, codes in zip(captions * 2, chosen + rejected, strict=True)
-    ]
-    return model.score(**collate(records)).code_log_probs.sum((1, 2)).chunk(2)
+def collate(pairs):
+    """Collates pairs. Only codes are labelled: `generate` forces the tokens after an image, so they are no choice."""
+    batch = collate_with_text(pairs)
+    batch["labels"] = batch["labels"].where(model.config.is_visual(batch["labels"]), -100)
+    return batch
 
 
 def measure():
-    """Truths of each property on held-out captions, and the pictures of the short ones."""
+    """Draws images of held-out captions and reads their properties."""
     asked = [words for words in held_out for _ in range(2 * args.samples)]
     codes, pixels = draw([caption_of(*words) for words in asked], seed=args.seed + 1)
-    found = judge(pixels, asked)
+    found = read_properties(pixels, asked)
     detailed = (small * args.samples)[: 4 * args.samples]
     readings = read_drawing(draw([drawing.caption for drawing in detailed], seed=args.seed + 2)[1])
     for words in held_out:
@@ -130,7 +139,7 @@ unseen = make_pairs(asked, codes, before[preferred])[:64]
 
 asked_taught = [words for words in taught for _ in range(args.samples)]
 codes, drawn = draw([caption_of(*words) for words in asked_taught], seed=args.seed + 3)
-pairs = make_pairs(asked_taught, codes, judge(drawn, asked_taught)[preferred])
+pairs = make_pairs(asked_taught, codes, read_properties(drawn, asked_taught)[preferred])
 
 adapted = get_peft_model(
     model,
@@ -140,36 +149,53 @@ adapted = get_peft_model(
         target_modules=r".*language_model.*_proj|.*depth_transformer\.layers.*\.(qkv|proj|fc1|fc2)",
     ),
 )
-with torch.no_grad(), adapted.disable_adapter():
-    unseen_reference = score(unseen)
-optimizer = torch.optim.AdamW([p for p in adapted.parameters() if p.requires_grad], lr=args.learning_rate)
-for step in range(args.steps):
-    batch = [pairs[(step * args.pairs + index) % len(pairs)] for index in range(args.pairs)]
-    with torch.no_grad(), adapted.disable_adapter():
-        reference = score(batch)
-    output = dpo_loss(*score(batch), *reference, beta=args.beta)
-    output.loss.backward()
-    torch.nn.utils.clip_grad_norm_(adapted.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    if step % 5 == 0 or step == args.steps - 1:
-        margin = (output.chosen_rewards - output.rejected_rewards).mean()
-        print(f"step {step + 1}: loss {output.loss.item():.3f}, margin of the rewards {margin:.2f}")
-adapted.save_pretrained(args.out)
+trainer = VilaUDPOTrainer(
+    model=adapted,
+    args=VilaUDPOTrainingArguments(
+        output_dir=str(args.out / "run"),
+        beta=args.beta,
+        max_steps=args.steps,
+        per_device_train_batch_size=args.pairs,
+        learning_rate=args.learning_rate,
+        weight_decay=0.01,
+        lr_scheduler_type="constant",
+        optim="adamw_torch",
+        # The pairs are in random order already, and each step takes the next ones.
+        train_sampling_strategy="sequential",
+        logging_steps=5,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        seed=args.seed,
+    ),
+    train_dataset=[pairs[index % len(pairs)] for index in range(args.steps * args.pairs)],
+    data_collator=collate,
+)
 
-with torch.no_grad():
-    unseen_policy = score(unseen)
+
+def score_unseen():
+    """Computes the log-probabilities of the chosen and of the rejected images in held-out pairs."""
+    with torch.no_grad():
+        return trainer.score_pairs(adapted.eval(), collate(unseen))
+
+
+with adapted.disable_adapter():
+    unseen_reference = score_unseen()
+trainer.train()
+adapted.save_pretrained(args.out)
+unseen_policy = score_unseen()
 _, _, changed, after = measure()
 
 
 def share(truths):
-    """A share and its standard error over pictures."""
+    """Computes a share and its standard error over images."""
     mean = sum(truths) / len(truths)
     return mean, (mean * (1 - mean) / len(truths)) ** 0.5
 
 
 table = {name: {"before": share(before[name]), "after": share(after[name])} for name in before}
-print(f"\n{'share of pictures of held-out captions':40s}  before         after")
+print(f"\n{'share of images of held-out captions':40s}  before         after")
 for name, row in table.items():
     print(f"{name:40s}", *(f" {mean:.3f} ± {error:.3f}" for mean, error in row.values()))
 margins = {
@@ -177,15 +203,15 @@ margins = {
     for name, (chosen, rejected) in (("before", unseen_reference), ("after", unseen_policy))
 }
 print(
-    f"log-probability of a preferred picture less that of another, mean of {len(unseen)} held-out pairs: "
+    f"log-probability of a preferred image minus that of another, mean of {len(unseen)} held-out pairs: "
     f"{margins['before']:.1f} before, {margins['after']:.1f} after"
 )
 results = {"shares": table, "log_probability_margin": margins}
 (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 
 shown = range(0, len(asked), max(1, args.samples // 2))  # four of each caption
-pictures = [beside(enlarge(pixels[index], 96), enlarge(changed[index], 96)) for index in shown]
+sheet_rows = [beside(enlarge(pixels[index], 96), enlarge(changed[index], 96)) for index in shown]
 captions = [f"{caption_of(*asked[index])}: before, after" for index in shown]
-sheet = contact_sheet(pictures, captions, [after[preferred][index] for index in shown], columns=4)
+sheet = contact_sheet(sheet_rows, captions, [after[preferred][index] for index in shown], columns=4)
 sheet.save(args.out / "before_and_after.png")
 print(f"adapter, results.json and before_and_after.png are in {args.out.resolve()}")

@@ -1,11 +1,11 @@
-"""The experiments of docs/experiments.md: small models of drawn shapes, trained and scored on one CPU core.
+"""Runs the experiments of docs/experiments.md: trains and scores small models of drawn shapes on one CPU core.
 
     python examples/run_experiments.py contrastive    # stage 1 with and without the contrastive loss
     python examples/run_experiments.py code-depth     # codes per visual token
     python examples/run_experiments.py guidance       # classifier-free guidance of the shipped checkpoint
 
-Each prints its table and writes it to `--out`. Models that two tables share are trained once: what lies finished in
-`--out` is used again. `--steps 0.01` runs a hundredth of the training steps, to see that it works.
+Each command prints its table and writes it to `--out`. Finished models in `--out` are reused, so models that two
+tables share are trained once. `--steps 0.01` runs a hundredth of the training steps, to check that it works.
 """
 
 import argparse
@@ -29,29 +29,37 @@ from vilau_hf import (
 )
 from vilau_hf.data import VilaUDataCollator, VisionTowerDataCollator
 from vilau_hf.drawn import drawn_shapes
-from vilau_hf.drawn.scores import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
+from vilau_hf.drawn.scores import (
+    answer_questions,
+    evaluate_images,
+    evaluate_reconstruction,
+    evaluate_tower,
+    generate_from_captions,
+)
 from vilau_hf.drawn.shapes import drawings
 from vilau_hf.evaluation.metrics import exact_match
 from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments, VisionTowerTrainer, VisionTowerTrainingArguments
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("table", choices=["contrastive", "code-depth", "guidance"])
-parser.add_argument("--out", type=Path, default=Path("experiments"), help="folder (default: %(default)s)")
+parser.add_argument("table", choices=["contrastive", "code-depth", "guidance"], help="experiment")
+parser.add_argument("--out", type=Path, default=Path("experiments"), help="output folder (default: %(default)s)")
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
-parser.add_argument("--siglip-steps", type=int, default=500, help="contrastive steps of 64 before the quantizer")
-parser.add_argument("--tower-steps", type=int, default=400, help="steps of 32 with quantizer and pixel decoder")
-parser.add_argument("--language-steps", type=int, default=900, help="steps of 16 of stage 2")
-parser.add_argument("--samples", type=int, default=360, help="pictures, and pictures to rebuild, of every score")
-parser.add_argument("--questions", type=int, default=1000, help="questions of every score")
-parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--siglip-steps", type=int, default=500, help="contrastive steps of 64 images without quantizer")
+parser.add_argument("--tower-steps", type=int, default=400, help="steps of 32 images with quantizer and pixel decoder")
+parser.add_argument("--language-steps", type=int, default=900, help="steps of 16 samples in stage 2")
+parser.add_argument("--samples", type=int, default=360, help="generated images, and reconstructions, of each score")
+parser.add_argument("--questions", type=int, default=1000, help="questions of each score")
+parser.add_argument("--seed", type=int, default=0, help="seed of data, training and sampling (default: %(default)s)")
 args = parser.parse_args()
 
 logging.getLogger("transformers").setLevel(logging.WARNING)
 args.out.mkdir(parents=True, exist_ok=True)
-processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)  # the sizes of the shipped checkpoint, none of its weights
+# Sizes and processor are those of the shipped checkpoint; the weights are new.
+processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
 tower_config = VilaUVisionConfig.from_pretrained(f"{TINY_CHECKPOINT}/tower", dtype=torch.float32)
-image_size, caption_length = tower_config.image_size, tower_config.text_config.max_position_embeddings
+image_size = tower_config.image_size
+caption_length = tower_config.text_config.max_position_embeddings
 QUESTIONS = {
     text: name
     for name, text in zip(("color", "shape", "size", "place", "background"), drawings("test")[0].answers, strict=True)
@@ -89,7 +97,7 @@ def trainer_arguments(cls, name, steps, batch_size, **kwargs):
 
 
 def train_stage_1(name, model, steps, batch_size):
-    pictures = drawn_shapes(
+    images = drawn_shapes(
         "train",
         num_samples=steps * batch_size,
         image_size=image_size,
@@ -100,7 +108,7 @@ def train_stage_1(name, model, steps, batch_size):
     trainer = VisionTowerTrainer(
         model=model,
         args=trainer_arguments(VisionTowerTrainingArguments, name, steps, batch_size, logit_learning_rate=1e-2),
-        train_dataset=pictures,
+        train_dataset=images,
         data_collator=VisionTowerDataCollator(processor.image_processor, processor.tokenizer, caption_length),
     )
     trainer.train()
@@ -123,10 +131,11 @@ def new_siglip():
 
 
 def trained_siglip():
-    """A SigLIP that has learned what captions say, trained by the first arm that needs it."""
+    """Loads a SigLIP trained with the contrastive loss; the first arm that needs it trains it."""
     folder = args.out / f"siglip-{count(args.siglip_steps)}-seed{args.seed}"
     if not folder.is_dir():
-        siglip, started = new_siglip(), time.time()
+        siglip = new_siglip()
+        started = time.time()
         losses = train_stage_1("siglip", siglip, count(args.siglip_steps), 64)
         siglip.save_pretrained(folder.with_suffix(".part"))
         log = {"minutes": (time.time() - started) / 60, "losses": losses}
@@ -150,14 +159,15 @@ def train_tower(name, siglip, steps, contrastive_loss_weight, code_depth):
 
 
 def train_language(name, tower):
-    """Stage 2 on pictures alone, no videos: language model, projector and depth transformer from scratch."""
+    """Trains stage 2 from scratch on images without videos, and returns the model and its losses."""
     config = VilaUConfig.from_pretrained(TINY_CHECKPOINT, dtype=torch.float32).to_dict()
     config["vision_config"] = {**tower.config.to_dict(), "text_config": None}
     config["depth_config"]["code_depth"] = tower.config.code_depth
     set_seed(args.seed)
     model = VilaUForConditionalGeneration(VilaUConfig(**config))
     model.model.vision_tower.load_state_dict(tower.vision_tower.state_dict())
-    with torch.no_grad():  # code embeddings reach the new layers at unit scale, as in train_tiny.py
+    # as in train_tiny.py: outputs of the new layers start at unit scale
+    with torch.no_grad():
         codebook = model.model.vision_tower.quantizer.codebook.weight
         for layer in (model.model.multi_modal_projector.linear_1, model.depth_transformer.in_proj_code):
             layer.weight.normal_(std=codebook.shape[1] ** -0.5).div_(codebook.std())
@@ -188,11 +198,11 @@ def train_language(name, tower):
 
 
 def answer_scores(model):
-    """Share of right answers to each question about held-out pictures."""
+    """Computes the share of right answers to each question about held-out images."""
     records = list(drawn_shapes("test", args.questions, image_size, tasks={"image_to_text": 1}, seed=args.seed))
     asked = [record["messages"][0]["content"][1]["text"] for record in records]
     wanted = [record["messages"][1]["content"][0]["text"] for record in records]
-    given = answer(model, processor, records)
+    given = answer_questions(model, processor, records)
     scores = {}
     for question in sorted(set(asked)):
         rows = [row for row, text in enumerate(asked) if text == question]
@@ -201,29 +211,32 @@ def answer_scores(model):
     return scores
 
 
-def picture_scores(model, **settings):
-    """Share of pictures of held-out captions in which the oracle reads each attribute."""
+def image_scores(model, **settings):
+    """Computes the share of images of held-out captions in which the oracle reads each attribute."""
     texts = [drawing.caption for drawing in captions]
-    return evaluate_pictures(draw_captions(model, processor, texts, "image", args.seed, **settings), captions)
+    return evaluate_images(generate_from_captions(model, processor, texts, "image", args.seed, **settings), captions)
 
 
 def write(path, result):
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.rename(path)
+    # an interrupted run leaves no file with the final name
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(result, indent=1) + "\n")
+    temporary.rename(path)
 
 
 def run_arm(name, contrastive, code_depth, from_siglip=True):
     """
-    Trains and scores one model, or reads the scores of the finished one. `contrastive`: the tower is trained with that
-    loss, too; `from_siglip`: it begins as a SigLIP trained with that loss, not with random weights.
+    Trains and scores one model, or reads the scores of a finished model.
+
+    With `contrastive`, the tower is trained with the contrastive loss as well. With `from_siglip`, it begins with a
+    SigLIP that was trained with that loss, otherwise with random weights.
     """
     name = f"{name}-seed{args.seed}"
     settings = {
         "contrastive": contrastive,
         "code_depth": code_depth,
         "seed": args.seed,
-        # as many steps of stage 1 for all: without a SigLIP all of them rebuild pictures
+        # All arms have the same number of steps in stage 1. Without a SigLIP, all of them train the whole tower.
         "siglip_steps": count(args.siglip_steps) if from_siglip else 0,
         "tower_steps": count(args.tower_steps) + (0 if from_siglip else count(args.siglip_steps)),
         "language_steps": count(args.language_steps),
@@ -234,18 +247,19 @@ def run_arm(name, contrastive, code_depth, from_siglip=True):
     if path.is_file():
         result = json.loads(path.read_text())
         if result["settings"] != settings:
-            raise SystemExit(f"{path} was made with other settings: {result['settings']}; give another `--out`.")
+            raise SystemExit(f"{path} was made with other settings: {result['settings']}. Pass another `--out`.")
         return result
     siglip = trained_siglip() if from_siglip else new_siglip()
-    started, cpu_started = time.time(), time.process_time()
+    started = time.time()
+    cpu_started = time.process_time()
     tower, tower_losses = train_tower(name, siglip, settings["tower_steps"], float(contrastive), code_depth)
     scores = evaluate_reconstruction(tower.vision_tower, processor, args.samples, args.seed)
-    if from_siglip:  # else texts and codes were never compared
+    if from_siglip:  # otherwise the text encoder was not trained
         scores.update(evaluate_tower(tower, processor, caption_length, args.samples, args.seed))
     tower_seconds = time.time() - started
     model, language_losses = train_language(name, tower)
     training_seconds = time.time() - started
-    scores.update(picture_scores(model), answers=answer_scores(model))
+    scores.update(image_scores(model), answers=answer_scores(model))
     VilaUPipeline(model, processor).save_pretrained(args.out / name, flat=True)
     result = {
         "settings": settings,
@@ -263,7 +277,7 @@ def run_arm(name, contrastive, code_depth, from_siglip=True):
 
 
 def percent(share, samples):
-    """A share of independent samples with its standard error, in percent."""
+    """Formats a share of independent samples and its standard error in percent."""
     return f"{100 * share:.1f} ± {100 * math.sqrt(share * (1 - share) / samples):.1f}"
 
 
@@ -276,7 +290,7 @@ def answer_columns(scores):
     return columns | {name: percent(entry["accuracy"], entry["samples"]) for name, entry in questions.items()}
 
 
-def picture_columns(scores):
+def image_columns(scores):
     names = ("color", "shape", "size", "place", "background", "color_and_shape", "all")
     return {name.replace("_", " "): percent(scores[f"picture_{name}"], args.samples) for name in names}
 
@@ -307,17 +321,17 @@ if args.table == "contrastive":
     print_table("contrastive loss", {name: answer_columns(arm["scores"]) for name, arm in results.items()})
     print_table(
         "contrastive loss",
-        {name: tower_columns(arm["scores"]) | picture_columns(arm["scores"]) for name, arm in results.items()},
+        {name: tower_columns(arm["scores"]) | image_columns(arm["scores"]) for name, arm in results.items()},
     )
 elif args.table == "code-depth":
     results = {str(depth): run_arm(f"contrastive-depth{depth}", True, depth) for depth in (1, 2, 4)}
     print_table(
         "code depth D",
-        {name: tower_columns(arm["scores"]) | picture_columns(arm["scores"]) for name, arm in results.items()},
+        {name: tower_columns(arm["scores"]) | image_columns(arm["scores"]) for name, arm in results.items()},
     )
     print_table("code depth D", {name: answer_columns(arm["scores"]) for name, arm in results.items()})
 else:
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
-    results = {str(scale): {"scores": picture_scores(model, guidance_scale=scale)} for scale in (1.0, 2.0, 3.0, 5.0)}
-    print_table("guidance", {scale: picture_columns(entry["scores"]) for scale, entry in results.items()})
+    results = {str(scale): {"scores": image_scores(model, guidance_scale=scale)} for scale in (1.0, 2.0, 3.0, 5.0)}
+    print_table("guidance", {scale: image_columns(entry["scores"]) for scale, entry in results.items()})
 write(args.out / f"{args.table}.json", results)

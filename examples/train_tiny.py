@@ -1,8 +1,8 @@
-"""Trains the checkpoint that comes with the package, from scratch: under two hours on two CPU cores.
+"""Trains the shipped checkpoint from scratch, in less than two hours on two CPU cores.
 
     python examples/train_tiny.py --out tiny
 
-`--steps 0.01` runs every part for a hundredth of its steps, to see that it works.
+`--steps 0.01` runs a hundredth of the steps of each stage, to check that it works.
 """
 
 import argparse
@@ -32,22 +32,30 @@ from vilau_hf.drawn.scores import evaluate_model, evaluate_reconstruction, evalu
 from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments, VisionTowerTrainer, VisionTowerTrainingArguments
 
 
-IMAGE_SIZE, PATCH_SIZE, NUM_FRAMES, CAPTION_LENGTH = 32, 4, 4, 16
+IMAGE_SIZE = 32
+PATCH_SIZE = 4
+NUM_FRAMES = 4
+CAPTION_LENGTH = 16
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--out", type=Path, default=Path("tiny"), help="folder of the checkpoint (default: %(default)s)")
-parser.add_argument("--work", type=Path, default=Path("tiny-runs"), help="folder of the trainers' own checkpoints")
+parser.add_argument("--work", type=Path, default=Path("tiny-runs"), help="folder for checkpoints of the trainers")
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
-parser.add_argument("--siglip-steps", type=int, default=2200)
-parser.add_argument("--tower-steps", type=int, default=1800)
-parser.add_argument("--language-steps", type=int, default=4800)
-parser.add_argument("--samples", type=int, default=200, help="pictures and answers of the final score")
-parser.add_argument("--seed", type=int, default=0)
+parser.add_argument(
+    "--siglip-steps", type=int, default=2200, help="steps of SigLIP without quantizer (default: %(default)s)"
+)
+parser.add_argument("--tower-steps", type=int, default=1800, help="steps of the vision tower (default: %(default)s)")
+parser.add_argument("--language-steps", type=int, default=4800, help="steps of stage 2 (default: %(default)s)")
+parser.add_argument(
+    "--samples", type=int, default=200, help="images and answers of the final scores (default: %(default)s)"
+)
+parser.add_argument("--seed", type=int, default=0, help="seed of data and training (default: %(default)s)")
 args = parser.parse_args()
 
 set_seed(args.seed)
 logging.getLogger("transformers").setLevel(logging.WARNING)
-started, log = time.time(), {"arguments": {"steps": args.steps, "seed": args.seed}}
+started = time.time()
+log = {"arguments": {"steps": args.steps, "seed": args.seed}}
 
 
 def count(steps):
@@ -85,7 +93,7 @@ def trainer_arguments(cls, name, steps, batch_size, rate, **kwargs):
     )
 
 
-# Tokenizer and processor: words of the captions and questions
+# Tokenizer and processor: the vocabulary comes from the captions and questions.
 texts = []
 for record in drawn_shapes("train", num_samples=4000, image_size=IMAGE_SIZE, seed=args.seed):
     for message in record["messages"]:
@@ -132,7 +140,7 @@ processor = VilaUProcessor(
     num_visual_tokens=(IMAGE_SIZE // PATCH_SIZE) ** 2,
 )
 
-# Stage 1, first half: SigLIP learns what the captions say
+# Stage 1, first half: SigLIP learns to match images and captions.
 siglip = SiglipModel(
     SiglipConfig(
         vision_config={
@@ -157,13 +165,15 @@ siglip = SiglipModel(
         },
     )
 )
-with torch.no_grad():  # word meanings stand out from the start: the library's own initialisation learns them slowly
+# Large word embeddings and a fixed start of scale and bias: with the initialisation of the library, SigLIP learns the
+# words slowly.
+with torch.no_grad():
     siglip.text_model.embeddings.token_embedding.weight.normal_()[tokenizer.pad_token_id] = 0
     siglip.text_model.embeddings.position_embedding.weight.normal_(std=0.02)
     siglip.logit_scale.fill_(math.log(10))
     siglip.logit_bias.fill_(-4)
-# half of the captions name colour and shape alone: among whole captions, two that differ in shape only rarely meet
-pictures = drawn_shapes(
+# Half of the captions name only colour and shape. Two full captions in a batch rarely differ in nothing but the shape.
+images = drawn_shapes(
     "train",
     num_samples=200_000,
     image_size=IMAGE_SIZE,
@@ -177,13 +187,13 @@ trainer = VisionTowerTrainer(
     args=trainer_arguments(
         VisionTowerTrainingArguments, "siglip", args.siglip_steps, 96, 1e-3, logit_learning_rate=1e-2
     ),
-    train_dataset=pictures,
+    train_dataset=images,
     data_collator=tower_collator,
 )
 trainer.train()
 log["siglip"] = losses(trainer.state.log_history)
 
-# Stage 1, second half: quantizer and pixel decoder
+# Stage 1, second half: the tower with quantizer and pixel decoder.
 tower = VilaUVisionTowerForPreTraining.from_siglip(
     siglip,
     codebook_size=256,
@@ -201,7 +211,7 @@ trainer = VisionTowerTrainer(
     args=trainer_arguments(
         VisionTowerTrainingArguments, "tower", args.tower_steps, 48, 1e-3, logit_learning_rate=1e-2
     ),
-    train_dataset=pictures,
+    train_dataset=images,
     data_collator=tower_collator,
 )
 trainer.train()
@@ -211,7 +221,7 @@ log["tower_scores"] = evaluate_tower(tower, processor, caption_length=CAPTION_LE
 log["tower_scores"].update(evaluate_reconstruction(tower.vision_tower, processor, args.samples))
 print(log["tower_scores"], round(time.time() - started), "s", flush=True)
 
-# Stage 2: language model, projector and depth transformer
+# Stage 2: language model, projector and depth transformer.
 config = VilaUConfig(
     vision_config={**tower.config.to_dict(), "text_config": None},
     depth_config={
@@ -244,7 +254,8 @@ config = VilaUConfig(
 set_seed(args.seed)
 model = VilaUForConditionalGeneration(config)
 model.model.vision_tower.load_state_dict(tower.vision_tower.state_dict())
-with torch.no_grad():  # code embeddings reach the new layers at unit scale
+# Weights divided by the scale of the code embeddings: so the outputs of the new layers start at unit scale.
+with torch.no_grad():
     scale = model.model.vision_tower.quantizer.codebook.weight.std()
     model.model.multi_modal_projector.linear_1.weight.normal_(std=96**-0.5).div_(scale)
     model.depth_transformer.in_proj_code.weight.normal_(std=96**-0.5).div_(scale)
@@ -267,7 +278,7 @@ trainer = VilaUTrainer(
 trainer.train()
 log["language"] = losses(trainer.state.log_history)
 
-# Save, and score what was saved
+# Save the checkpoint and score the model.
 model.generation_config.update(
     allow_custom_entries=True,
     visual_guidance_scale=1.5,
@@ -277,16 +288,18 @@ model.generation_config.update(
     num_frames=NUM_FRAMES,
     unconditional_prompt_ids=processor.unconditional_prompt_ids(),
     max_new_tokens=32,
-    ranking_question="describe the image",  # as the training data ask; for `rank_by="answer"`
+    ranking_question="describe the image",  # a request of the training data, used by `rank_by="answer"`
     ranking_answer="{prompt}",
 )
 VilaUPipeline(model, processor).save_pretrained(args.out, flat=True)
-tower.save_pretrained(args.work / "tower-trained")  # shipped at half the size; the codebook stays in float32
+# The tower is shipped in bfloat16, at half the size. Loading keeps the codebook in float32.
+tower.save_pretrained(args.work / "tower-trained")
 tower = VilaUVisionTowerForPreTraining.from_pretrained(args.work / "tower-trained", dtype=torch.bfloat16)
 tower.save_pretrained(args.out / "tower")
 processor.image_processor.save_pretrained(args.out / "tower")
-tokenizer.model_input_names = ["input_ids"]  # SigLIP reads texts padded to its length, without a mask
-tokenizer.padding_side, tokenizer.chat_template = "right", None
+tokenizer.model_input_names = ["input_ids"]  # SigLIP reads texts padded to a fixed length, without a mask
+tokenizer.padding_side = "right"
+tokenizer.chat_template = None
 tokenizer.save_pretrained(args.out / "tower")
 log["training_seconds"] = round(time.time() - started)
 model.eval()

@@ -1,8 +1,8 @@
-"""Teaches a checkpoint of `train_tiny.py` to edit pictures, continue videos and tell stories with pictures.
+"""Trains a checkpoint of `train_tiny.py` to edit images, continue videos and tell stories with images.
 
     python examples/train_tiny_stories.py --out tiny-stories
 
-takes under an hour on two CPU cores. `--steps 0.01` runs a hundredth of it, to see that it works.
+It takes less than an hour on two CPU cores. `--steps 0.01` runs a hundredth of the steps, to check that it works.
 """
 
 import argparse
@@ -20,20 +20,25 @@ from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("--model", default=TINY_CHECKPOINT, help="checkpoint to start from (default: the shipped one)")
-parser.add_argument("--out", type=Path, default=Path("tiny-stories"), help="folder (default: %(default)s)")
-parser.add_argument("--work", type=Path, default=Path("tiny-runs/stories"), help="folder of the trainer's checkpoints")
+parser.add_argument(
+    "--model", default=TINY_CHECKPOINT, help="folder or Hub id of the first weights (default: shipped)"
+)
+parser.add_argument("--out", type=Path, default=Path("tiny-stories"), help="output folder (default: %(default)s)")
+parser.add_argument(
+    "--work", type=Path, default=Path("tiny-runs/stories"), help="folder for checkpoints of the trainer"
+)
 parser.add_argument("--steps", type=float, default=1.0, help="factor on the step count (default: %(default)s)")
-parser.add_argument("--seed", type=int, default=2)
+parser.add_argument("--seed", type=int, default=2, help="seed of data and training (default: %(default)s)")
 args = parser.parse_args()
 
 set_seed(args.seed)
 logging.getLogger("transformers").setLevel(logging.WARNING)
-started, steps = time.time(), max(2, math.ceil(3000 * args.steps))
+started = time.time()
+steps = max(2, math.ceil(3000 * args.steps))
 model = VilaUForConditionalGeneration.from_pretrained(args.model)
 processor = VilaUProcessor.from_pretrained(args.model)
 
-# the tasks it knows stay in the mix, or it would forget them
+# The tasks that the model already knows stay in the mixture, because it would forget them otherwise.
 samples = drawn_shapes(
     "train",
     num_samples=32 * steps,

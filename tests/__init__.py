@@ -1,6 +1,6 @@
-"""Tests. Before any of them is imported, the names that we take from internals of libraries are looked for."""
+"""Tests. Before any of them is imported, private names of libraries that we import are checked."""
 
-from .doors import check_doors
+from .compat_files import check_compat_files
 
 
-check_doors()
+check_compat_files()

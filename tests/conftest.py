@@ -1,4 +1,4 @@
-"""Real classes at tiny size."""
+"""Fixtures shared by all tests: models of tiny size, a fixed seed, and a check for deprecated functions."""
 
 import pytest
 import torch
@@ -81,12 +81,14 @@ def pytest_configure(config):
 
 
 @pytest.fixture(autouse=True)
-def nothing_that_is_used_is_deprecated():
-    """Fails a test in which a library logs a deprecation, on the newest version of transformers."""
+def no_deprecated_function_is_used():
+    """Fails a test in which a library logs a deprecation, if transformers has the newest known version."""
     with DeprecationRecorder() as recorder:
         yield
     if is_newest():
-        assert not recorder.messages, "deprecated, so it will stop working: " + "; ".join(recorder.messages)
+        assert not recorder.messages, "a library logged a deprecation, so this call will stop working: " + "; ".join(
+            recorder.messages
+        )
 
 
 @pytest.fixture

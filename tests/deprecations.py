@@ -1,4 +1,4 @@
-"""Makes tests fail where something deprecated is used, on the newest version of transformers that we know or later."""
+"""Makes a test fail if it uses a deprecated function, on the newest known version of transformers or a later one."""
 
 import logging
 
@@ -9,19 +9,19 @@ from vilau_hf.tested_versions import NEWEST_TRANSFORMERS
 
 LIBRARIES = ("transformers", "diffusers", "accelerate", "datasets", "peft", "huggingface_hub")
 
-# words of what a library logs about its own code, and why no change of ours can avoid it
+# words of messages that a library logs about itself, and why this package cannot avoid them
 ALLOWED = (
-    # assisted decoding of transformers 5.24 calls the assistant's `generate` with a configuration and these beside it
+    # assisted decoding of transformers 5.24 calls `generate` of the assistant with a configuration and these arguments
     ("Passing `generation_config` together with", "'min_new_tokens'", "'max_new_tokens'", "'use_cache'"),
 )
 
-# filters of pytest: deprecations are errors, but for what a library does to itself
+# filters of pytest: deprecations are errors, except calls inside a library
 WARNING_FILTERS = (
     "error::DeprecationWarning",
     "error::FutureWarning",
-    # peft 0.21 asks every model for its old name of activation checkpointing
+    # peft 0.21 reads the deprecated attribute of each model
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning",
-    # importing the Kolors pipelines of diffusers 0.42, with all others by its auto pipelines, compiles by TorchScript
+    # the auto pipelines of diffusers 0.42 import the Kolors pipelines, which use TorchScript
     "ignore:`torch.jit.script` is deprecated",
     # transformers 5.24 builds the masks of flex attention with a flag that torch 2.14 no longer needs
     "ignore:_compile flag on create_block_mask:DeprecationWarning",
@@ -36,9 +36,9 @@ def is_newest() -> bool:
 
 class DeprecationRecorder(logging.Handler):
     """
-    Collects log messages of the libraries that speak of a deprecation, inside a `with` block.
+    Collects log messages of the libraries that mention a deprecation, inside a `with` block.
 
-    Afterwards the libraries log as before the block: the `vilau` command, which tests call, makes them silent.
+    Afterwards the log levels are restored, because the `vilau` command, which tests call, changes them.
     """
 
     def __init__(self):

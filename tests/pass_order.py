@@ -1,4 +1,4 @@
-"""Lets Pillow 12 resize in the order of passes that Pillow 13, with which the pixels were recorded, has."""
+"""Makes Pillow 12 resize in the order of Pillow 13, with which the pixels were recorded."""
 
 import PIL
 import pytest
@@ -8,7 +8,7 @@ from PIL import Image
 @pytest.fixture
 def resized_as_recorded(monkeypatch):
     """
-    Makes pixels of Pillow 12 comparable with the recording, to the last bit.
+    Makes the pixels of Pillow 12 equal to the recording.
 
     A resize has a horizontal and a vertical pass, with pixels rounded to 8 bits in between. Pillow 12 always begins
     with the horizontal one. Pillow 13 begins with the vertical one for images that are narrow and shrink in height,

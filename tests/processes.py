@@ -1,4 +1,4 @@
-"""Runs a function in two processes that talk through gloo."""
+"""Runs a function in two processes that communicate with gloo."""
 
 import multiprocessing
 from pathlib import Path
@@ -16,8 +16,8 @@ def _start(rank: int, function, folder: str, arguments: tuple):
 
 
 def run_in_two_processes(function, folder: Path, *arguments) -> list:
-    """What `function(rank, *arguments)`, importable and giving tensors, returns on rank 0 and on rank 1."""
+    """Runs `function(rank, *arguments)` on two ranks and returns both results; a module must define the function."""
     folder.mkdir(parents=True)
-    multiprocessing.set_forkserver_preload([function.__module__])  # one import for both
+    multiprocessing.set_forkserver_preload([function.__module__])  # the server imports torch once for both
     start_processes(_start, (function, str(folder), arguments), nprocs=2, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]

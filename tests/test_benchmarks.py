@@ -1,4 +1,4 @@
-"""The restated original algorithm against our own, and the benchmark for a GPU at small sizes."""
+"""The original algorithm of the benchmarks compared with `generate`, and the GPU benchmarks at small sizes."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def baseline(monkeypatch):
     return baseline
 
 
-def test_the_original_algorithm_chooses_the_codes_of_generate(model, baseline):
+def test_original_algorithm_gives_the_codes_of_generate(model, baseline):
     prompts = torch.randint(3, 50, (2, 7))
     negative = torch.randint(3, 50, (1, 4))
     expected = model.generate(
@@ -34,7 +34,7 @@ def test_the_original_algorithm_chooses_the_codes_of_generate(model, baseline):
     assert torch.equal(codes, expected.flatten(1, 2))
 
 
-def test_the_original_sampler_draws_from_the_nucleus_of_the_most_probable(baseline):
+def test_original_sampler_applies_top_k_and_then_top_p(baseline):
     probabilities = torch.tensor([0.4, 0.3, 0.2, 0.1])
     torch.manual_seed(0)
     drawn = baseline.sample(probabilities.log().expand(4000, -1), top_k=3, top_p=0.7)
@@ -44,29 +44,30 @@ def test_the_original_sampler_draws_from_the_nucleus_of_the_most_probable(baseli
 
 
 @pytest.mark.parametrize(("depth", "most"), [(4, 360), (16, 1464)])
-def test_a_position_takes_few_operations_and_no_read_by_the_host(monkeypatch, depth, most):
-    """As many at any width."""
+def test_a_position_needs_few_operations_and_no_host_read(monkeypatch, depth, most):
+    """Uses a small decoder, because the number of operations does not depend on the width."""
     import bench_depth
 
     for name, size in (("WIDTH", 128), ("HIDDEN", 64), ("CODE_DIM", 32), ("CODES", 1200)):
         monkeypatch.setattr(bench_depth, name, size)
-    decoder, hidden = bench_depth.build(depth)[2], torch.randn(2, 64)
-    decoder.decode(hidden, 0)  # the first position makes masks that stay
+    decoder = bench_depth.build(depth)[2]
+    hidden = torch.randn(2, 64)
+    decoder.decode(hidden, 0)  # the first position creates masks, which are kept
     with torch.no_grad(), bench_depth.CountOperations() as counter:
         decoder.decode(hidden, 0)
     assert counter.count <= most and counter.reads == 0
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmark_needs_a_gpu():
+def test_gpu_benchmark_fails_without_a_gpu():
     if torch.cuda.is_available():
-        pytest.skip("there is one")
+        pytest.skip("this machine has a GPU")
     run = subprocess.run([sys.executable, BENCHMARKS / "gpu.py"], capture_output=True, text=True)
     assert run.returncode == 1 and "needs a CUDA device" in run.stderr
 
 
 @pytest.mark.slow
-def test_the_gpu_benchmark_measures_all_its_metrics_at_small_sizes(tmp_path):
+def test_gpu_benchmark_measures_all_metrics_at_small_sizes(tmp_path):
     out = tmp_path / "gpu.json"
     run = subprocess.run(
         [sys.executable, BENCHMARKS / "gpu.py", "--tiny", "--out", out], capture_output=True, text=True
@@ -82,7 +83,7 @@ def test_the_gpu_benchmark_measures_all_its_metrics_at_small_sizes(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_training_benchmark_trains_both_sizes_in_full_and_with_adapters(tmp_path):
+def test_training_benchmark_measures_full_training_and_adapters(tmp_path):
     out = tmp_path / "gpu_training.json"
     command = [sys.executable, BENCHMARKS / "gpu_training.py", "--tiny", "--out", out]
     run = subprocess.run(command, capture_output=True, text=True)

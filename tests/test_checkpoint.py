@@ -1,4 +1,4 @@
-"""The checkpoint that comes with the package."""
+"""The checkpoint that is shipped with the package."""
 
 import json
 import subprocess
@@ -24,7 +24,13 @@ from vilau_hf import (
 )
 from vilau_hf.drawn import drawn_shapes
 from vilau_hf.drawn.oracle import read_motion
-from vilau_hf.drawn.scores import answer, draw_captions, evaluate_pictures, evaluate_reconstruction, evaluate_tower
+from vilau_hf.drawn.scores import (
+    answer_questions,
+    evaluate_images,
+    evaluate_reconstruction,
+    evaluate_tower,
+    generate_from_captions,
+)
 from vilau_hf.drawn.shapes import drawings, motions
 from vilau_hf.evaluation.metrics import exact_match
 
@@ -35,14 +41,14 @@ def tiny():
     return model, VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
 
 
-def test_auto_classes_load_it():
+def test_auto_classes_load_the_checkpoint():
     assert type(AutoConfig.from_pretrained(TINY_CHECKPOINT)) is VilaUConfig
     assert type(AutoModel.from_pretrained(TINY_CHECKPOINT)) is VilaUForConditionalGeneration
     assert type(AutoModelForImageTextToText.from_pretrained(TINY_CHECKPOINT)) is VilaUForConditionalGeneration
     assert type(AutoProcessor.from_pretrained(TINY_CHECKPOINT)) is VilaUProcessor
 
 
-def test_it_is_at_most_15_mb_and_has_its_log():
+def test_checkpoint_has_at_most_15_mb_and_a_training_log():
     size = sum(path.stat().st_size for path in Path(TINY_CHECKPOINT).rglob("*") if path.is_file())
     assert size <= 15e6
     log = json.loads((Path(TINY_CHECKPOINT) / "training_log.json").read_text())
@@ -60,24 +66,24 @@ def test_saving_and_loading_is_bit_equal(tiny, tmp_path):
     assert VilaUProcessor.from_pretrained(tmp_path).to_dict() == processor.to_dict()
 
 
-def test_pictures_of_unseen_captions_show_what_the_captions_say(tiny):
+def test_images_of_new_captions_agree_with_their_captions(tiny):
     targets = drawings("test")[::3]
-    pixels = draw_captions(*tiny, [drawing.caption for drawing in targets], "image", seed=1)
+    pixels = generate_from_captions(*tiny, [drawing.caption for drawing in targets], "image", seed=1)
     logged = json.loads((Path(TINY_CHECKPOINT) / "training_log.json").read_text())["scores"]
-    assert evaluate_pictures(pixels, targets)["picture_color_and_shape"] >= logged["picture_color_and_shape"] - 0.2
+    assert evaluate_images(pixels, targets)["picture_color_and_shape"] >= logged["picture_color_and_shape"] - 0.2
 
 
-def test_videos_of_unseen_captions_move_as_the_captions_say(tiny):
+def test_videos_of_new_captions_move_in_the_right_direction(tiny):
     targets = motions("test")[::5]
-    videos = draw_captions(*tiny, [motion.caption for motion in targets], "video", seed=1)
+    videos = generate_from_captions(*tiny, [motion.caption for motion in targets], "video", seed=1)
     right = sum(a.direction == b.direction for a, b in zip(read_motion(videos), targets, strict=True))
     assert right >= 0.6 * len(targets)
 
 
-def test_questions_about_unseen_pictures_are_answered(tiny):
+def test_answers_questions_about_new_images(tiny):
     records = list(drawn_shapes("test", 60, tasks={"image_to_text": 1}, seed=5))
     references = [record["messages"][-1]["content"][0]["text"] for record in records]
-    assert exact_match(answer(*tiny, records), references) >= 0.8
+    assert exact_match(answer_questions(*tiny, records), references) >= 0.8
 
 
 def test_tower_reconstructs_and_classifies(tiny):
@@ -93,7 +99,7 @@ def test_tower_reconstructs_and_classifies(tiny):
     assert zero_shot["zero_shot_color_and_shape"] >= logged["zero_shot_color_and_shape"] - 0.1
 
 
-def test_importing_and_loading_take_no_network():
+def test_import_and_loading_need_no_network():
     script = """
 import socket
 

@@ -1,3 +1,5 @@
+"""The verbs of the command and their error messages."""
+
 import argparse
 import json
 import subprocess
@@ -7,13 +9,13 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from vilau_hf.choices import MODEL_PARTS, RECORD_FORMATS
+from vilau_hf import choices
 from vilau_hf.cli import COMMANDS, main
 from vilau_hf.commands import estimate
 from vilau_hf.data import write_records
 from vilau_hf.data.converters import FORMATS
-from vilau_hf.modeling.parts_vilau import PARTS
-from vilau_hf.training.recipe import LoraArguments
+from vilau_hf.modeling.sub_models_vilau import SUB_MODELS
+from vilau_hf.training.recipe_language_model import LoraArguments
 
 
 ANSWER_AND_NAME_HEAVY_MODULES = """
@@ -30,7 +32,7 @@ print(code, time.process_time(), *heavy, file=sys.stderr)
 """
 
 
-def test_demo_writes_what_it_names(tmp_path, capsys):
+def test_demo_saves_the_files_that_it_prints(tmp_path, capsys):
     main(["demo", "--out", str(tmp_path), "--seed", "1"])
     printed = capsys.readouterr().out
     assert str(tmp_path) in printed
@@ -57,7 +59,7 @@ def test_demo_writes_what_it_names(tmp_path, capsys):
     ],
     ids=str,
 )
-def test_answers_of_the_parser_import_no_library(arguments, code):
+def test_parser_imports_no_library(arguments, code):
     command = [sys.executable, "-c", ANSWER_AND_NAME_HEAVY_MODULES, *arguments]
     run = subprocess.run(command, capture_output=True, text=True)
     found, seconds, *heavy = run.stderr.splitlines()[-1].split()
@@ -65,19 +67,19 @@ def test_answers_of_the_parser_import_no_library(arguments, code):
     assert float(seconds) < 1  # takes 0.1 s; torch alone would take 2 s
 
 
-def test_every_command_says_in_its_help_what_it_does(capsys):
+def test_help_of_every_verb_describes_it(capsys):
     for name, command in COMMANDS.items():
         with pytest.raises(SystemExit):
             main([name, "--help"])
         assert command.HELP in " ".join(capsys.readouterr().out.split())
 
 
-def test_choices_are_those_of_the_functions_behind_the_command():
-    assert RECORD_FORMATS == tuple(FORMATS)
-    assert MODEL_PARTS == tuple(PARTS)
+def test_choices_equal_those_of_their_sources():
+    assert tuple(choices.RECORD_FORMATS) == tuple(FORMATS)
+    assert choices.SUB_MODELS == tuple(SUB_MODELS)
 
 
-def test_adapters_of_an_estimate_are_those_of_a_recipe_unless_given():
+def test_estimate_takes_defaults_of_adapters_from_recipes():
     parser, recipe = argparse.ArgumentParser(), LoraArguments()
     estimate.add_arguments(parser)
     config = estimate.lora_config(parser.parse_args(["tiny", "--lora-rank", "4"]))
@@ -88,7 +90,7 @@ def test_adapters_of_an_estimate_are_those_of_a_recipe_unless_given():
     assert (config.target_modules, config.modules_to_save) == (".*q_proj", ["lm_head"])
 
 
-def test_help_and_version(capsys):
+def test_help_exits_with_0_and_a_missing_verb_with_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0 and "demo" in capsys.readouterr().out
@@ -98,7 +100,7 @@ def test_help_and_version(capsys):
 
 
 @pytest.mark.parametrize("command", [["demo"], ["push", "me/tiny", "--dry-run", "out"]])
-def test_a_model_that_is_not_there_is_named_without_a_traceback(command, tmp_path, capsys):
+def test_names_a_missing_model_without_a_traceback(command, tmp_path, capsys):
     option = "--source" if command[0] == "push" else "--model"
     with pytest.raises(SystemExit) as stop:
         main([*command, option, str(tmp_path / "nowhere")])
@@ -107,7 +109,7 @@ def test_a_model_that_is_not_there_is_named_without_a_traceback(command, tmp_pat
     assert error.startswith("vilau: ") and "nowhere" in error
 
 
-def test_records_writes_a_dataset_and_says_what_it_skipped(tmp_path, capsys):
+def test_records_saves_a_dataset_and_reports_skipped_rows(tmp_path, capsys):
     lines = [{"question": "2 + 2?", "reply": "4"}, {"question": "3 + 3?", "reply": ""}]
     (tmp_path / "sums.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     main(["records", "vflan", str(tmp_path / "*.jsonl"), str(tmp_path / "out"), "--option", "answer_field=reply"])
@@ -123,12 +125,12 @@ def test_records_writes_a_dataset_and_says_what_it_skipped(tmp_path, capsys):
     [
         (["vflan", "SOURCE", "OUT", "--option", "answer_key=reply"], "unexpected keyword argument 'answer_key'"),
         (["parquet", "SOURCE", "OUT"], "missing a required argument: 'target'"),
-        (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has none"),
-        (["pickle", "SOURCE", "OUT"], "is a pickle. Reading one runs whatever code"),
+        (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has no records"),
+        (["pickle", "SOURCE", "OUT"], "is a pickle. Loading a pickle can run any code"),
         (["vflan", "SOURCE.none", "OUT"], "`source` must be a file, a pattern or a folder"),
     ],
 )
-def test_records_names_mistakes(tmp_path, capsys, arguments, message):
+def test_records_rejects_wrong_arguments(tmp_path, capsys, arguments, message):
     (tmp_path / "a.jsonl").write_text("{}")
     names = {"SOURCE": str(tmp_path / "a.jsonl"), "OUT": str(tmp_path / "out")}
     with pytest.raises(SystemExit) as stop:
@@ -137,12 +139,13 @@ def test_records_names_mistakes(tmp_path, capsys, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_encode_turns_stored_records_into_codes(tmp_path, capsys):
-    part, words = {"type": "image", "text": None}, [{"type": "text", "text": "a red circle"}]
-    messages = [{"role": "user", "content": words}, {"role": "assistant", "content": [part]}]
+def test_encode_replaces_images_of_records_by_codes(tmp_path, capsys):
+    image = {"type": "image", "text": None}
+    words = [{"type": "text", "text": "a red circle"}]
+    messages = [{"role": "user", "content": words}, {"role": "assistant", "content": [image]}]
     for name in "ab":
         Image.new("RGB", (40, 30), "red" if name == "a" else "blue").save(tmp_path / f"{name}.png")
-    (tmp_path / "c.png").write_bytes(b"no picture")
+    (tmp_path / "c.png").write_bytes(b"no image")
     images = [{"path": str(tmp_path / f"{name}.png"), "bytes": None} for name in "abc"]
     rows = [{"id": n, "messages": messages, "images": [i], "videos": []} for n, i in zip("abc", images, strict=True)]
     write_records(rows, tmp_path / "records")

@@ -1,3 +1,5 @@
+"""Differences between versions of transformers."""
+
 from dataclasses import dataclass
 
 import pytest
@@ -9,11 +11,11 @@ from vilau_hf.compat import ActivationCheckpointingArguments, enable_activation_
 
 @dataclass
 class Arguments(ActivationCheckpointingArguments, TrainingArguments):
-    """As those of our trainers."""
+    """Arguments with the same bases as those of our trainers."""
 
 
 @pytest.mark.parametrize("value", [None, True, False])
-def test_activation_checkpointing_reaches_the_trainer_by_the_name_it_reads(tmp_path, value):
+def test_sets_activation_checkpointing_by_the_name_of_the_installed_version(tmp_path, value):
     args = Arguments(str(tmp_path), activation_checkpointing=value, use_cpu=True)
     assert args.activation_checkpointing == bool(value)
     if not hasattr(TrainingArguments, "activation_checkpointing"):
@@ -22,7 +24,7 @@ def test_activation_checkpointing_reaches_the_trainer_by_the_name_it_reads(tmp_p
 
 @dataclass
 class OlderArguments:
-    """The field of transformers 5.20."""
+    """Arguments with the field of transformers 5.20."""
 
     gradient_checkpointing: bool = False
 
@@ -34,7 +36,7 @@ class OlderArguments:
     ("value", "older", "expected"),
     [(None, False, False), (True, False, True), (None, True, True), (False, True, False)],
 )
-def test_older_arguments_have_the_name_of_newer_ones(monkeypatch, value, older, expected):
+def test_adds_the_new_name_to_older_arguments(monkeypatch, value, older, expected):
     monkeypatch.setattr(transformers, "TrainingArguments", OlderArguments)
 
     @dataclass
@@ -45,6 +47,6 @@ def test_older_arguments_have_the_name_of_newer_ones(monkeypatch, value, older, 
     assert args.seen == args.gradient_checkpointing == args.activation_checkpointing == expected
 
 
-def test_a_model_checkpoints_its_activations(model):
+def test_enables_activation_checkpointing_of_a_model(model):
     enable_activation_checkpointing(model)
     assert all(layer.gradient_checkpointing for layer in model.model.language_model.layers)

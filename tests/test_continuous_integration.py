@@ -1,4 +1,4 @@
-"""The scripts of .ci and the workflows: what they call exists, and what they find wrong is wrong."""
+"""The scripts of .ci and the workflows: the targets that they call exist, and the scripts find real errors."""
 
 import re
 import subprocess
@@ -32,7 +32,7 @@ def test_workflows_call_targets_that_exist():
         if "run" in step:
             target = re.fullmatch(r"make (\S+|\$\{\{.*\}\})( NEWER=.*)?", step["run"].strip(), flags=re.DOTALL)[1]
             called.update(matrix["target"] if "matrix.target" in target else [target])
-    assert called == {"test", "test-slow", "lint", "wheel", "test-lowest", "test-newest"}
+    assert called == {"test", "test-slow", "lint", "docs", "wheel", "test-lowest", "test-newest"}
     assert called <= TARGETS
 
 
@@ -41,13 +41,13 @@ def test_workflows_pin_their_actions():
     assert actions and all(re.fullmatch(r"[\w/-]+@v\d+\.\d+\.\d+", action) for action in actions)
 
 
-def test_the_run_has_the_legs_of_the_workflow():
+def test_local_run_has_the_legs_of_the_workflow():
     legs = re.findall(r"^leg (\w+) (.*)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
     assert [name for name, _ in legs] == ["locked", "lowest", "newest"]
     assert {target for _, targets in legs for target in targets.split()} <= TARGETS
 
 
-def test_newest_installs_without_ranges_and_leaves_torch():
+def test_newest_installs_without_ranges_and_without_torch():
     assert newest.names(REQUIREMENTS) == ["transformers[serving]"]
 
 
@@ -61,7 +61,7 @@ def test_newest_installs_without_ranges_and_leaves_torch():
         ("6.0.0", [], 0),
     ],
 )
-def test_newest_fails_only_inside_the_declared_range(version, failed, status):
+def test_newest_fails_only_inside_the_declared_ranges(version, failed, status):
     versions = {"torch": "2.14.1", "transformers": version}
     beyond = newest.outside(REQUIREMENTS, versions)
     assert beyond == ([] if version == "5.24.0" else [f"transformers {version} (declared: <6,>=5.20.2)"])
@@ -93,7 +93,7 @@ def test_low_scores_of_the_demo_are_found():
     assert len(check_demo.too_low("")) == 5
 
 
-def test_only_torch_is_linked(tmp_path):
+def test_only_torch_and_its_libraries_are_linked(tmp_path):
     for name in ("torch", "nvidia_cublas", "numpy"):
         folder = tmp_path / "a" / f"{name}-1.0.dist-info"
         folder.mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_only_torch_is_linked(tmp_path):
         (tmp_path / "a" / f"{name}.py").write_text(name)
         files = (f"{name}.py", f"{folder.name}/METADATA", f"{folder.name}/RECORD", "../../../bin/run")
         (folder / "RECORD").write_text("".join(f"{file},,\n" for file in files))
-    for _ in range(2):  # a second call replaces
+    for _ in range(2):  # a second call replaces the files
         assert link_torch.link(tmp_path / "a", tmp_path / "b") == ["nvidia-cublas 1.0", "torch 1.0"]
     assert (tmp_path / "b" / "torch.py").samefile(tmp_path / "a" / "torch.py")
     assert not (tmp_path / "b" / "numpy.py").exists()

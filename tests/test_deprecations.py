@@ -10,7 +10,7 @@ def record(name, message, level=logging.WARNING):
     return logging.LogRecord(name, level, "file.py", 1, message, (), None)
 
 
-def test_a_logged_deprecation_is_recorded_and_other_messages_are_not():
+def test_recorder_keeps_only_messages_about_deprecations():
     with DeprecationRecorder() as recorder:
         for library in LIBRARIES:
             assert recorder in logging.getLogger(library).handlers
@@ -23,7 +23,7 @@ def test_a_logged_deprecation_is_recorded_and_other_messages_are_not():
     ]
 
 
-def test_libraries_log_again_after_a_test_that_made_them_silent():
+def test_recorder_restores_the_log_levels():
     with DeprecationRecorder():
         for library in LIBRARIES:
             logging.getLogger(library).setLevel(logging.CRITICAL)
@@ -33,6 +33,6 @@ def test_libraries_log_again_after_a_test_that_made_them_silent():
 
 @pytest.mark.skipif(not is_newest(), reason="older versions may use what a later one deprecates")
 @pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning])
-def test_a_warning_of_a_deprecation_is_an_error(category):
+def test_deprecation_warnings_are_errors(category):
     with pytest.raises(category, match="old"):
         warnings.warn("old", category, stacklevel=1)

@@ -1,3 +1,5 @@
+"""The rows of `vilau env`."""
+
 import json
 import platform
 import subprocess
@@ -28,7 +30,7 @@ def test_env_prints_a_row_for_each_version_and_the_devices(capsys):
         assert rows["devices"] == "CPU only"
 
 
-def test_env_says_what_is_missing_and_what_is_outside_the_window(capsys, monkeypatch):
+def test_env_names_missing_packages_and_untested_versions(capsys, monkeypatch):
     installed = metadata.version
 
     def version(name):
@@ -47,7 +49,7 @@ def test_env_says_what_is_missing_and_what_is_outside_the_window(capsys, monkeyp
     assert described["packages"]["pillow"] == metadata.version("pillow")
 
 
-def test_env_answers_where_the_libraries_cannot_be_imported():
+def test_env_works_where_the_libraries_cannot_be_imported():
     script = (
         "import sys\nfor name in ('torch', 'transformers', 'diffusers'): sys.modules[name] = None\n"
         "from vilau_hf.cli import main\nmain(['env'])"

@@ -1,4 +1,4 @@
-"""The scripts of docs/experiments.md run at a few steps, and use a finished model again."""
+"""The script behind docs/experiments.md runs with few steps, and reuses models that are already trained."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ def run(*arguments, cwd):
 
 
 def table(printed, first):
-    """The cells of the printed table whose first column is called `first`, by row and column."""
+    """Returns the cells of the printed table whose first column has the title `first`, by row and column."""
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
     head = next(index for index, line in enumerate(lines) if line[0] == first)
     rows = {}
@@ -27,7 +27,7 @@ def table(printed, first):
     return rows
 
 
-def test_guidance_table_has_a_row_for_each_scale_and_shares_of_its_samples(tmp_path):
+def test_guidance_table_has_a_row_for_each_scale(tmp_path):
     done = run("guidance", "--samples", "4", "--out", "results", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     scores = json.loads((tmp_path / "results" / "guidance.json").read_text())
@@ -38,12 +38,12 @@ def test_guidance_table_has_a_row_for_each_scale_and_shares_of_its_samples(tmp_p
         assert share in (0, 0.25, 0.5, 0.75, 1)
         error = (share * (1 - share) / 4) ** 0.5
         assert rows[scale]["all"] == f"{100 * share:.1f} ± {100 * error:.1f}"
-    # the shipped checkpoint draws what it is asked for
+    # the shipped checkpoint follows its captions
     assert scores["2.0"]["scores"]["picture_color_and_shape"] >= 0.75
 
 
 @pytest.mark.slow
-def test_training_tables_share_a_model_and_refuse_one_of_other_settings(tmp_path):
+def test_training_tables_share_a_model_and_reject_other_settings(tmp_path):
     short = ("--steps", "0.001", "--samples", "4", "--questions", "24", "--out", "results")
     done = run("code-depth", *short, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -63,7 +63,7 @@ def test_training_tables_share_a_model_and_refuse_one_of_other_settings(tmp_path
     rows = json.loads((results / "contrastive.json").read_text())
     assert rows["with"] == arms["4"]
     steps = [row["settings"]["siglip_steps"] + row["settings"]["tower_steps"] for row in rows.values()]
-    assert len(rows) == 3 and len(set(steps)) == 1  # as many steps of stage 1 with the loss and without
+    assert len(rows) == 3 and len(set(steps)) == 1  # equally many steps of stage 1 with and without the loss
 
     done = run("contrastive", *short[:-2], "--language-steps", "5000", "--out", "results", cwd=tmp_path)
     assert done.returncode != 0 and "other settings" in done.stderr

@@ -1,4 +1,4 @@
-"""Every number recorded of the original implementation, in float32 with tiny random weights."""
+"""Comparison with all numbers recorded from the original implementation, in float32 with tiny random weights."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def assert_near(actual, expected, atol=1e-4):
 
 
 @torch.no_grad()
-def test_tower_gives_the_recorded_features_and_exactly_the_recorded_codes(folder):
+def test_tower_returns_the_recorded_features_and_exactly_the_recorded_codes(folder):
     model, expected, inputs = release(folder)[0], recording(folder, "encode"), recording(folder, "inputs")
     tower = model.model.vision_tower
     patches = tower.image_encoder.embeddings.patch_embedding(inputs["images"]).flatten(2).transpose(1, 2)
@@ -44,7 +44,7 @@ def test_codes_decode_to_the_recorded_pixels(folder):
 
 
 @torch.no_grad()
-def test_depth_transformer_gives_the_recorded_logits(folder):
+def test_depth_transformer_returns_the_recorded_logits(folder):
     model, expected = release(folder)[0], recording(folder, "depth")
     embeddings = model.model.vision_tower.quantizer.code_embeddings(expected["codes"].long())  # (2, 3, D, C)
     logits = model.depth_transformer(expected["hidden_states"].flatten(0, 1), embeddings.flatten(0, 1))
@@ -56,18 +56,18 @@ def test_codes_are_drawn_from_the_recorded_distributions(folder):
     cases = [name.removeprefix("probs.") for name in expected if name.startswith("probs.")]
     assert len(cases) >= 4
     for case in cases:
-        temperature, *parts = case.removeprefix("t").split("_")
+        temperature, *truncations = case.removeprefix("t").split("_")
         probabilities = code_probabilities(
             expected["logits"],
             temperature=float(temperature),
-            top_k=limits["top_k"] if "k" in parts else 0,
-            top_p=limits["top_p"] if "p" in parts else 1.0,
+            top_k=limits["top_k"] if "k" in truncations else 0,
+            top_p=limits["top_p"] if "p" in truncations else 1.0,
         )
         torch.testing.assert_close(probabilities, expected[f"probs.{case}"])
 
 
 def ids_of(processor, prompt: str) -> list[int]:
-    """Ids of a prompt, with -200 where the original has its image placeholder."""
+    """Returns the ids of a prompt, with -200 in place of each image like in the original."""
     blank = [picture("tiny-256", "images/image_0.png")] * prompt.count("<image>")
     ids = processor(text=prompt, images=blank or None)["input_ids"][0]
     result, run = [], 0
@@ -102,7 +102,7 @@ def test_conversations_are_rendered_and_tokenised_as_recorded(folder):
         assert ids_of(processor, prompt) == case["ids"], case["name"]
 
 
-def test_pictures_are_preprocessed_to_the_recorded_pixels(folder):
+def test_images_are_preprocessed_to_the_recorded_pixels(folder):
     image_processor, expected = release(folder)[1].image_processor, recording(folder, "preprocess")
     variants = {"understanding": {}, "generation": {"crop_to_square": True, "resize_before_rgb": False}}
     variants["pad"] = {"pad_to_square": True}
@@ -119,8 +119,8 @@ def test_pictures_are_preprocessed_to_the_recorded_pixels(folder):
         assert_near(pixels, (expected[name] / 255 - 0.5) / 0.5, atol=2e-7)
 
 
-def asked(folder: str, case: dict) -> dict:
-    """What the processor makes of the question and media of a recorded case."""
+def encode_case(folder: str, case: dict) -> dict:
+    """Returns the processor's output for the question and media of a recorded case."""
     processor = release(folder)[1]
     if case["frames"]:
         kind, media = "video", [[picture(folder, f"video/{name}") for name in case["frames"]]]
@@ -132,11 +132,11 @@ def asked(folder: str, case: dict) -> dict:
 
 
 @torch.no_grad()
-def test_pictures_and_videos_are_understood_as_recorded(folder):
+def test_answers_about_images_and_videos_are_as_recorded(folder):
     model, processor = release(folder)
     expected, inputs = recording(folder, "understanding"), recording(folder, "inputs")
     for case in described(folder, "understanding"):
-        name, batch = case["name"], asked(folder, case)
+        name, batch = case["name"], encode_case(folder, case)
         placeholder = processor.video_token_id if case["frames"] else processor.image_token_id
         recorded = expected[f"{name}.expanded_ids"]
         assert torch.equal(batch["input_ids"], recorded.masked_fill(recorded == -200, placeholder)), name
@@ -201,7 +201,7 @@ def test_images_and_videos_are_generated_as_recorded(folder, monkeypatch):
 
 
 def training_batch(folder: str, names: list[str]) -> dict:
-    """Recorded training samples as the processor encodes them, with the recorded pixels."""
+    """Returns recorded training samples as the processor encodes them, with the recorded pixels."""
     inputs, processor = recording(folder, "inputs"), release(folder)[1]
     samples = {sample["name"]: sample for sample in described(folder, "training")["samples"]}
     blank, conversations, images, videos = picture("tiny-256", "images/image_0.png"), [], [], []
@@ -274,7 +274,7 @@ def test_training_gives_the_recorded_labels_losses_and_gradients(folder, run):
 
 
 @torch.no_grad()
-def test_codes_in_bfloat16_are_those_in_float32(folder):
+def test_codes_in_bfloat16_equal_those_in_float32(folder):
     source, inputs = ROOT / folder / "checkpoint", recording(folder, "inputs")
     model = VilaUForConditionalGeneration.from_original(source, dtype=torch.bfloat16)
     assert model.lm_head.weight.dtype == model.dtype == torch.bfloat16

@@ -1,4 +1,4 @@
-"""What is uploaded to the Hub, and its use with and without the package."""
+"""Repositories for the Hub, and their use with and without the package."""
 
 import json
 import shutil
@@ -32,23 +32,23 @@ def with_code(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def other_python(tmp_path_factory):
-    """An interpreter that has the libraries and not this package."""
+    """Returns the command of an interpreter that has the libraries but not this package."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=False)
     site = next((folder / "lib").glob("python*/site-packages"))
     site.joinpath("libraries.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    python = folder / "bin" / "python"
-    assert subprocess.run([python, "-c", "import vilau_hf"], capture_output=True).returncode
+    python = [folder / "bin" / "python", "-I"]  # without the paths of the environment
+    assert subprocess.run([*python, "-c", "import vilau_hf"], capture_output=True).returncode
     return python
 
 
 def run(python, script, *arguments, cwd):
     return subprocess.run(
-        [python, "-c", script, *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [*python, "-c", script, *arguments], cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
 
 
-def test_a_dry_run_writes_what_would_be_uploaded(tmp_path, capsys):
+def test_dry_run_saves_the_repository(tmp_path, capsys):
     main(["push", "me/tiny", "--dry-run", str(tmp_path / "plain")])
     assert str(tmp_path / "plain") in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "plain").iterdir()}
@@ -61,7 +61,7 @@ def test_a_dry_run_writes_what_would_be_uploaded(tmp_path, capsys):
         hub.write_repository(TINY_CHECKPOINT, tmp_path / "plain")
 
 
-def test_saving_with_code_leaves_no_trace(with_code, tmp_path):
+def test_later_saves_contain_no_code(with_code, tmp_path):
     VilaUProcessor.from_pretrained(with_code).save_pretrained(tmp_path)
     VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.py"))
@@ -69,7 +69,7 @@ def test_saving_with_code_leaves_no_trace(with_code, tmp_path):
 
 @pytest.fixture
 def uploads(monkeypatch, tmp_path):
-    """Folder in which repositories of a Hub that takes everything end up."""
+    """Replaces the Hub by a folder, in which each repository is a sub-folder."""
 
     def create_repo(*args, **kwargs):
         return RepoUrl(f"https://huggingface.co/{args[-1] if args else kwargs['repo_id']}")
@@ -94,7 +94,7 @@ def uploads(monkeypatch, tmp_path):
     return tmp_path
 
 
-def test_models_processors_and_pipelines_push_themselves(uploads):
+def test_push_to_hub_of_models_processors_and_pipelines(uploads):
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
     processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
     model.push_to_hub("me/tiny")
@@ -106,7 +106,7 @@ def test_models_processors_and_pipelines_push_themselves(uploads):
     assert torch.equal(pipe.model.lm_head.weight, model.lm_head.weight)
 
 
-def test_the_upload_is_the_dry_run(with_code, monkeypatch):
+def test_uploads_the_files_of_the_dry_run(with_code, monkeypatch):
     calls = []
 
     class Api:
@@ -123,7 +123,7 @@ def test_the_upload_is_the_dry_run(with_code, monkeypatch):
     assert calls[1] == {path.name: path.read_bytes() for path in with_code.iterdir()}
 
 
-def test_a_card_without_a_licence_is_refused(tmp_path):
+def test_rejects_a_card_without_a_license(tmp_path):
     (tmp_path / "card.md").write_text("# nothing")
     with pytest.raises(ValueError, match="names no `license`"):
         hub.write_repository(TINY_CHECKPOINT, tmp_path / "out", card=tmp_path / "card.md")
@@ -151,7 +151,7 @@ assert "vilau_hf" not in sys.modules
 """
 
 
-def test_the_code_in_a_repository_gives_the_same_without_the_package(with_code, other_python, tmp_path):
+def test_code_of_a_repository_generates_the_same_image_without_the_package(with_code, other_python, tmp_path):
     result = run(other_python, WITHOUT_THE_PACKAGE, with_code, CAPTION, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
     pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT)
@@ -162,13 +162,13 @@ def test_the_code_in_a_repository_gives_the_same_without_the_package(with_code, 
     assert np.array_equal(np.array(Image.open(tmp_path / "picture.png")), np.array(picture))
 
 
-def test_without_trust_the_library_refuses(with_code, other_python, tmp_path):
+def test_library_rejects_the_code_without_trust(with_code, other_python, tmp_path):
     script = "import sys; from transformers import AutoModel; AutoModel.from_pretrained(sys.argv[1])"
     result = run(other_python, script, with_code, cwd=tmp_path)
     assert result.returncode != 0 and "trust_remote_code=True" in result.stderr
 
 
-def test_with_the_package_no_trust_is_needed(with_code, tmp_path):
+def test_package_loads_the_repository_without_trust(with_code, tmp_path):
     script = """
 import sys
 import vilau_hf
@@ -176,5 +176,5 @@ from transformers import AutoModel, AutoProcessor, pipeline
 assert type(AutoModel.from_pretrained(sys.argv[1])) is vilau_hf.VilaUForConditionalGeneration
 assert type(AutoProcessor.from_pretrained(sys.argv[1])) is vilau_hf.VilaUProcessor
 """
-    result = run(sys.executable, script, with_code, cwd=tmp_path)
+    result = run([sys.executable], script, with_code, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]

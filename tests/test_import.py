@@ -1,4 +1,4 @@
-"""What `import vilau_hf` does at once, and what it leaves until it is needed."""
+"""Late imports of the package and registration with the Auto classes (`registration.py`)."""
 
 import ast
 import inspect
@@ -60,7 +60,7 @@ print(*{"torch", "transformers", "diffusers", "numpy"} & set(sys.modules))
 """
 
 
-def test_importing_the_package_imports_no_library():
+def test_import_of_the_package_imports_no_library():
     run = subprocess.run([sys.executable, "-c", IMPORT_NOTHING], capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout.split() == [], run.stderr
 
@@ -72,7 +72,7 @@ def test_auto_classes_know_the_package_in_every_order_of_imports(imports):
 
 
 @pytest.mark.slow
-def test_a_process_whose_first_import_is_an_unpickled_object_knows_the_auto_classes():
+def test_unpickling_in_a_new_process_registers_the_auto_classes():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         config = pool.apply(_through_auto_config, (VilaUConfig(),))
     assert type(config) is VilaUConfig
@@ -84,7 +84,7 @@ def _through_auto_config(config):
     return AutoConfig.for_model(config.model_type)
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_can_be_imported():
     assert len(set(vilau_hf.__all__)) == len(vilau_hf.__all__)
     names = {}
     exec("from vilau_hf import *", names)
@@ -102,7 +102,7 @@ def test_type_checkers_see_the_names_that_are_imported_late():
     assert sorted(seen) == sorted(set(vilau_hf.__all__) - {"__version__", "TINY_CHECKPOINT"})
 
 
-def test_classes_are_pickled_by_the_modules_that_define_them():
+def test_pickles_classes_by_the_modules_that_define_them():
     for name in vilau_hf.__all__:
         value = getattr(vilau_hf, name)
         if inspect.isclass(value):
@@ -173,7 +173,7 @@ sys.meta_path.insert(1, Asking())
 
 
 @pytest.mark.parametrize("before", [RELOAD, INTERRUPT, FOREIGN_FINDER], ids=["reload", "interrupt", "foreign finder"])
-def test_classes_are_registered_whatever_happens_to_the_import(before):
+def test_registers_classes_after_a_reload_an_interrupt_and_with_other_finders(before):
     run = subprocess.run([sys.executable, "-c", before + LOAD_CONFIG], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert ("interrupted" in run.stdout) == (before is INTERRUPT)

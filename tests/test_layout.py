@@ -1,4 +1,4 @@
-"""Rules that keep each island loadable as custom code from the Hub, and internals of libraries in one place."""
+"""Rules of the layout: islands can be loaded as custom code from the Hub, and few files import library internals."""
 
 import ast
 import importlib.util
@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from .source_map import TESTED_IN
 
 
 PACKAGE = Path(__file__).parents[1] / "src" / "vilau_hf"
@@ -15,7 +17,7 @@ ALLOWED = {"torch", "torchvision", "numpy", "PIL", "transformers", "diffusers", 
 
 
 @pytest.mark.parametrize("path", ISLAND_FILES, ids=lambda path: path.stem)
-def test_islands_import_siblings_by_name_and_nothing_else_of_ours(path):
+def test_islands_import_only_siblings_and_allowed_libraries(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
             assert node.level == 1 and node.module and "." not in node.module, ast.unparse(node)
@@ -36,14 +38,14 @@ def test_islands_are_flat_and_file_names_are_unique():
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
-def test_only_the_command_prints_and_nothing_asserts(path):
+def test_only_commands_print_and_no_file_asserts(path):
     for node in ast.walk(ast.parse(path.read_text())):
         assert not isinstance(node, ast.Assert), f"line {node.lineno}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
             assert path.parent == PACKAGE / "commands", f"line {node.lineno}"
 
 
-# rooms from the ground up; a file imports its own floor and those below
+# Packages and root modules, lowest first. A file imports only from its level and from the levels before it.
 FLOORS = (
     ("version", "choices"),
     ("compat", "files", "tested_versions", *(island.name for island in ISLANDS)),
@@ -54,12 +56,12 @@ FLOORS = (
     ("commands",),
     ("cli",),
 )
-# `drawn_shapes` is the name of a dataset for `vilau train`, too, and an example needs no download
-TAKES_DRAWN_SHAPES = "data/build.py"
+# The exceptions: `vilau train` accepts `drawn_shapes` as a dataset, so that an example needs no download.
+TAKES_DRAWN_SHAPES = ("data/build.py", "training/build_vision_tower.py")
 
 
-def rooms_imported(path: Path):
-    """Line and room of what a file of the package takes from other rooms."""
+def packages_imported(path: Path):
+    """Yields the line and the package or root module of each relative import of a file."""
     folder = path.relative_to(PACKAGE).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
@@ -68,46 +70,48 @@ def rooms_imported(path: Path):
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_down(path):
-    floors = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+def test_imports_go_to_lower_levels(path):
+    floors = {room: floor for floor, names in enumerate(FLOORS) for room in names}
     name = str(path.relative_to(PACKAGE))
-    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    if room in ("__init__", "evaluate_metrics"):
+    package = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    if package in ("__init__", "evaluate_metrics"):
         return  # the public names of the package, and scripts that `evaluate` loads
-    assert room in floors, f"{name}: give `{room}` a floor in `FLOORS`"
-    for line, other in rooms_imported(path):
-        if other in floors and other != room and (name, other) != (TAKES_DRAWN_SHAPES, "drawn"):
-            assert floors[other] <= floors[room], f"{name}, line {line}: `{room}` stands below `{other}`"
+    assert package in floors, f"{name}: add `{package}` to `FLOORS`"
+    for line, other in packages_imported(path):
+        if other in floors and other != package and not (other == "drawn" and name in TAKES_DRAWN_SHAPES):
+            assert floors[other] <= floors[package], (
+                f"{name}, line {line}: `{package}` may not import `{other}`, which has a higher level"
+            )
 
 
 LIBRARIES = ("transformers", "diffusers", "accelerate")
-# documented names that are not in the top-level namespace; `None` for all of a module
+# documented names outside of the top-level namespace; `None` allows all names of a module
 PUBLIC = {
     "transformers.utils": {"logging", "ModelOutput"},
     "transformers.modeling_outputs": None,
     "diffusers.utils": {"BaseOutput"},
 }
-# the one file of each island, and of the package around them, that may take other names
-DOORS = {
+# the one file of each island, and of the rest of the package, that may import other names
+COMPAT_FILES = {
     "modeling": "modeling/compat_modeling_vilau.py",
     "processing": "processing/compat_processing_vilau.py",
     "pipelines": None,
     "": "compat.py",
 }
-FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if str(path.relative_to(PACKAGE)) not in DOORS.values()]
+FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if str(path.relative_to(PACKAGE)) not in COMPAT_FILES.values()]
 
 
 def is_public(module: str, name: str) -> bool:
-    """Whether `from module import name` is of a library's documented names."""
+    """Returns whether `name` of `module` is documented as public by its library."""
     if name.startswith("_"):
         return False
     if module in PUBLIC:
         return PUBLIC[module] is None or name in PUBLIC[module]
-    return module in LIBRARIES and importlib.util.find_spec(f"{module}.{name}") is None  # which is a module
+    return module in LIBRARIES and importlib.util.find_spec(f"{module}.{name}") is None  # a module is not public
 
 
 def library_names(tree: ast.Module):
-    """Line, module and name of what is taken from the libraries, also as `transformers.trainer.Name`."""
+    """Yields line, module and name of each use of a library, also in the form `transformers.trainer.Name`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] in LIBRARIES:
             yield from ((node.lineno, node.module, alias.name) for alias in node.names)
@@ -125,14 +129,17 @@ def library_names(tree: ast.Module):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_internals_of_libraries_come_through_one_door(path):
+def test_library_internals_are_imported_in_one_file(path):
     island = path.relative_to(PACKAGE).parts[0]
-    door = DOORS.get(island, DOORS[""]) or "a file `compat_*_vilau.py` of this island, to be named in `DOORS`"
+    allowed = (
+        COMPAT_FILES.get(island, COMPAT_FILES[""])
+        or "a file `compat_*_vilau.py` of this island, added to `COMPAT_FILES`"
+    )
     for line, module, name in library_names(ast.parse(path.read_text())):
         assert is_public(module, name), (
             f"{path.relative_to(PACKAGE)}, line {line}: `{module}.{name}` is not documented as public. Take it from "
             f"the top-level namespace if it is there (`from {module.split('.')[0]} import Name`), or find a public "
-            f"way; otherwise put it into {door}, with the reason, the versions it was read in, and when it can go."
+            f"way. Otherwise import it in {allowed}, with the reason, the versions it was read in, and when it can go."
         )
 
 
@@ -154,5 +161,21 @@ def test_internals_of_libraries_come_through_one_door(path):
         ("def f():\n    from accelerate.utils import DistributedType", False),
     ],
 )
-def test_the_rule_of_the_door(line, expected):
+def test_is_public_knows_the_documented_names(line, expected):
     assert all(is_public(module, name) for _, module, name in library_names(ast.parse(line))) == expected
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_source_file_has_a_test_file(path):
+    name = path.relative_to(PACKAGE)
+    if name.name == "__init__.py" or name.parts[0] == "evaluate_metrics":
+        return  # public names, and scripts that `evaluate` loads, see test_evaluate_metrics.py
+    tests = Path(__file__).parent
+    mapped = TESTED_IN.get(str(name), ())
+    assert all((tests / file).is_file() for file in mapped), f"tests/source_map.py: {mapped}"
+    has_test_file = (tests / name.parent / f"test_{name.name}").is_file()
+    assert has_test_file != bool(mapped), f"{name} needs a test file of its name or a line in tests/source_map.py"
+
+
+def test_source_map_names_files_that_exist():
+    assert not [name for name in TESTED_IN if not (PACKAGE / name).is_file()]

@@ -1,8 +1,10 @@
 """
-The first test to fail on a new version of a library: what we override of its private methods, and import of its
-private names, is still there and is still called as we take it. It runs first (`conftest.py`).
+Checks that private methods that we override and private names that we import still exist in the libraries.
 
-To override another one, add a row to `HOOKS`; to replace a private attribute of a class, add it to `ATTRIBUTES`.
+Also that the libraries still call these methods with the arguments that we expect. These tests run first
+(`conftest.py`), so they are the first to fail on a new version of a library.
+
+To override another method, add a row to `HOOKS`. To replace a private attribute of a class, add it to `ATTRIBUTES`.
 """
 
 import ast
@@ -20,7 +22,7 @@ import transformers
 
 import vilau_hf
 
-from .doors import DOORS, PACKAGE, missing_names
+from .compat_files import COMPAT_FILES, PACKAGE, missing_names
 
 
 LIBRARIES = {library.__name__: library for library in (accelerate, diffusers, peft, transformers)}
@@ -29,11 +31,14 @@ LIBRARIES = {library.__name__: library for library in (accelerate, diffusers, pe
 @dataclass(frozen=True)
 class Hook:
     """
-    ours, base (`str`): our class that has the method, and the class of the library that has it, too.
-    name (`str`): the method.
-    arguments (`str`): as the library calls it and we call the base class's, separated by spaces; `name=` for one that
-        is given by keyword.
-    caller (`str`, *optional*): the module of the library that calls it (default: the one that defines it).
+    A private method of a library that we override.
+
+    Args:
+        ours (`str`): our class.
+        base (`str`): the class of the library.
+        name (`str`): the method.
+        arguments (`str`): arguments of the calls, separated by spaces; `name=` for arguments by keyword.
+        caller (`str`, *optional*): module of the library that calls the method, by default the one that defines it.
     """
 
     ours: str
@@ -52,21 +57,21 @@ HOOKS = [
     Hook(CHECKPOINTS, "transformers.Trainer", "_save_checkpoint", "model trial"),
     Hook(CHECKPOINTS, "transformers.Trainer", "_push_from_checkpoint", "checkpoint_folder"),
     Hook(CHECKPOINTS, "transformers.Trainer", "_finalize_training", "trial num_train_samples start_time"),
-    Hook("vilau_hf.training.VilaUTrainer", "transformers.Trainer", "_get_train_sampler", "train_dataset"),
+    Hook("vilau_hf.training.VilaUBaseTrainer", "transformers.Trainer", "_get_train_sampler", "train_dataset"),
     Hook("vilau_hf.training.VisionTowerTrainer", "transformers.Trainer", "_clip_grad_norm", "model"),
 ]
 HOOKS += [
     Hook(f"vilau_hf.modeling.modeling_vision_tower.{name}", "transformers.PreTrainedModel", "_init_weights", "module")
     for name in ("VilaUVisionPreTrainedModel", "VilaUVisionTowerForPreTraining")
 ]
-# the settings that the library gives an image processor, all by keyword; ours reads some and passes the others on
+# settings that the library passes to an image processor, all by keyword
 IMAGE_SETTINGS = (
     "do_resize= size= resample= do_center_crop= crop_size= do_rescale= rescale_factor= do_normalize= image_mean= "
     "image_std= do_pad= pad_size= return_tensors="
 )
 HOOKS += [
     Hook(
-        "vilau_hf.processing.image_functions_vilau.ShortPreprocessing",
+        "vilau_hf.processing.image_functions_vilau.FastPreprocessing",
         f"transformers.image_processing_backends.{base}",
         "_preprocess",
         f"images {IMAGE_SETTINGS} {more}",
@@ -74,14 +79,14 @@ HOOKS += [
     )
     for base, more in (("PilBackend", ""), ("TorchvisionBackend", "disable_grouping="))
 ]
-# the documented methods of a pipeline (add_new_pipeline)
+# methods of a pipeline that the library documents for overriding (add_new_pipeline)
 PIPELINE = "vilau_hf.pipelines.pipeline_text_to_image.VilaUTextToImagePipeline"
 HOOKS += [
     Hook(PIPELINE, "transformers.Pipeline", "_sanitize_parameters"),
     Hook(PIPELINE, "transformers.Pipeline", "_forward", "input_tensors"),
 ]
 
-# private attributes of library classes that ours replace: our class, the library's, names separated by spaces
+# private attributes that we replace: our class, the class of the library, names separated by spaces
 MODEL = "transformers.PreTrainedModel"
 SUPPORTS = "_supports_sdpa _supports_flash_attn _supports_flex_attn _supports_attention_backend"
 ATTRIBUTES: list[tuple[str, str, str]] = [
@@ -114,9 +119,9 @@ def find(path: str):
 def what_to_do(hook_or_class, base: str, problem: str) -> str:
     library = LIBRARIES[base.split(".")[0]]
     return (
-        f"{hook_or_class}: {problem} ({library.__name__} {library.__version__}). Compare the library's source with "
-        "that of the newest version that the comment at our method names, adapt our code in that one place, add the "
-        "version to the comment, and only then widen the window of tested versions."
+        f"{hook_or_class}: {problem} ({library.__name__} {library.__version__}). The comment at our method names the "
+        "newest version that was read. Compare its source with the installed one, adapt our method, and add the "
+        "version to the comment. Only then widen the range of tested versions."
     )
 
 
@@ -126,24 +131,24 @@ def tree_of(module: str) -> ast.Module:
 
 
 def bind(owner: type, name: str, positional: int, keywords: list[str]):
-    """Raises a `TypeError` if the method does not take these arguments."""
+    """Raises a `TypeError` if the method does not accept these arguments."""
     is_bound = isinstance(inspect.getattr_static(owner, name), (classmethod, staticmethod))
     values = [None] * (positional + (not is_bound))
     inspect.signature(getattr(owner, name)).bind(*values, **dict.fromkeys(keywords))
 
 
-def test_a_name_that_a_library_has_moved_is_named(tmp_path):
+def test_missing_names_are_found(tmp_path):
     assert missing_names() == []
-    for door in DOORS:
-        (tmp_path / door).parent.mkdir()
-        text = (PACKAGE / door).read_text()
-        (tmp_path / door).write_text(text.replace("import SubConfigSpec", "import SubConfigSpecification"))
+    for file in COMPAT_FILES:
+        (tmp_path / file).parent.mkdir()
+        text = (PACKAGE / file).read_text()
+        (tmp_path / file).write_text(text.replace("import SubConfigSpec", "import SubConfigSpecification"))
     expected = "modeling/compat_modeling_vilau.py: `transformers.configuration_utils.SubConfigSpecification`"
     assert missing_names(tmp_path) == [expected]
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=str)
-def test_the_library_still_has_what_we_override_and_calls_it_as_we_take_it(hook):
+def test_the_library_still_has_and_calls_the_methods_that_we_override(hook):
     base, ours = find(hook.base), find(hook.ours)
     assert hook.name in vars(ours), f"{hook}: not overridden any more, drop its row."
     assert hasattr(base, hook.name), what_to_do(hook, hook.base, f"`{hook.base}.{hook.name}` is gone")
@@ -170,14 +175,15 @@ def test_the_library_still_has_what_we_override_and_calls_it_as_we_take_it(hook)
 
 @pytest.mark.parametrize("hook", HOOKS, ids=str)
 def test_every_call_in_the_library_fits_our_method(hook):
-    base, ours = find(hook.base), find(hook.ours)
+    base = find(hook.base)
+    ours = find(hook.ours)
     definer = next(each for each in base.__mro__ if hook.name in vars(each))
     for node in ast.walk(tree_of(hook.caller or definer.__module__)):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == hook.name):
             continue
         keywords = [keyword.arg for keyword in node.keywords]
         if None in keywords or any(isinstance(value, ast.Starred) for value in node.args):
-            continue  # what is given is not known here
+            continue  # the source does not show the arguments
         try:
             bind(ours, hook.name, len(node.args), keywords)
         except TypeError as error:
@@ -195,20 +201,20 @@ def our_classes():
 
 
 def private_overrides(derived: type):
-    """Our classes among the bases of `derived`, mixins too, the private names they replace, and of which classes."""
+    """Yields our classes among the bases of `derived`, the private names that they replace, and the replaced class."""
     for position, ours in enumerate(derived.__mro__):
         if not ours.__module__.startswith("vilau_hf."):
             continue
         bases = [each for each in derived.__mro__[position + 1 :] if each.__module__.split(".")[0] in LIBRARIES]
         for name in vars(ours):
-            if not name.startswith("_") or name.startswith("__") or name == "_abc_impl":  # which every ABC has
+            if not name.startswith("_") or name.startswith("__") or name == "_abc_impl":  # every ABC has it
                 continue
             base = next((each for each in bases if name in vars(each)), None)
             if base is not None:
                 yield ours, name, base
 
 
-def test_nothing_private_of_a_library_is_overridden_without_a_row():
+def test_every_override_of_a_private_name_has_a_row():
     rows = {(find(hook.ours), hook.name) for hook in HOOKS}
     rows |= {(find(ours), name) for ours, _, names in ATTRIBUTES for name in names.split()}
     missing = {
@@ -218,20 +224,20 @@ def test_nothing_private_of_a_library_is_overridden_without_a_row():
         if (ours, name) not in rows
     }
     assert not missing, (
-        f"overridden, and in no table of this file: {'; '.join(sorted(missing))}. Is there a public way (a callback, "
-        "an argument, a public method)? Otherwise add a row, and at the method a comment: what the base class does, "
+        f"overridden, but in no table of this file: {'; '.join(sorted(missing))}. Prefer a public way: a callback, an "
+        "argument, a public method. Otherwise add a row here and a comment at the method: what the base class does, "
         "why we differ, the versions it was read in, and when it can go."
     )
 
 
-def test_private_attributes_that_we_replace_are_still_there():
+def test_private_attributes_that_we_replace_still_exist():
     for ours, base, names in ATTRIBUTES:
         for name in names.split():
-            assert name in vars(find(ours)), f"{ours}.{name}: not replaced any more, drop it from the row."
-            assert hasattr(find(base), name), what_to_do(f"{ours}.{name}", base, f"`{base}.{name}` is gone")
+            assert name in vars(find(ours)), f"{ours}.{name}: no longer replaced, remove it from the row."
+            assert hasattr(find(base), name), what_to_do(f"{ours}.{name}", base, f"`{base}.{name}` no longer exists")
 
 
-def test_every_name_behind_the_door_is_still_there():
+def test_every_name_in_compat_still_exists():
     compat = importlib.import_module("vilau_hf.compat")
     for name, module in compat.LIBRARY_NAMES.items():
         try:

@@ -1,3 +1,5 @@
+"""Configurations and towers by name."""
+
 import pytest
 import torch
 
@@ -5,18 +7,18 @@ from vilau_hf import TINY_CHECKPOINT, VilaUConfig, VilaUForConditionalGeneration
 from vilau_hf.loading import load_config, load_published_config, load_vision_tower, source_of
 
 
-def test_a_name_is_a_published_size_or_a_checkpoint():
+def test_loads_the_config_of_a_published_model_or_a_checkpoint():
     assert load_config("vilau-7b-384").to_dict() == load_published_config("vilau-7b-384").to_dict()
     assert load_config(TINY_CHECKPOINT).to_dict() == VilaUConfig.from_pretrained(TINY_CHECKPOINT).to_dict()
     assert (source_of("tiny"), source_of("me/model"), source_of(None)) == (TINY_CHECKPOINT, "me/model", None)
 
 
-def test_an_unknown_published_model_is_refused():
+def test_rejects_an_unknown_published_model():
     with pytest.raises(ValueError, match="`name` must be one of vilau-7b-256, vilau-7b-384, got 'vilau-13b'"):
         load_published_config("vilau-13b")
 
 
-def test_a_tower_is_loaded_from_each_kind_of_checkpoint(tmp_path):
+def test_loads_a_tower_from_each_kind_of_checkpoint(tmp_path):
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
     tower = load_vision_tower(TINY_CHECKPOINT)
     pretraining = load_vision_tower(f"{TINY_CHECKPOINT}/tower")

@@ -1,4 +1,4 @@
-"""The pinned versions in requirements/ are those of what setup.cfg declares, and can be used on any machine."""
+"""The versions pinned in requirements/ fit the ranges in setup.cfg and can be installed on any machine."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ from packaging.version import Version
 
 
 ROOT = Path(__file__).parents[1]
-SHARED = {"torch", "torchvision"}  # one release in all environments
+SHARED = {"torch", "torchvision"}  # the same release in all environments
 EXTRAS = re.search(r"^EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)[1].split(",")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
@@ -24,7 +24,7 @@ def lines(name):
 
 
 def pinned(name, python):
-    """The pins for a Python version on Linux, by name."""
+    """Returns the pinned versions for a Python version on Linux, by package name."""
     environment = {
         **default_environment(),
         "python_version": python,
@@ -51,19 +51,19 @@ def test_every_dependency_is_pinned_within_its_range(name, python):
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_what_builds_the_wheel_is_locked():
+def test_build_requirements_are_locked():
     required = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     for requirement in [*map(Requirement, required), Requirement("build")]:
         for python in PYTHONS:
             assert pinned("lock", python)[requirement.name] in requirement.specifier, requirement
 
 
-def test_the_lowest_versions_are_the_floors():
+def test_lowest_pins_are_the_lower_bounds():
     pins = pinned("lowest", "3.11")
     for requirement in declared(EXTRAS):
-        floors = [Version(part.version) for part in requirement.specifier if part.operator == ">="]
-        if floors and requirement.name not in SHARED:
-            assert pins[canonicalize_name(requirement.name)] == max(floors), requirement
+        bounds = [Version(bound.version) for bound in requirement.specifier if bound.operator == ">="]
+        if bounds and requirement.name not in SHARED:
+            assert pins[canonicalize_name(requirement.name)] == max(bounds), requirement
 
 
 def test_every_environment_has_the_same_torch():
@@ -74,14 +74,14 @@ def test_every_environment_has_the_same_torch():
 
 
 @pytest.mark.parametrize("name", ["lock", "lowest", "torch"])
-def test_the_pins_name_no_machine_and_no_registry(name):
+def test_pins_contain_no_path_and_no_registry(name):
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert not re.search(r"://|^\s*-|(^|\s)/|\s@\s|\.whl", text, flags=re.MULTILINE)
     assert all("[" not in line for line in lines(name))  # pip allows no extras in constraints
 
 
-def test_the_table_of_the_readme_shows_the_pins():
-    text = (ROOT / "README.md").read_text()
+def test_the_table_of_the_installation_page_shows_the_pins():
+    text = (ROOT / "docs" / "installation.md").read_text()
     rows = re.findall(r"^\| (\w+) \| (\d+\.[\d.]+) \| (\d+\.[\d.]+) \|$", text, flags=re.MULTILINE)
     assert len(rows) == 8
     for name, lowest, locked in rows:

@@ -1,4 +1,4 @@
-"""A question about a picture over the OpenAI-compatible route of `vilau serve`."""
+"""Questions about an image over the OpenAI-compatible route of `vilau serve`."""
 
 import base64
 import io
@@ -28,7 +28,7 @@ def client():
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_questions_about_pictures_are_answered(client, stream):
+def test_server_answers_questions_about_images(client, stream):
     record = drawn_shapes("test", 1, tasks={"text_to_image": 1}, seed=3)[0]
     file = io.BytesIO()
     record["images"][0].save(file, "PNG")
@@ -40,7 +40,7 @@ def test_questions_about_pictures_are_answered(client, stream):
             model=TINY_CHECKPOINT, messages=[{"role": "user", "content": content}], max_tokens=8, stream=stream
         )
         if stream:
-            answers.append("".join(part.choices[0].delta.content or "" for part in answer).strip())
+            answers.append("".join(chunk.choices[0].delta.content or "" for chunk in answer).strip())
         else:
             answers.append(answer.choices[0].message.content.strip())
     assert answers == [record["drawing"]["color"], record["drawing"]["shape"]]

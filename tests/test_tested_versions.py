@@ -1,3 +1,5 @@
+"""The range of tested versions of transformers."""
+
 import configparser
 import subprocess
 import sys
@@ -35,7 +37,7 @@ from vilau_hf import cli
         ("6.21.0", False),
     ],
 )
-def test_the_window_holds_all_patches_of_its_last_minor_version(version, inside):
+def test_range_contains_all_patches_of_its_last_minor_version(version, inside):
     assert is_tested_transformers(version) == inside
 
 
@@ -48,16 +50,16 @@ def test_setup_requires_the_oldest_tested_version():
 
 
 @pytest.mark.parametrize("version", ["5.19.0", "5.25.1"])
-def test_importing_the_package_warns_once_outside_the_window(version):
+def test_import_warns_once_about_an_untested_version(version):
     run = subprocess.run([sys.executable, "-c", IMPORT_WITH_VERSION, version], capture_output=True, text=True)
     assert run.returncode == 0
     warning, *rest = run.stderr.splitlines()
-    # in the name of the script's line, which is the sixth
+    # the warning names the line of the script that imports the package, its sixth
     assert warning.startswith("<string>:6: UserWarning: vilau_hf was tested with transformers 5.20.2 to 5.24.x")
     assert f"found {version}" in warning and f'pip install "transformers=={NEWEST_TRANSFORMERS}.*"' in warning
     assert not [line for line in rest if "Warning" in line]
 
 
-def test_importing_the_package_is_silent_inside_the_window():
+def test_import_is_silent_about_a_tested_version():
     run = subprocess.run([sys.executable, "-c", IMPORT_WITH_VERSION, "5.23.0"], capture_output=True, text=True)
     assert run.returncode == 0 and run.stderr == ""

@@ -1,8 +1,8 @@
 """
-An upload with code that was made before files of the islands got their present names still works.
+Tests an upload with code that was made before files of the islands were renamed.
 
-`fixtures/uploaded_before_the_moves/repository` is what `write_repository(..., with_code=True)` made of a random model
-of the sizes in `conftest.py`. It is never made anew: it stands for repositories on the Hub, which nobody updates.
+`write_repository(..., with_code=True)` saved `fixtures/uploaded_before_the_moves/repository` for a random model with
+the sizes in `conftest.py`. It must never be saved again: it represents repositories on the Hub, which nobody updates.
 """
 
 import json
@@ -19,7 +19,7 @@ import vilau_hf
 
 FOLDER = Path(__file__).parent / "fixtures" / "uploaded_before_the_moves"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
-WITH_ITS_OWN_CODE = """
+WITH_UPLOADED_CODE = """
 import json
 import sys
 from transformers import AutoModel, AutoProcessor
@@ -37,10 +37,10 @@ print(json.dumps(codes.tolist()))
 """
 
 
-def test_it_draws_the_same_image_with_its_own_code(tmp_path):
+def test_upload_generates_the_same_image_with_the_uploaded_code(tmp_path):
     arguments = [FOLDER / "repository", EXPECTED["prompt"], str(EXPECTED["seed"])]
     result = subprocess.run(
-        [sys.executable, "-c", WITH_ITS_OWN_CODE, *arguments],
+        [sys.executable, "-c", WITH_UPLOADED_CODE, *arguments],
         cwd=tmp_path,
         env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
         stdin=subprocess.DEVNULL,
@@ -51,7 +51,7 @@ def test_it_draws_the_same_image_with_its_own_code(tmp_path):
     assert json.loads(result.stdout.splitlines()[-1]) == EXPECTED["codes"]
 
 
-def test_it_draws_the_same_image_with_the_code_of_this_package():
+def test_upload_generates_the_same_image_with_the_code_of_this_package():
     model = AutoModel.from_pretrained(FOLDER / "repository", trust_remote_code=False).eval()
     assert type(model) is vilau_hf.VilaUForConditionalGeneration
     processor = AutoProcessor.from_pretrained(FOLDER / "repository", trust_remote_code=False)

@@ -1,4 +1,4 @@
-"""All that transformers allows without torchvision: everything but videos and the any-to-any task."""
+"""The package without torchvision: everything but videos and the any-to-any task works."""
 
 import subprocess
 import sys
@@ -40,6 +40,6 @@ else:
 """
 
 
-def test_what_needs_no_torchvision_works_without():
+def test_images_and_text_need_no_torchvision():
     run = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

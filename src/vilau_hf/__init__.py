@@ -1,13 +1,13 @@
 """
 VILA-U for Hugging Face: one autoregressive model that understands and generates images, videos and text.
 
-Public names are imported when they are first used. The import of this package registers its classes with the Auto
-classes of transformers and diffusers, see `registration`.
+Public names are imported at their first use. The import of this package registers its classes with the Auto classes of
+transformers and diffusers, see `registration`.
 """
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .registration import register_when_imported
 from .tested_versions import warn_if_untested
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         vilau_chat_template,
     )
 
-# folder of the small checkpoint that comes with the package
+# folder of the small checkpoint that is shipped with the package
 TINY_CHECKPOINT = str(Path(__file__).parent / "checkpoints" / "tiny")
 
 __all__ = [
@@ -85,8 +85,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
-    # Every public name that is not defined above is one of these packages, or in the `__all__` of one.
+def __getattr__(name: str) -> Any:
+    # Each public name that is not defined above is one of these packages or in the `__all__` of one of them.
     packages = ("modeling", "processing", "pipelines")
     if name in packages:
         return importlib.import_module(f".{name}", __name__)
@@ -97,7 +97,7 @@ def __getattr__(name: str):
         module = next(module for module in modules if name in module.__all__)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = getattr(module, name)  # so that Python finds it without this function from now on
+    globals()[name] = getattr(module, name)  # Python finds it there from now on, without this function
     return globals()[name]
 
 

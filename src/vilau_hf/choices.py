@@ -1,10 +1,20 @@
-"""Values that arguments accept, in a module that imports nothing: the command lists them without loading a library."""
+"""Values that arguments accept. This module imports nothing, so the help of the command needs no library."""
 
-# strategies of training on several devices, for which `memory` estimates
+# Strategies of training on several devices, for which `memory` has estimates.
 STRATEGIES = ("ddp", "fsdp", "zero2", "zero3")
 
-# Two copies, since their sources cannot be imported without torch; tests/test_cli.py compares them with the sources.
-# names of `data.converters.FORMATS`
-RECORD_FORMATS = ("records", "llava", "mmc4", "parquet", "webdataset", "openvid", "vflan", "hub", "chat")
-# names of `modeling.parts_vilau.PARTS`
-MODEL_PARTS = ("vision_tower", "projector", "language_model", "depth_transformer")
+# Formats of `vilau records`, with file and class of the converter in `data/converters/`.
+RECORD_FORMATS = {
+    "records": "stored_records.StoredRecordConverter",
+    "llava": "llava.LlavaConverter",
+    "mmc4": "mmc4.Mmc4Converter",
+    "parquet": "parquet_captions.ParquetCaptionConverter",
+    "webdataset": "webdataset.WebdatasetConverter",
+    "openvid": "openvid.OpenVidConverter",
+    "vflan": "question_answer.QuestionAnswerConverter",
+    "hub": "hub_captions.HubCaptionConverter",
+    "chat": "chat.ChatConverter",
+}
+# A copy of the names of `modeling.sub_models_vilau.SUB_MODELS`, since its source imports torch. `tests/test_cli.py`
+# compares them.
+SUB_MODELS = ("vision_tower", "projector", "language_model", "depth_transformer")

@@ -1,43 +1,44 @@
 """
-All names that transformers does not document as public, and all differences between its versions, for the modules
-outside of the islands. `modeling` and `processing` have files of their own for this, and `pipelines` needs none.
-`tests/test_layout.py` forbids such imports anywhere else.
+Names that transformers does not document as public, and differences between its versions.
 
-Each name says why it is needed and when it can go. All of `LIBRARY_NAMES` were read in transformers 5.20.2, 5.23.0 and
-5.24.0, where they are the same. They are imported when first asked for: one that is not needed costs nothing.
+This file is for the modules outside of the islands. `modeling` and `processing` have similar files, and `pipelines`
+needs none. `tests/test_layout.py` forbids such imports anywhere else.
+
+The comment of each name says why it is needed and when it can go. All of `LIBRARY_NAMES` were read in transformers
+5.20.2, 5.23.0 and 5.24.0, where they are the same. They are imported at their first use.
 """
 
-from collections import OrderedDict
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
 
 LIBRARY_NAMES = {
-    # `Trainer` applies kernels to the model as a whole, and liger_kernel knows none for our model type; its own
-    # function for the language model alone, `_apply_liger_kernel_to_instance`, is private, too. Can go when
-    # `TrainingArguments` lets a part of the model be named, or liger_kernel knows this model.
+    # `Trainer` applies kernels to the whole model, and liger_kernel has none for our model type. Its function for a
+    # language model alone, `_apply_liger_kernel_to_instance`, is also private. Can go when `TrainingArguments` accepts
+    # a sub-model, or liger_kernel supports this model.
     "apply_liger_kernel": "transformers.integrations.liger",
-    # Name of the file in a checkpoint that `Trainer.train` reads its state from. A checkpoint's state is written once
-    # more when the name of the best checkpoint is final. Can go when the base class writes checkpoints atomically.
+    # Name of the file from which `Trainer.train` reads the state of a checkpoint. We write it again when the name of
+    # the best checkpoint is final. Can go when the base class writes checkpoints atomically.
     "TRAINER_STATE_NAME": "transformers.trainer",
-    # The checkpoint that `Trainer.train(resume_from_checkpoint=True)` takes: what subclasses load themselves has to
-    # come from the same one. Can go when `Trainer` says which checkpoint it resumes.
+    # Finds the checkpoint that `Trainer.train(resume_from_checkpoint=True)` resumes. Our trainers load more states
+    # from the same checkpoint. Can go when `Trainer` tells which checkpoint it resumes.
     "get_last_checkpoint": "transformers.trainer_utils",
-    # The order in which `save_total_limit` deletes checkpoints. Can go when the base class deletes atomically.
+    # Gives the order in which `save_total_limit` deletes checkpoints. Can go when the base class deletes atomically.
     "sort_checkpoints": "transformers.trainer_utils",
-    # Named in the documentation (main_classes/callback), but not in the top-level namespace. Told apart to log images,
-    # for which callbacks have no event. Can go when transformers exports them, or logs images itself.
+    # Documented (main_classes/callback), but not in the top-level namespace. We need the types of the loggers to log
+    # images, for which callbacks have no event. Can go when transformers exports them or logs images.
     "TensorBoardCallback": "transformers.integrations",
     "TrackioCallback": "transformers.integrations",
     "WandbCallback": "transformers.integrations",
-    # Where a task is registered. The documentation shows it (add_new_pipeline), but it is not in the top-level
+    # Registers a task of `pipeline`. The documentation shows it (add_new_pipeline), but it is not in the top-level
     # namespace. Can go when transformers exports it.
     "PIPELINE_REGISTRY": "transformers.pipelines",
-    # The class behind `transformers serve`. Can go when the library documents a way to start its server from Python.
+    # The class of `transformers serve`. Can go when the library documents a way to start its server from Python.
     "Serve": "transformers.cli.serve",
-    # The table by which that server tells multimodal models from models of text; `Auto*.register` does not write it.
-    # Can go when the server asks the Auto classes.
+    # The table by which that server recognises multimodal models. `Auto*.register` does not add to it. Can go when the
+    # server asks the Auto classes.
     "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES": "transformers.models.auto.modeling_auto",
 }
 
@@ -46,7 +47,7 @@ def __getattr__(name: str) -> Any:
     if name not in LIBRARY_NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(LIBRARY_NAMES[name]), name)
-    globals()[name] = value
+    globals()[name] = value  # Python finds it there from now on, without this function
     return value
 
 
@@ -56,29 +57,30 @@ def __getattr__(name: str) -> Any:
 
 @dataclass
 class ActivationCheckpointingArguments:
-    """Gives `TrainingArguments` the argument `activation_checkpointing`; to be named before it as a base class."""
+    """Adds the argument `activation_checkpointing` to `TrainingArguments`, which it precedes in the base classes."""
 
     activation_checkpointing: bool | None = field(
         default=None,
         metadata={
-            "help": "compute activations again in the backward pass: less memory, more time",
+            "help": "compute activations again in the backward pass, which needs less memory and more time",
             "nargs": "?",
             "const": True,
         },
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         from transformers import TrainingArguments
 
         if not hasattr(TrainingArguments, "activation_checkpointing"):
-            if self.activation_checkpointing is None:
-                self.activation_checkpointing = self.gradient_checkpointing
-            self.gradient_checkpointing = self.activation_checkpointing
-        super().__post_init__()
+            arguments: Any = self  # which has the fields of `TrainingArguments` as well
+            if arguments.activation_checkpointing is None:
+                arguments.activation_checkpointing = arguments.gradient_checkpointing
+            arguments.gradient_checkpointing = arguments.activation_checkpointing
+        super().__post_init__()  # type: ignore[misc]  # `TrainingArguments` follows in the bases
 
 
-def enable_activation_checkpointing(model):
-    """Calls `activation_checkpointing_enable` of a `PreTrainedModel`, by the name that it has."""
+def enable_activation_checkpointing(model: Any) -> None:
+    """Enables activation checkpointing of a `PreTrainedModel` by the method's name in this version."""
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable()
     else:
@@ -90,23 +92,24 @@ def enable_activation_checkpointing(model):
 AUTO_PIPELINE_MODULE = "diffusers.pipelines.auto_pipeline"
 
 
-def auto_video_processor() -> type:
+def auto_video_processor() -> Any:
     """
-    Returns `AutoVideoProcessor`, with which a class can be registered also where torchvision is missing.
+    Returns `AutoVideoProcessor`, which can register a class even without torchvision.
 
-    The name at the top of transformers is then a placeholder that raises at every use, though registering needs no
-    torchvision. Read in transformers 5.20.2, 5.23.0, 5.24.0; it can go when the name is always the class.
+    Without torchvision, the name at the top level of transformers is a placeholder that raises at each use. Read in
+    transformers 5.20.2, 5.23.0 and 5.24.0. It can go when the name is always the class.
     """
     from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
     return AutoVideoProcessor
 
 
-def text_to_image_pipelines() -> OrderedDict[str, type]:
+def text_to_image_pipelines() -> MutableMapping[str, Any]:
     """
-    Returns the table in which `AutoPipelineForText2Image` looks a pipeline up.
+    Returns the table of the pipelines that `AutoPipelineForText2Image` finds.
 
-    diffusers has no function that adds a class to it. Read in diffusers 0.40.0, 0.42.1; it can go when there is one.
+    diffusers has no function that adds a class to it. Read in diffusers 0.40.0 and 0.42.1. It can go when there is
+    one.
     """
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
@@ -115,21 +118,21 @@ def text_to_image_pipelines() -> OrderedDict[str, type]:
 
 def add_to_diffusers(pipeline_class: type) -> None:
     """
-    Makes `DiffusionPipeline.from_pretrained` find a class that a `model_index.json` names.
+    Adds a class to diffusers, so that `DiffusionPipeline.from_pretrained` finds it by its name in `model_index.json`.
 
-    diffusers looks the name up in its own module and has no function that registers one. Read in diffusers 0.40.0,
-    0.42.1; it can go when there is one.
+    diffusers looks for the name in the module `diffusers` and has no function that registers a class. Read in
+    diffusers 0.40.0 and 0.42.1. It can go when there is one.
     """
     import diffusers
 
     setattr(diffusers, pipeline_class.__name__, pipeline_class)
 
 
-def forget_custom_code(pipeline_class: type) -> None:
+def forget_custom_code(pipeline_class: Any) -> None:
     """
-    Makes `save_pretrained` of a registered task's pipeline save no copy of its code.
+    Makes `save_pretrained` of a registered pipeline save no copy of its code.
 
-    `PIPELINE_REGISTRY.register_pipeline` marks each class as custom code; a saved pipeline would then ask for
-    `trust_remote_code`. Read in transformers 5.20.2, 5.23.0, 5.24.0; it can go when registering does not mark.
+    `PIPELINE_REGISTRY.register_pipeline` marks each class as custom code, so loading a saved pipeline would need
+    `trust_remote_code`. Read in transformers 5.20.2, 5.23.0 and 5.24.0. It can go when registering does not mark.
     """
     del pipeline_class._registered_impl

@@ -1,7 +1,8 @@
-"""Describes what a bug report has to say about the machine."""
+"""Collects versions and devices of this machine for a bug report."""
 
 import platform
 from importlib import metadata
+from typing import Any
 
 from .tested_versions import TRANSFORMERS_WINDOW, is_tested_transformers
 from .version import __version__
@@ -23,21 +24,27 @@ PACKAGES = (
 )
 
 
-def describe_environment() -> dict:
+def describe_environment() -> dict[str, Any]:
     """
-    Collects versions and devices. It imports torch for the devices, and no other library.
+    Collects versions and devices.
+
+    It reads the versions without importing the packages, of which one can be broken. Only torch is imported, for the
+    devices.
 
     Returns:
-        vilau_hf, python, platform (`str`): versions, and the operating system.
-        packages (`dict[str, str | None]`): name -> version, `None` where it is not installed.
-        transformers_tested (`str`): the tested window of transformers.
-        transformers_is_tested (`bool`, or `None` without transformers): whether it lies inside.
-        torch_backend (`str` or `None`): for example `"CUDA 13.0"`, or why torch cannot be imported.
-        devices (`list[str]`): all but the CPU, for example `"cuda:0 NVIDIA H100 80GB HBM3"`.
+        vilau_hf, python, platform (`str`): versions of this package and of Python, and the operating system.
+        packages (`dict[str, str | None]`): version of each package, `None` if it is not installed.
+        transformers_tested (`str`): range of tested versions of transformers.
+        transformers_is_tested (`bool`, or `None` without transformers): whether the version is in this range.
+        torch_backend (`str` or `None`): for example `"CUDA 13.0"`, or the reason why torch cannot be imported.
+        devices (`list[str]`): all devices except the CPU, for example `"cuda:0 NVIDIA H100 80GB HBM3"`.
     """
     packages = {name: _installed_version(name) for name in PACKAGES}
     version = packages["transformers"]
-    backend, devices = (None, []) if packages["torch"] is None else _torch_devices()
+    backend: str | None = None
+    devices: list[str] = []
+    if packages["torch"] is not None:
+        backend, devices = _torch_devices()
     return {
         "vilau_hf": __version__,
         "python": platform.python_version(),
@@ -51,6 +58,7 @@ def describe_environment() -> dict:
 
 
 def _installed_version(name: str) -> str | None:
+    """Returns the version of a package, or `None` if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -58,9 +66,10 @@ def _installed_version(name: str) -> str | None:
 
 
 def _torch_devices() -> tuple[str | None, list[str]]:
+    """Returns the backend that torch was built for, and its devices."""
     try:
         import torch
-    except (ImportError, OSError) as error:  # OSError: a library of CUDA is missing or does not fit
+    except (ImportError, OSError) as error:  # OSError: a CUDA library is missing or has the wrong version
         return f"cannot be imported: {error}", []
     if torch.version.hip is not None:
         backend = f"ROCm {torch.version.hip}"
@@ -68,7 +77,7 @@ def _torch_devices() -> tuple[str | None, list[str]]:
         backend = f"CUDA {torch.version.cuda}"
     else:
         backend = None
-    # devices of ROCm have the type "cuda", too
+    # ROCm devices also have the type "cuda"
     devices = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         devices.append("mps")

@@ -1,18 +1,22 @@
-"""Files and folders that are written whole or not at all, and the reading of JSON files."""
+"""Functions for JSON files, atomic writes and new folders."""
 
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     """
-    The object in a JSON file.
+    Reads the object in a JSON file.
+
+    Args:
+        path (`Path`): the file.
 
     Raises:
-        ValueError: if it is not there or holds something else, with its name.
+        ValueError: if the file cannot be read or holds something other than an object. The message has its name.
     """
     try:
         content = json.loads(path.read_text())
@@ -23,14 +27,21 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def first_five(names) -> str:
-    """The first five of `names` in order, and how many more there are."""
-    names = sorted(names)
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def first_five(names: Iterable[str]) -> str:
+    """Lists the first five of the sorted `names` and the number of the others, for error messages."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:5]) + (f" and {len(ordered) - 5} more" if len(ordered) > 5 else "")
 
 
 def write_then_rename(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path and gives what it wrote its name: there is a whole file or none."""
+    """
+    Writes a file atomically: after an interruption there is the complete file or the old one.
+
+    Args:
+        path (`Path`): the file.
+        write (`Callable[[Path], object]`): function that writes a file with the name it gets.
+    """
+    # In the same folder, since renaming is atomic only within a file system. The random name keeps processes apart.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         write(temporary)
@@ -40,5 +51,5 @@ def write_then_rename(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def is_new_or_empty(folder: Path) -> bool:
-    """Whether `folder` is not there yet, or is a folder without content, so that writing there destroys nothing."""
+    """Returns whether `folder` does not exist or is an empty folder, so that writing into it overwrites nothing."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))

@@ -1,10 +1,12 @@
-"""Repositories for the Hub: weights, processor, pipeline index, model card and, if wanted, the code."""
+"""Repositories for the Hub: weights, processor, pipeline index, model card and, optionally, the code."""
 
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
 
@@ -14,6 +16,7 @@ from .pipelines import VilaUPipeline, pipeline_text_to_image
 from .processing import VilaUImageProcessor, VilaUProcessor, VilaUVideoProcessor
 
 
+# model card of the shipped checkpoint
 PACKAGE_CARD = Path(__file__).parent / "model_card.md"
 _AUTO_MODELS = ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForPreTraining")
 
@@ -22,38 +25,38 @@ def write_repository(
     source: str | Path, folder: str | Path, with_code: bool = False, card: str | Path | None = None
 ) -> None:
     """
-    Writes the folder that `push_repository` uploads; transformers and diffusers load it alike.
+    Saves the folder that `push_repository` uploads. transformers and diffusers can both load it.
 
     Args:
-        source (`str` or `Path`): folder or Hub id of a checkpoint.
-        folder (`str` or `Path`): where to write; it must not exist, or be empty.
-        with_code (`bool`, *optional*, defaults to `False`): put the code beside the weights, so that
+        source (`str` or `Path`): folder or Hub id of the checkpoint.
+        folder (`str` or `Path`): output folder, which must be new or empty.
+        with_code (`bool`, *optional*, defaults to `False`): whether the code is saved as well, so that
             `trust_remote_code=True` loads the repository without this package.
-        card (`str` or `Path`, *optional*): the model card; by default the `README.md` of `source`, or the package's
-            own, which describes the shipped checkpoint.
+        card (`str` or `Path`, *optional*): file of the model card. By default it is the `README.md` of `source`, or
+            else the card of the shipped checkpoint.
 
     Raises:
-        ValueError: if `folder` is in use, or the card has no valid metadata.
+        ValueError: if `folder` is not empty, or the card names no license.
     """
     folder = Path(folder)
     if not is_new_or_empty(folder):
         raise ValueError(f"`folder` must be a new or an empty folder, got {folder}.")
     if card is None:
-        own = Path(source) / "README.md"
-        card = own if own.is_file() else PACKAGE_CARD
-    card = ModelCard.load(card)
-    if not card.data.license:
-        raise ValueError("the model card names no `license` in its metadata.")
+        source_card = Path(source) / "README.md"
+        card = source_card if source_card.is_file() else PACKAGE_CARD
+    model_card = ModelCard.load(card)
+    if not model_card.data.license:
+        raise ValueError(f"the model card {card} names no `license` in its metadata.")
     model = VilaUForConditionalGeneration.from_pretrained(source, dtype="auto")
     processor = VilaUProcessor.from_pretrained(source)
     pipeline = VilaUPipeline(model, processor)
     if with_code:
-        with _code_beside_weights(model):
+        with _saving_code(model):
             pipeline.save_pretrained(folder, flat=True)
         _add_pipelines(folder)
     else:
         pipeline.save_pretrained(folder, flat=True)
-    card.save(folder / "README.md")
+    model_card.save(folder / "README.md")
 
 
 def push_repository(
@@ -67,12 +70,14 @@ def push_repository(
     Uploads a checkpoint as one repository.
 
     Args:
-        source, with_code, card: as for [`write_repository`].
-        repo_id (`str`): id of the repository, which is made if it is not there.
-        private (`bool`, *optional*): whether a new repository is private; by default as the account says.
+        source (`str` or `Path`): folder or Hub id of the checkpoint.
+        repo_id (`str`): id of the repository, which is created if it does not exist.
+        with_code (`bool`, *optional*, defaults to `False`): see [`write_repository`].
+        card (`str` or `Path`, *optional*): see [`write_repository`].
+        private (`bool`, *optional*): whether a new repository is private. By default the account decides.
 
     Returns:
-        Address of the commit.
+        URL of the commit.
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary, "repository")
@@ -83,15 +88,18 @@ def push_repository(
 
 
 @contextmanager
-def _code_beside_weights(model: VilaUForConditionalGeneration):
-    """While it lasts, saving copies the defining modules and names them; never for good, or every save would."""
-    classes = {
+def _saving_code(model: VilaUForConditionalGeneration) -> Iterator[None]:
+    """Makes `save_pretrained` save the code of our classes as well, as long as the context lasts."""
+    # `register_for_auto_class` has no inverse and would apply to each later `save_pretrained` in this process. So the
+    # classes are restored at the end.
+    classes: dict[Any, str] = {
         VilaUConfig: "AutoConfig",
         VilaUForConditionalGeneration: "AutoModel",
         VilaUProcessor: "AutoProcessor",
         VilaUImageProcessor: "AutoImageProcessor",
         VilaUVideoProcessor: "AutoVideoProcessor",
     }
+    # Registering gives each class one Auto class. A model has four, so they are named here.
     model.config.auto_map = {
         "AutoConfig": "configuration_vilau.VilaUConfig",
         **dict.fromkeys(_AUTO_MODELS, "modeling_vilau.VilaUForConditionalGeneration"),
@@ -106,8 +114,10 @@ def _code_beside_weights(model: VilaUForConditionalGeneration):
         del model.config.auto_map
 
 
-def _add_pipelines(folder: Path):
-    """The tasks of transformers' `pipeline` that this package brings, for use without it."""
+def _add_pipelines(folder: Path) -> None:
+    """Adds the tasks "text-to-image" and "text-to-video" of transformers' `pipeline` with their code."""
+    # `VilaUPipeline.save_pretrained` knows nothing of these tasks. The entry in `config.json` has the form that
+    # `Pipeline.save_pretrained` gives to custom code.
     module = Path(pipeline_text_to_image.__file__)
     shutil.copy(module, folder / module.name)
     config = json.loads((folder / "config.json").read_text())
@@ -119,3 +129,6 @@ def _add_pipelines(folder: Path):
         )
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+__all__ = ["PACKAGE_CARD", "push_repository", "write_repository"]

@@ -1,6 +1,7 @@
-"""Finds and loads what a name stands for: a published size, the shipped checkpoint, a folder or a Hub id."""
+"""Loads configurations and vision towers by name: a published model, the shipped checkpoint, a folder or a Hub id."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from transformers import AutoConfig
@@ -14,16 +15,16 @@ CONFIGS = Path(__file__).parent / "configs"
 
 
 def published_names() -> list[str]:
-    """Names of the published models whose configurations are in `configs/`."""
+    """Returns the names of the published models, whose configurations are in `configs/`."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
 def load_published_config(name: str) -> VilaUConfig:
     """
-    The configuration of a published model.
+    Loads the configuration of a published model.
 
     Args:
-        name (`str`): `"vilau-7b-256"` or `"vilau-7b-384"`, the files in `configs/`.
+        name (`str`): `"vilau-7b-256"` or `"vilau-7b-384"`.
 
     Raises:
         ValueError: if there is no such model.
@@ -35,32 +36,40 @@ def load_published_config(name: str) -> VilaUConfig:
 
 def load_config(source: str) -> VilaUConfig:
     """
-    The configuration that `source` names.
+    Loads a configuration by name.
 
     Args:
-        source (`str`): a published model (`"vilau-7b-256"`, `"vilau-7b-384"`), or the folder or Hub id of a
-            checkpoint, of which the configuration alone is read.
+        source (`str`): a published model (`"vilau-7b-256"`, `"vilau-7b-384"`), or folder or Hub id of a checkpoint.
     """
     return load_published_config(source) if source in published_names() else VilaUConfig.from_pretrained(source)
 
 
 def source_of(name: str | None) -> str | None:
-    """Folder or Hub id of a name in a recipe; `tiny` is the shipped checkpoint."""
+    """Returns the folder or Hub id of a model name in a recipe. `tiny` is the shipped checkpoint."""
     return TINY_CHECKPOINT if name == "tiny" else name
 
 
 def load_vision_tower(name_or_path: str | Path) -> VilaUVisionTower:
     """
-    The vision tower of a checkpoint, of a complete model or of a tower; nothing else is read.
+    Loads the vision tower from a checkpoint of a complete model or of a tower, in evaluation mode.
+
+    Args:
+        name_or_path (`str` or `Path`): folder or Hub id of the checkpoint.
 
     Raises:
-        ValueError: if the checkpoint has no whole tower.
+        ValueError: if the checkpoint lacks weights of the tower.
     """
     config = AutoConfig.from_pretrained(name_or_path)
-    prefix = {}
+    options: dict[str, Any] = {"output_loading_info": True}
     if config.model_type == "vilau":
-        config, prefix = config.vision_config, {"key_mapping": {r"^model\.vision_tower\.": ""}}
-    tower, info = VilaUVisionTower.from_pretrained(name_or_path, config=config, output_loading_info=True, **prefix)
+        # Only the weights of the tower are read. Their names in a complete model have a prefix.
+        config = config.vision_config
+        options["key_mapping"] = {r"^model\.vision_tower\.": ""}
+    loaded: Any = VilaUVisionTower.from_pretrained(name_or_path, config=config, **options)
+    tower, info = loaded  # a pair because of `output_loading_info`
     if info["missing_keys"]:
         raise ValueError(f"{name_or_path} lacks weights of a vision tower: {first_five(info['missing_keys'])}.")
     return tower.eval()
+
+
+__all__ = ["CONFIGS", "load_config", "load_published_config", "load_vision_tower", "published_names", "source_of"]

@@ -9,7 +9,7 @@ from vilau_hf.data.collator_vilau import VilaUDataCollator
 from ..processing.conftest import build_processor
 
 
-def picture(seed):
+def build_image(seed):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8))
 
 
@@ -18,16 +18,16 @@ def asked(words, *answer, question=()):
     return [{"role": "user", "content": content}, {"role": "assistant", "content": list(answer)}]
 
 
-DRAW = {"messages": asked("draw a circle", {"type": "image"}), "images": [picture(0)]}
+DRAW = {"messages": asked("draw a circle", {"type": "image"}), "images": [build_image(0)]}
 ANSWER = {
     "messages": asked("what is this", {"type": "text", "text": "a red square"}, question=[{"type": "image"}]),
-    "images": [picture(1)],
+    "images": [build_image(1)],
     "videos": [],
 }
-MOVE = {"messages": asked("it moves", {"type": "video"}), "images": None, "videos": [[picture(2), picture(3)]]}
+MOVE = {"messages": asked("it moves", {"type": "video"}), "images": None, "videos": [[build_image(2), build_image(3)]]}
 EDIT = {
     "messages": asked("draw it red", {"type": "image"}, question=[{"type": "image"}]),
-    "images": [picture(4), picture(5)],
+    "images": [build_image(4), build_image(5)],
 }
 TEXT = {"messages": [{"role": "user", "content": "what"}, {"role": "assistant", "content": "a square"}]}
 
@@ -37,11 +37,11 @@ def processor():
     return build_processor()
 
 
-def test_a_batch_holds_all_media_in_order(processor):
+def test_batch_has_all_media_in_order(processor):
     batch = VilaUDataCollator(processor, unconditional_probability=0)([DRAW, MOVE, TEXT, ANSWER, EDIT])
-    expected = processor.image_processor([picture(seed) for seed in (0, 1, 4, 5)], return_tensors="pt")
+    expected = processor.image_processor([build_image(seed) for seed in (0, 1, 4, 5)], return_tensors="pt")
     torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"])
-    frames = processor.image_processor([picture(2), picture(3)], return_tensors="pt")["pixel_values"]
+    frames = processor.image_processor([build_image(2), build_image(3)], return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(batch["pixel_values_videos"], frames[None])
     assert batch["pixel_values"].dtype == torch.float32
     placeholders = batch["input_ids"] == processor.image_token_id
@@ -50,14 +50,14 @@ def test_a_batch_holds_all_media_in_order(processor):
     assert (batch["labels"] == processor.video_token_id).sum(1).tolist() == [0, 8, 0, 0, 0]
 
 
-def test_keys_of_media_that_are_not_there_are_absent(processor):
+def test_batch_has_no_keys_for_missing_media(processor):
     collator = VilaUDataCollator(processor)
     assert set(collator([TEXT])) == {"input_ids", "attention_mask", "labels"}
     assert set(collator([DRAW])) == {"input_ids", "attention_mask", "labels", "pixel_values"}
     assert set(collator([MOVE])) == {"input_ids", "attention_mask", "labels", "pixel_values_videos"}
 
 
-def test_a_dropped_prompt_is_the_unconditional_prompt(processor):
+def test_dropped_prompt_equals_the_unconditional_prompt(processor):
     batch = VilaUDataCollator(processor, unconditional_probability=1)([DRAW, MOVE])
     prompt = processor.unconditional_prompt_ids()
     for row, marker in enumerate((processor.image_start_token_id, processor.video_start_token_id)):
@@ -65,7 +65,7 @@ def test_a_dropped_prompt_is_the_unconditional_prompt(processor):
         assert batch["labels"][row, : len(prompt)].eq(-100).all() and batch["labels"][row, len(prompt)] == marker
 
 
-def test_prompts_of_text_targets_and_images_of_the_user_are_kept(processor):
+def test_keeps_prompts_of_text_targets_and_images_of_the_user(processor):
     kept, dropped = (VilaUDataCollator(processor, unconditional_probability=share) for share in (0, 1))
     for record in (ANSWER, TEXT):
         assert torch.equal(kept([record])["input_ids"], dropped([record])["input_ids"])
@@ -79,13 +79,13 @@ DRAWN_CODES = {"messages": DRAW["messages"], "codes": [np.zeros((1, 12), dtype=n
 
 
 def dropped(collator, records):
-    """Which of some records, all of the same length, lose their prompt."""
+    """Returns which of the records lose their prompt. All records must have the same length."""
     lengths = collator(records)["attention_mask"].sum(1)
     return (lengths < VilaUDataCollator(collator.processor, 0)(records)["attention_mask"].shape[1]).tolist()
 
 
-def test_the_share_of_dropped_prompts_and_its_seed(processor):
-    """400 draws with chance 0.1 stay within 4 sigma (0.06), with ids and without."""
+def test_drops_the_given_share_of_prompts(processor):
+    """The share of 400 draws with probability 0.1 stays within 4 sigma (0.06), with and without ids."""
     for records in ([{**DRAWN_CODES, "id": str(number)} for number in range(400)], [DRAWN_CODES] * 400):
         first, again, other = (dropped(VilaUDataCollator(processor, seed=seed), records) for seed in (0, 0, 1))
         assert first == again and first != other
@@ -94,7 +94,7 @@ def test_the_share_of_dropped_prompts_and_its_seed(processor):
         VilaUDataCollator(processor, unconditional_probability=2)
 
 
-def test_dropped_prompts_depend_on_the_pass_and_the_batch_and_no_history(processor):
+def test_dropped_prompts_depend_only_on_pass_and_batch(processor):
     collator = VilaUDataCollator(processor, unconditional_probability=0.5)
     records = [{**DRAW, "id": str(number)} for number in range(40)]
     first, others = dropped(collator, records), dropped(collator, records[::-1])
@@ -108,8 +108,8 @@ def test_dropped_prompts_depend_on_the_pass_and_the_batch_and_no_history(process
     assert dropped(collator, records) == first
 
 
-def test_workers_of_a_loader_give_the_batches_of_one_process_in_every_pass(processor):
-    """Workers that outlive a pass are told of the next."""
+def test_workers_give_the_batches_of_one_process_in_every_pass(processor):
+    """Persistent workers read the epoch from shared memory."""
     records, passes = [{**DRAW, "id": str(number)} for number in range(16)], []
     for num_workers in (0, 2):
         collator = VilaUDataCollator(processor, unconditional_probability=0.5)
@@ -122,18 +122,18 @@ def test_workers_of_a_loader_give_the_batches_of_one_process_in_every_pass(proce
     assert passes[0] == passes[1] and passes[0][0] != passes[0][1]
 
 
-def test_max_length_reaches_the_processor(processor):
+def test_cuts_text_at_max_length(processor):
     assert VilaUDataCollator(processor, max_length=10)([TEXT])["input_ids"].shape == (1, 10)
 
 
 CODES = np.arange(16 * 3, dtype=np.uint8).reshape(4, 4, 3)  # four images or frames of 4 visual tokens and 3 codes
 
 
-def test_codes_stand_for_media_in_the_order_of_their_placeholders(processor):
-    """A video of two frames between two images: with codes, `images` and `videos` are one list."""
-    parts = [{"type": "image"}, {"type": "video"}, {"type": "image"}]
-    messages = asked("what is this", {"type": "text", "text": "a red square"}, question=parts)
-    pixels = {"images": [picture(0), picture(1)], "videos": [[picture(2), picture(3)]]}
+def test_codes_replace_media_in_the_order_of_placeholders(processor):
+    """With a video of two frames between two images. `codes` has one list for images and videos."""
+    question = [{"type": "image"}, {"type": "video"}, {"type": "image"}]
+    messages = asked("what is this", {"type": "text", "text": "a red square"}, question=question)
+    pixels = {"images": [build_image(0), build_image(1)], "videos": [[build_image(2), build_image(3)]]}
     collator = VilaUDataCollator(processor)
     expected = collator([{"messages": messages, **pixels}, TEXT])
     for codes in (CODES, CODES.reshape(4, 12)):  # as an array, and flat as they are stored
@@ -146,7 +146,7 @@ def test_codes_stand_for_media_in_the_order_of_their_placeholders(processor):
     assert "codes" not in collator([{**TEXT, "codes": []}])
 
 
-def test_videos_of_different_length_are_one_batch_as_codes(processor):
+def test_codes_of_videos_may_differ_in_length(processor):
     videos = [{"messages": asked("it moves", {"type": "video"}), "codes": [CODES[:frames]]} for frames in (1, 3)]
     batch = VilaUDataCollator(processor)(videos)
     assert (batch["input_ids"] == processor.video_token_id).sum(1).tolist() == [4, 12]
@@ -161,17 +161,17 @@ def test_videos_of_different_length_are_one_batch_as_codes(processor):
         ({"codes": [CODES[:2]]}, r"an image has one frame, but sample 1 gives \[2\] frames"),
         ({"codes": [CODES[:1, :3]]}, r"must be integers of shape \(F, 4, D\), got uint8 of shape \(1, 3, 3\)"),
         ({"codes": [CODES[:1] / 2]}, r"must be integers of shape \(F, 4, D\), got float64"),
-        ({"images": [picture(0)]}, "`codes` replace `images` and `videos`: give one or the other"),
+        ({"images": [build_image(0)]}, "`codes` replace `images` and `videos`: give one or the other"),
     ],
 )
-def test_codes_that_do_not_fit_are_refused(processor, change, message):
+def test_rejects_codes_that_do_not_fit(processor, change, message):
     record = {"messages": DRAW["messages"], "codes": [CODES[:1]]}
     with pytest.raises(ValueError, match=message):
         VilaUDataCollator(processor, unconditional_probability=0)([record, {**record, **change}])
 
 
 @pytest.mark.parametrize("share", [0, 1])
-def test_prompts_of_encoded_records_are_dropped_like_others(processor, share):
+def test_drops_prompts_of_encoded_records(processor, share):
     records = [
         {**DRAW, "images": None, "codes": [CODES[:1]]},
         {**EDIT, "images": [], "codes": [CODES[:1], CODES[1:2]]},
@@ -182,7 +182,7 @@ def test_prompts_of_encoded_records_are_dropped_like_others(processor, share):
     assert torch.equal(batch["codes"], torch.tensor(CODES[[0, 0, 1]], dtype=torch.long))
 
 
-def test_rows_are_lengthened_to_a_multiple(processor):
+def test_pads_rows_to_a_multiple(processor):
     plain = VilaUDataCollator(processor, unconditional_probability=0)([DRAW, TEXT])
     batch = VilaUDataCollator(processor, unconditional_probability=0, pad_to_multiple_of=64)([DRAW, TEXT])
     length = plain["input_ids"].shape[1]
@@ -193,7 +193,7 @@ def test_rows_are_lengthened_to_a_multiple(processor):
         VilaUDataCollator(processor, pad_to_multiple_of=0)
 
 
-def test_prompts_of_packed_records_are_dropped_one_by_one(processor):
+def test_drops_prompts_of_packed_records_one_by_one(processor):
     records = [DRAW, ANSWER, DRAW]
     single = [VilaUDataCollator(processor, unconditional_probability=1)([record]) for record in records]
     packed = VilaUDataCollator(processor, unconditional_probability=1)([{"records": records}])

@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 from vilau_hf.data import PackedDataset, RecordPacker, VilaUDataCollator
 from vilau_hf.data.media import MediaError, MediaLoader, ReadableRows
 from vilau_hf.data.packing import count_tokens
-from vilau_hf.data.records import media_part, record_features, text_part
+from vilau_hf.data.records import media_content_part, record_features, text_content_part
 
 from ..processing.conftest import build_processor
 
 
-def picture(seed=0):
+def build_image(seed=0):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8))
 
 
@@ -31,8 +31,8 @@ def write_video(path, num_frames=24):
 
 
 def record(record_id="r1", **media):
-    parts = [media_part(name[:-1]) for name, items in media.items() for _ in items]
-    messages = [{"role": "user", "content": [text_part("draw")]}, {"role": "assistant", "content": parts}]
+    content = [media_content_part(name[:-1]) for name, items in media.items() for _ in items]
+    messages = [{"role": "user", "content": [text_content_part("draw")]}, {"role": "assistant", "content": content}]
     return {"id": record_id, "messages": messages, "images": [], "videos": [], **media}
 
 
@@ -41,8 +41,8 @@ def processor():
     return build_processor()
 
 
-def test_all_forms_of_an_image_open_to_the_same_pixels(processor, tmp_path):
-    image, path = picture(), tmp_path / "a.png"
+def test_opens_all_types_of_images(processor, tmp_path):
+    image, path = build_image(), tmp_path / "a.png"
     image.save(path)
     data = path.read_bytes()
     forms = [image, str(path), path, data, {"path": str(path), "bytes": None}, {"path": None, "bytes": data}]
@@ -52,14 +52,14 @@ def test_all_forms_of_an_image_open_to_the_same_pixels(processor, tmp_path):
         assert np.array_equal(np.asarray(opened), np.asarray(image))
 
 
-def test_an_image_is_turned_as_its_file_says(processor):
+def test_rotates_an_image_by_its_exif_data(processor):
     data, exif = io.BytesIO(), Image.Exif()
     exif[Image.ExifTags.Base.Orientation] = 6  # a quarter turn
-    picture().save(data, "PNG", exif=exif)
+    build_image().save(data, "PNG", exif=exif)
     assert MediaLoader(processor).load(record(images=[data.getvalue()]))["images"][0].size == (6, 8)
 
 
-def test_video_files_and_bytes_give_the_frames_that_the_processor_samples(processor, tmp_path):
+def test_samples_frames_of_video_files_and_bytes(processor, tmp_path):
     path = tmp_path / "a.mp4"
     write_video(path)
     data = {"path": "elsewhere/a.mp4", "bytes": path.read_bytes()}
@@ -71,13 +71,13 @@ def test_video_files_and_bytes_give_the_frames_that_the_processor_samples(proces
         assert torch.equal(pixels, expected)
 
 
-def test_frames_that_are_open_stay(processor):
-    frames, array = [picture(0), picture(1)], np.zeros((2, 6, 8, 3), np.uint8)
+def test_keeps_open_frames(processor):
+    frames, array = [build_image(0), build_image(1)], np.zeros((2, 6, 8, 3), np.uint8)
     loaded = MediaLoader(processor).load(record(videos=[frames, array]))["videos"]
     assert loaded[0] == frames and loaded[1] is array
 
 
-def test_fields_that_are_not_there_are_not_added(processor):
+def test_adds_no_fields(processor):
     codes = {"id": "a", "messages": [], "codes": [1, 2]}
     assert MediaLoader(processor).load(codes) == codes
 
@@ -99,7 +99,7 @@ def bad_media(tmp_path):
     ]
 
 
-def test_bad_media_are_an_error_with_the_id_of_the_record(processor, tmp_path):
+def test_names_the_record_of_bad_media(processor, tmp_path):
     loader = MediaLoader(processor)
     for field, item, cause in bad_media(tmp_path):
         with pytest.raises(MediaError, match=rf"Cannot open {field}\[0\] of record 'r1' \(.*{cause}") as caught:
@@ -109,13 +109,13 @@ def test_bad_media_are_an_error_with_the_id_of_the_record(processor, tmp_path):
         MediaLoader(processor, on_bad_media="ignore")
 
 
-def test_videos_need_a_processor():
-    assert MediaLoader().load(record(images=[picture()]))["images"][0].size == (8, 6)
+def test_videos_require_a_processor():
+    assert MediaLoader().load(record(images=[build_image()]))["images"][0].size == (8, 6)
     with pytest.raises(ValueError, match="'r1' has videos: give `MediaLoader` a `processor`"):
         MediaLoader(on_bad_media="skip").load(record(videos=["a.mp4"]))
 
 
-def test_bad_media_are_skipped_counted_and_logged_if_asked_for(processor, tmp_path, caplog):
+def test_skips_counts_and_logs_bad_media(processor, tmp_path, caplog):
     loader = MediaLoader(processor, on_bad_media="skip")
     for field, item, cause in bad_media(tmp_path):
         assert loader.load(record(**{field: [item]})) is None
@@ -124,8 +124,8 @@ def test_bad_media_are_skipped_counted_and_logged_if_asked_for(processor, tmp_pa
     assert "Skipped, 8 so far." in caplog.text
 
 
-def test_transform_of_a_dataset_leaves_bad_records_out_of_a_batch(processor, tmp_path):
-    records = [record(str(index), images=[picture(index)]) for index in range(3)]
+def test_leaves_bad_records_out_of_a_batch(processor, tmp_path):
+    records = [record(str(index), images=[build_image(index)]) for index in range(3)]
     records[1]["images"] = [str(tmp_path / "none.png")]
     stored = Dataset.from_list(records, features=record_features())
     dataset = stored.with_transform(MediaLoader(processor, on_bad_media="skip"))
@@ -136,8 +136,8 @@ def test_transform_of_a_dataset_leaves_bad_records_out_of_a_batch(processor, tmp
         stored.with_transform(MediaLoader(processor)).__getitems__([0, 1])
 
 
-def test_rows_that_cannot_be_opened_give_way_to_the_next(processor, tmp_path, caplog):
-    records = [record(str(index), images=[picture(index)]) for index in range(5)]
+def test_replaces_unreadable_rows_by_the_next(processor, tmp_path, caplog):
+    records = [record(str(index), images=[build_image(index)]) for index in range(5)]
     for bad in (1, 2, 4):
         records[bad]["images"] = [str(tmp_path / "none.png")]
     stored, loader = Dataset.from_list(records, features=record_features()), MediaLoader(processor, "skip")
@@ -157,8 +157,8 @@ def test_rows_that_cannot_be_opened_give_way_to_the_next(processor, tmp_path, ca
         unreadable[0]
 
 
-def test_packs_that_cannot_be_opened_give_way_to_the_next(processor, tmp_path):
-    records = [record(str(index), images=[picture(index)]) for index in range(6)]
+def test_replaces_unreadable_packs_by_the_next(processor, tmp_path):
+    records = [record(str(index), images=[build_image(index)]) for index in range(6)]
     for bad in (0, 1, 3):
         records[bad]["images"] = [str(tmp_path / "none.png")]
     stored = Dataset.from_list(records, features=record_features()).with_transform(MediaLoader(processor, "skip"))
@@ -169,9 +169,9 @@ def test_packs_that_cannot_be_opened_give_way_to_the_next(processor, tmp_path):
     assert packs == [["2"], ["2"], ["4", "5"]]
 
 
-def test_videos_of_files_and_of_frames_make_one_batch(processor, tmp_path):
+def test_batches_videos_of_files_and_of_frames(processor, tmp_path):
     write_video(tmp_path / "a.mp4")
-    frames = [picture(seed) for seed in range(8)]
+    frames = [build_image(seed) for seed in range(8)]
     records = [record("file", videos=[str(tmp_path / "a.mp4")]), record("frames", videos=[frames])]
     batch = VilaUDataCollator(processor)([MediaLoader(processor).load(each) for each in records])
     assert batch["pixel_values_videos"].shape == (2, 8, 3, 8, 8)

@@ -1,142 +1,21 @@
-"""Mixtures of sources, their shares for ranks and workers, and training that goes on at the next record."""
-
 import itertools
 import json
-import os
-import subprocess
-import sys
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from datasets import Dataset
-from torch.utils.data import _utils as loader_utils
-from torchdata.stateful_dataloader import StatefulDataLoader
-from transformers import TrainingArguments
 
-from vilau_hf import VilaUForConditionalGeneration
 from vilau_hf.data import VilaUDataCollator
-from vilau_hf.data.converters import convert_records, write_records
-from vilau_hf.data.media import MediaError, MediaLoader
+from vilau_hf.data.converters import write_records
+from vilau_hf.data.media import MediaLoader
 from vilau_hf.data.mixture import Mixture, MixtureSource, add_lengths
 from vilau_hf.data.stream import RecordStream
-from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
-from vilau_hf.training.stream_trainer import StreamTrainer
 
 from ..processing.conftest import build_processor
-from .test_converters import save_picture
+from .mixtures import chats, write_chats, write_images
 
 
-SIZES = {"a": 7, "b": 23, "c": 1}
-
-
-def write_chats(folder, name, size, num_files=1):
-    """`size` questions, named 0, 1, ..., in LLaVA's JSON, in one file or several."""
-    rows = [
-        {"id": number, "conversations": [{"from": "human", "value": "what"}, {"from": "gpt", "value": "a square"}]}
-        for number in range(size)
-    ]
-    for index in range(num_files):
-        (folder / f"{name}-{index}.json").write_text(json.dumps(rows[index::num_files]))
-    return str(folder / f"{name}-*.json")
-
-
-def chats(folder, sizes=SIZES, weights=None, stopping_strategy="all_exhausted", num_files=1, seed=0):
-    sources = [
-        MixtureSource(write_chats(folder, name, size, num_files), "llava", name, (weights or {}).get(name, 1))
-        for name, size in sizes.items()
-    ]
-    return Mixture(sources, seed, stopping_strategy)
-
-
-def once(folder, **kwargs):
-    return chats(folder, stopping_strategy="all_exhausted_without_replacement", **kwargs)
-
-
-ALL_IDS = sorted(f"{name}/{number}" for name, size in SIZES.items() for number in range(size))
-
-
-def ids_of(loader, num_batches=None):
-    return [record["id"] for batch in itertools.islice(loader, num_batches) for record in batch]
-
-
-def as_worker(monkeypatch, worker_id, num_workers):
-    """Makes this process one of the workers of a loader, as far as a dataset can see."""
-    info = loader_utils.worker.WorkerInfo(id=worker_id, num_workers=num_workers, seed=0, dataset=None)
-    monkeypatch.setattr(loader_utils.worker, "_worker_info", info if num_workers else None)
-
-
-@pytest.mark.parametrize("num_files", [1, 4])
-@pytest.mark.parametrize("shuffle_block", [1, 5])
-@pytest.mark.parametrize(("world_size", "num_workers"), [(1, 0), (1, 3), (2, 2), (3, 1), (4, 3)])
-def test_ranks_and_workers_see_every_record_once_a_pass(
-    tmp_path, monkeypatch, world_size, num_workers, shuffle_block, num_files
-):
-    stream = RecordStream(once(tmp_path, num_files=num_files), shuffle_block=shuffle_block, num_passes=2)
-    seen = Counter()
-    for rank in range(world_size):
-        for worker in range(max(1, num_workers)):
-            as_worker(monkeypatch, worker, num_workers)
-            seen.update(record["id"] for record in stream.split(rank, world_size))
-    assert seen == dict.fromkeys(ALL_IDS, 2)
-
-
-def test_real_workers_see_every_record_once(tmp_path):
-    seen = []
-    for rank in (0, 1):
-        stream = RecordStream(once(tmp_path), num_passes=1).split(rank, 2)
-        seen += ids_of(StatefulDataLoader(stream, batch_size=2, num_workers=2, collate_fn=list))
-    assert sorted(seen) == ALL_IDS
-
-
-def test_a_dataset_with_shards_of_its_own_is_shared_out_too(tmp_path, monkeypatch):
-    records = convert_records(write_chats(tmp_path, "a", 20), "llava", num_shards=6)
-    seen = []
-    for rank, worker in itertools.product(range(2), range(2)):
-        as_worker(monkeypatch, worker, 2)
-        seen += [record["id"] for record in RecordStream(records, num_passes=1).split(rank, 2)]
-    assert sorted(seen, key=int) == [str(number) for number in range(20)]
-
-
-def test_order_depends_on_seed_and_pass_and_nothing_else(tmp_path):
-    def order(seed):
-        records = [record["id"] for record in RecordStream(once(tmp_path), seed=seed, num_passes=2)]
-        return records[: len(ALL_IDS)], records[len(ALL_IDS) :]
-
-    first, second = order(0)
-    assert order(0) == (first, second)
-    assert sorted(first) == sorted(second) == ALL_IDS and first != second
-    assert order(1)[0] != first
-    in_order = [record["id"] for record in RecordStream(chats(tmp_path, {"b": 23}), shuffle_block=1, num_passes=1)]
-    assert in_order == [f"b/{number}" for number in range(23)]
-
-
-def test_files_are_taken_in_an_order_of_seed_and_pass(tmp_path):
-    """Of eight files with a record each; one that is drawn is in the written order once in 8! = 40320."""
-    mixture, orders = chats(tmp_path, {"a": 8}, num_files=8), []
-    for seed in range(3):
-        files = RecordStream(mixture, shuffle_block=1, seed=seed, num_passes=3)
-        by_file = [int(record["id"][2:]) for record in files]
-        assert by_file == [int(record["id"][2:]) for record in files]
-        orders += [tuple(by_file[begin : begin + 8]) for begin in (0, 8, 16)]
-    assert all(sorted(order) == list(range(8)) for order in orders)
-    assert len({tuple(range(8)), *orders}) == 10
-
-
-def test_draws_depend_on_the_seed_of_the_mixture_too(tmp_path):
-    def order(**seeds):
-        mixture = once(tmp_path, **{name: value for name, value in seeds.items() if name != "stream"})
-        stream = RecordStream(mixture, shuffle_block=1, seed=seeds.get("stream", 0), num_passes=1)
-        return [record["id"] for record in stream]
-
-    assert order(seed=0) == order(seed=0) != order(seed=1)
-    assert order(seed=0) != order(seed=0, stream=1)
-
-
-def test_weights_hold_throughout(tmp_path):
-    """Drawn with probability 3/4 each record is a Bernoulli trial: 1000 of them stay within 4 sigma (0.055)."""
+def test_weights_hold_for_the_whole_pass(tmp_path):
+    """The share of 1000 draws with probability 3/4 stays within 4 sigma (0.055)."""
     mixture = chats(tmp_path, {"a": 5, "b": 50}, {"a": 3.0, "b": 1.0})
     assert mixture.probabilities == [0.75, 0.25]
     records = itertools.islice(RecordStream(mixture), 1000)
@@ -144,103 +23,8 @@ def test_weights_hold_throughout(tmp_path):
     assert abs(share - 0.75) < 0.055
 
 
-@pytest.mark.parametrize("stopping_strategy", ["all_exhausted", "all_exhausted_without_replacement"])
-@pytest.mark.parametrize("shuffle_block", [1, 4])
-def test_resuming_after_any_record_goes_on_with_the_next(tmp_path, stopping_strategy, shuffle_block):
-    mixture = chats(tmp_path, weights={"a": 2, "b": 5, "c": 3}, stopping_strategy=stopping_strategy)
-
-    def stream():
-        return RecordStream(mixture, shuffle_block=shuffle_block).split(1, 2)
-
-    whole = [record["id"] for record in itertools.islice(stream(), 50)]
-    for num_seen in (0, 1, 2, 5, 11, 14, 15, 16, 17, 18, 31, 45):
-        before = stream()
-        seen = [record["id"] for record in itertools.islice(before, num_seen)]
-        after = stream()
-        after.load_state_dict(before.state_dict())
-        assert seen + [record["id"] for record in itertools.islice(after, 5)] == whole[: num_seen + 5], num_seen
-
-
-@pytest.mark.parametrize("num_workers", [0, 3])
-def test_loaders_resume_after_any_batch(tmp_path, num_workers):
-    mixture = once(tmp_path)
-
-    def loader():
-        stream = RecordStream(mixture, shuffle_block=3).split(0, 2)
-        return StatefulDataLoader(stream, batch_size=2, num_workers=num_workers, collate_fn=list)
-
-    whole = ids_of(loader(), 24)
-    assert len(set(whole)) < len(whole)  # more than one pass
-    for num_batches in (1, 5, 17):
-        before, after = loader(), loader()
-        seen = ids_of(before, num_batches)
-        after.load_state_dict(before.state_dict())
-        assert seen + ids_of(after, 24 - num_batches) == whole
-
-
-def test_a_packed_stream_resumes_too(tmp_path):
-    def packer(columns):
-        """Packs of 1, 2, 3, 1, 2, 3 ... records."""
-        records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        packs, sizes = [], itertools.cycle([1, 2, 3])
-        while records:
-            size = next(sizes)
-            packs.append(records[:size])
-            records = records[size:]
-        return {"records": packs}
-
-    def stream():
-        return RecordStream(once(tmp_path), packer=packer, shuffle_block=8, num_passes=1)
-
-    whole = [[record["id"] for record in pack["records"]] for pack in stream()]
-    assert sorted(itertools.chain(*whole)) == ALL_IDS and {len(pack) for pack in whole} == {1, 2, 3}
-    for num_seen in (1, 4, 9):
-        before, after = stream(), stream()
-        list(itertools.islice(before, num_seen))
-        after.load_state_dict(before.state_dict())
-        assert [[record["id"] for record in pack["records"]] for pack in after] == whole[num_seen:]
-
-
-def write_pictures(folder, bad=()):
-    """Twenty pictures in LLaVA's JSON; those in `bad` are no images."""
-    rows = []
-    for number in range(20):
-        save_picture(folder / f"{number}.png", number)
-        if number in bad:
-            (folder / f"{number}.png").write_text("no picture")
-        talk = [{"from": "human", "value": "<image>\nwhat"}, {"from": "gpt", "value": "a square"}]
-        rows.append({"id": str(number), "image": f"{number}.png", "conversations": talk})
-    (folder / "pictures.json").write_text(json.dumps(rows))
-    return Mixture([MixtureSource(str(folder / "pictures.json"), "llava", "pictures")])
-
-
-def test_bad_media_stop_a_stream_or_are_skipped_and_counted(tmp_path):
-    mixture, processor = write_pictures(tmp_path, bad=(3, 11)), build_processor()
-    with pytest.raises(MediaError, match="record 'pictures/(3|11)'"):
-        list(RecordStream(mixture, MediaLoader(processor), num_passes=1))
-    stream = RecordStream(mixture, MediaLoader(processor, "skip"), shuffle_block=6, num_passes=1)
-    whole = [record["id"] for record in stream]
-    assert sorted(whole, key=lambda name: int(name[9:])) == [f"pictures/{n}" for n in range(20) if n not in (3, 11)]
-    assert stream.state_dict()["num_skipped"] == 2
-    for num_seen in range(1, 18):  # the count goes on where it was, too
-        before = RecordStream(mixture, MediaLoader(processor, "skip"), shuffle_block=6, num_passes=1)
-        after = RecordStream(mixture, MediaLoader(processor, "skip"), shuffle_block=6, num_passes=1)
-        list(itertools.islice(before, num_seen))
-        after.load_state_dict(before.state_dict())
-        assert [record["id"] for record in after] == whole[num_seen:]
-        assert after.media.num_skipped == 2
-
-
-def test_a_stream_without_records_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="`source` gave no record to worker 0 of rank 0"):
-        next(iter(RecordStream(chats(tmp_path, {"a": 0}))))
-    mixture = write_pictures(tmp_path, bad=range(20))
-    with pytest.raises(ValueError, match="or all of them were skipped"):
-        next(iter(RecordStream(mixture, MediaLoader(build_processor(), "skip"))))
-
-
-def test_mixture_of_a_yaml_file(tmp_path):
-    write_pictures(tmp_path)
+def test_reads_a_mixture_from_yaml(tmp_path):
+    write_images(tmp_path)
     (tmp_path / "captions.jsonl").write_text(json.dumps({"caption": "a circle", "jpg": "0.png", "key": "x"}))
     file = tmp_path / "mixture.yaml"
     file.write_text(
@@ -248,7 +32,7 @@ def test_mixture_of_a_yaml_file(tmp_path):
 seed: 3
 stopping_strategy: all_exhausted_without_replacement
 datasets:
-  - {{name: chat, format: llava, source: {tmp_path}/pictures.json, weight: 2}}
+  - {{name: chat, format: llava, source: {tmp_path}/images.json, weight: 2}}
   - {{name: draw, format: parquet, source: "{tmp_path}/captions.jsonl", target: media}}
   - name: describe
     format: parquet
@@ -262,9 +46,9 @@ datasets:
     assert mixture.seed == 3 and mixture.probabilities == [2 / 3.5, 1 / 3.5, 0.5 / 3.5]
     records = {record["id"]: record for record in mixture.stream()}
     assert set(records) == {*(f"chat/{number}" for number in range(20)), "draw/x", "describe/x"}
-    kinds = [[part["type"] for part in message["content"]] for message in records["draw/x"]["messages"]]
+    kinds = [[item["type"] for item in message["content"]] for message in records["draw/x"]["messages"]]
     assert kinds == [["text"], ["image"]]
-    kinds = [[part["type"] for part in message["content"]] for message in records["describe/x"]["messages"]]
+    kinds = [[item["type"] for item in message["content"]] for message in records["describe/x"]["messages"]]
     assert kinds == [["image", "text"], ["text"]]
 
 
@@ -292,175 +76,23 @@ datasets:
         ),
     ],
 )
-def test_mistakes_in_a_yaml_file_are_named(tmp_path, text, message):
+def test_rejects_invalid_yaml(tmp_path, text, message):
     (tmp_path / "mixture.yaml").write_text(text.replace("CHATS", f"'{write_chats(tmp_path, 'a', 2)}'"))
     with pytest.raises(ValueError, match=message):
         Mixture.from_yaml(tmp_path / "mixture.yaml")
 
 
-def test_mixture_with_random_access_and_lengths(tmp_path):
+def test_dataset_has_random_access_and_lengths(tmp_path):
     processor = build_processor()
-    pictures = list(write_pictures(tmp_path).stream())
-    for name, records in (("pictures", pictures), ("chats", list(chats(tmp_path, {"a": 9}).stream()))):
+    image_records = list(write_images(tmp_path).stream())
+    for name, records in (("images", image_records), ("chats", list(chats(tmp_path, {"a": 9}).stream()))):
         write_records(records, tmp_path / "records" / name, records_per_file=6)
-    sources = [MixtureSource(str(tmp_path / "records" / name), "records", name) for name in ("pictures", "chats")]
+    sources = [MixtureSource(str(tmp_path / "records" / name), "records", name) for name in ("images", "chats")]
     mixture = Mixture(sources, stopping_strategy="all_exhausted_without_replacement")
     dataset = add_lengths(mixture.dataset(), processor)
-    assert sorted(dataset["id"]) == sorted([record["id"] for record in pictures] + [f"a/{n}" for n in range(9)])
+    assert sorted(dataset["id"]) == sorted([record["id"] for record in image_records] + [f"a/{n}" for n in range(9)])
     batch = dataset.with_transform(MediaLoader(processor)).__getitems__(list(range(29)))
     lengths = VilaUDataCollator(processor)(batch)["attention_mask"].sum(1)
     assert dataset["length"] == lengths.tolist() and len(lengths.unique()) == 2
     with pytest.raises(ValueError, match="source 'a' must be of the format 'records' for random access, got 'llava'"):
         chats(tmp_path, {"a": 9}).dataset()
-
-
-class Numbers(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, numbers):
-        return {"loss": (self.weight - numbers.float()).square().mean()}
-
-
-class Recorder(StreamTrainer):
-    """Keeps the numbers of the records it was given."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.seen = []
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        self.seen.append(inputs["numbers"].tolist())
-        return model(**inputs)["loss"]
-
-
-def numbers_of(records):
-    return {"numbers": torch.tensor([int(record["id"].split("/")[1]) for record in records])}
-
-
-def record_training(folder, mixture, max_steps, resume=None, trainer_class=Recorder, **kwargs):
-    arguments = TrainingArguments(
-        str(folder),
-        max_steps=max_steps,
-        per_device_train_batch_size=2,
-        gradient_accumulation_steps=2,
-        save_steps=5,
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        **kwargs,
-    )
-    trainer = trainer_class(
-        Numbers(), arguments, train_dataset=RecordStream(mixture, shuffle_block=4), data_collator=numbers_of
-    )
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_an_interrupted_training_sees_the_records_of_an_uninterrupted_one(tmp_path, num_workers):
-    mixture = once(tmp_path)
-    kwargs = {"dataloader_num_workers": num_workers, "logging_steps": 5}
-    whole = record_training(tmp_path, mixture, 15, **kwargs)
-    assert len(whole.seen) == 30 and Counter(itertools.chain(*whole.seen)).total() == 60
-    resumed = record_training(tmp_path, mixture, 15, str(tmp_path / "checkpoint-5"), **kwargs)
-    assert resumed.seen == whole.seen[10:]
-    assert torch.equal(resumed.model.weight, whole.model.weight)
-    assert [log["epoch"] for log in resumed.state.log_history[:3]] == pytest.approx([1 / 3, 2 / 3, 1], abs=0.01)
-
-
-def test_a_stream_resumes_only_where_its_state_fits(tmp_path):
-    mixture = once(tmp_path)
-    record_training(tmp_path / "out", mixture, 5)
-    checkpoint = tmp_path / "out/checkpoint-5"
-    with pytest.raises(ValueError, match="was saved with dataloader_num_workers 0, got 2: a stream resumes with as"):
-        record_training(tmp_path / "out", mixture, 10, str(checkpoint), dataloader_num_workers=2)
-    (checkpoint / "stream_state_0.pth").unlink()
-    with pytest.raises(ValueError, match="has no stream_state_0.pth, the state of a stream"):
-        record_training(tmp_path / "out", mixture, 10, str(checkpoint))
-
-
-class GroupedRecorder(Recorder, VilaUTrainer):
-    def count_targets(self, batches):
-        return None
-
-
-def test_length_grouped_training_resumes_within_its_second_epoch(tmp_path):
-    dataset = Dataset.from_dict({"id": [f"a/{number}" for number in range(18)], "length": [1, 2, 3] * 6})
-
-    def train(resume=None):
-        arguments = VilaUTrainingArguments(
-            str(tmp_path), num_train_epochs=3, per_device_train_batch_size=2, save_steps=4, report_to="none",
-            train_sampling_strategy="group_by_length", use_cpu=True, disable_tqdm=True,
-        )  # fmt: skip
-        trainer = GroupedRecorder(Numbers(), arguments, train_dataset=dataset, data_collator=numbers_of)
-        trainer.train(resume_from_checkpoint=resume)
-        return trainer.seen
-
-    whole = train()
-    epochs = [whole[begin : begin + 9] for begin in (0, 9, 18)]
-    assert all(sorted(itertools.chain(*epoch)) == list(range(18)) for epoch in epochs) and epochs[0] != epochs[1]
-    assert all(len({number % 3 for number in batch}) == 1 for batch in whole)
-    for step in (4, 12, 20):
-        assert train(str(tmp_path / f"checkpoint-{step}")) == whole[step:]
-
-
-def test_a_stream_needs_torchdata(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchdata.stateful_dataloader", None)
-    with pytest.raises(ImportError, match=r"To train on a stream: pip install 'vilau_hf\[data\]' \(torchdata\)"):
-        record_training(tmp_path / "out", once(tmp_path), 5)
-
-
-def test_the_trainer_of_stage_2_learns_from_a_mixture_and_resumes(config, tmp_path):
-    """Real model, processor and collator; weights after the resume are those of the uninterrupted run, bit by bit."""
-    mixture = write_pictures(tmp_path)
-    processor = build_processor(num_visual_tokens=16, size=16)
-    for name in ("image_start", "image_end", "video_start", "video_end", "image", "video"):
-        setattr(config, f"{name}_token_id", getattr(processor, f"{name}_token_id"))
-    config.text_config.vocab_size = max(60, len(processor.tokenizer))
-
-    def train(resume=None):
-        torch.manual_seed(0)
-        arguments = VilaUTrainingArguments(
-            str(tmp_path / "out"), max_steps=4, save_steps=2, per_device_train_batch_size=3, seed=1,
-            learning_rate=1e-2, lr_scheduler_type="constant", report_to="none", use_cpu=True, disable_tqdm=True,
-        )  # fmt: skip
-        stream = RecordStream(mixture, MediaLoader(processor), shuffle_block=5)
-        collator = VilaUDataCollator(processor, unconditional_probability=0)
-        model = VilaUForConditionalGeneration(config)
-        trainer = VilaUTrainer(model, arguments, train_dataset=stream, data_collator=collator)
-        trainer.train(resume_from_checkpoint=resume)
-        return trainer.model.state_dict()
-
-    whole = train()
-    for name, tensor in train(str(tmp_path / "out/checkpoint-2")).items():
-        assert torch.equal(tensor, whole[name]), name
-
-
-DISTRIBUTED = """
-import json, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from tests.data.test_mixture import once, record_training
-
-folder, resume = Path(sys.argv[2]), sys.argv[3]
-trainer = record_training(folder / "out", once(folder), 10, resume or None)
-(folder / f"seen_{trainer.args.process_index}.json").write_text(json.dumps(trainer.seen))
-trainer.accelerator.end_training()
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_read_their_shares_and_resume(tmp_path):
-    (tmp_path / "train.py").write_text(DISTRIBUTED)
-    stream = RecordStream(once(tmp_path), shuffle_block=4)
-    records = [itertools.islice(stream.split(rank, 2), 40) for rank in (0, 1)]
-    numbers = [[int(record["id"].split("/")[1]) for record in share] for share in records]
-    batches = [[share[begin : begin + 2] for begin in range(0, 40, 2)] for share in numbers]
-    for resume, begin in (("", 0), (str(tmp_path / "out/checkpoint-5"), 10)):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command += [str(tmp_path / "train.py"), str(Path(__file__).parents[2]), str(tmp_path), resume]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
-        for rank in (0, 1):
-            assert json.loads((tmp_path / f"seen_{rank}.json").read_text()) == batches[rank][begin:]

@@ -40,7 +40,7 @@ def model():
 
 
 def loss_and_gradients(model, batches, **counts):
-    """Summed losses of `batches`, each divided by the counts of all of them."""
+    """Returns the summed losses of `batches`, each divided by the counts of all batches, and the gradients."""
     model.zero_grad()
     outputs = []
     for batch in batches:
@@ -51,14 +51,14 @@ def loss_and_gradients(model, batches, **counts):
 
 
 def assert_packed_equals_single(model, processor, records, packed):
-    """A packed batch against each record in a batch of its own, which nothing can leak into."""
+    """Compares a packed batch with each record in a separate batch, where records cannot see each other."""
     collator = VilaUDataCollator(processor, unconditional_probability=0)
     single = [collator([record]) for record in records]
     visual = sum(((b["labels"] == 8) | (b["labels"] == 9))[:, 1:].sum() for b in single)
     text = sum((b["labels"] != -100)[:, 1:].sum() for b in single) - visual
     counts = {"num_text_items": text, "num_visual_items": visual}
     losses, gradients = loss_and_gradients(model.train(), single, **counts)
-    packed_losses, packed_gradients = loss_and_gradients(model, [packed])  # by its own counts
+    packed_losses, packed_gradients = loss_and_gradients(model, [packed])  # it counts its targets itself
     for packed_loss, loss in zip(packed_losses, losses, strict=True):
         torch.testing.assert_close(packed_loss, loss)
     assert packed_gradients.keys() == gradients.keys() and len(gradients) > 50
@@ -67,7 +67,7 @@ def assert_packed_equals_single(model, processor, records, packed):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_one_row_of_all_records_gives_their_losses_and_gradients(model, processor, records, attention):
+def test_one_row_gives_the_losses_and_gradients_of_its_records(model, processor, records, attention):
     model.model.language_model.set_attn_implementation(attention)
     packed = VilaUDataCollator(processor, unconditional_probability=0, padding_free=True)(records)
     assert packed["input_ids"].shape[0] == 1 and "attention_mask" not in packed
@@ -75,8 +75,8 @@ def test_one_row_of_all_records_gives_their_losses_and_gradients(model, processo
 
 
 @pytest.mark.slow
-def test_one_row_of_all_records_gives_their_losses_with_flex_attention(model, processor, records):
-    """Without gradients: torch has none for it on the CPU."""
+def test_one_row_gives_the_losses_of_its_records_with_flex_attention(model, processor, records):
+    """Without gradients, which torch does not have for flex attention on the CPU."""
     packed = VilaUDataCollator(processor, unconditional_probability=0, padding_free=True)(records)
     model.set_attn_implementation("sdpa")
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_one_row_of_all_records_gives_their_losses_with_flex_attention(model, pr
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="torch has gradients of flex attention on a GPU only")
-def test_one_row_of_all_records_gives_their_gradients_with_flex_attention(model, processor, records):
+def test_one_row_gives_the_gradients_of_its_records_with_flex_attention(model, processor, records):
     packed = VilaUDataCollator(processor, unconditional_probability=0, padding_free=True)(records)
     packed = {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in packed.items()}
     results = []
@@ -99,15 +99,15 @@ def test_one_row_of_all_records_gives_their_gradients_with_flex_attention(model,
         torch.testing.assert_close(results[1][1][name], gradient, msg=name, atol=1e-4, rtol=1e-2)
 
 
-def test_filled_rows_give_the_losses_and_gradients_of_their_records(model, processor, records):
+def test_padded_packs_give_the_losses_and_gradients_of_their_records(model, processor, records):
     packs = [{"records": records[:4]}, {"records": records[4:5]}, {"records": records[5:]}]
     packed = VilaUDataCollator(processor, unconditional_probability=0, pad_to_multiple_of=100)(packs)
     assert packed["input_ids"].shape[0] == 3 and packed["input_ids"].shape[1] % 100 == 0
     assert_packed_equals_single(model, processor, records, packed)
 
 
-def test_training_without_labels_keeps_samples_apart_too(model, processor, records):
-    """For losses of one's own: the cache that the language model would make hides packed samples from its masks."""
+def test_separates_samples_without_labels(model, processor, records):
+    """For custom losses. With the cache that a language model creates, its masks ignore packed samples."""
     batch = VilaUDataCollator(processor, padding_free=True)(records[:2])
     labels = batch.pop("labels")
     with torch.no_grad():
@@ -125,8 +125,8 @@ def test_training_without_labels_keeps_samples_apart_too(model, processor, recor
     ],
     ids=lambda text_config: text_config["model_type"],
 )
-def test_every_language_model_keeps_samples_apart(config, text_config):
-    """Windows, grouped keys and learned positions; llama is what the other tests have."""
+def test_language_models_separate_samples(config, text_config):
+    """With sliding windows, grouped keys and learned positions. The other tests use llama."""
     sizes = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
     values = {**config.to_dict(), "text_config": {"vocab_size": 60, **sizes, **text_config}}
     model = VilaUForConditionalGeneration(VilaUConfig(**values)).train()
@@ -139,22 +139,22 @@ def test_every_language_model_keeps_samples_apart(config, text_config):
     assert not torch.isclose(model(torch.cat(rows, dim=1), labels=labels).loss, expected, rtol=1e-3)
 
 
-def test_positions_and_labels_at_the_borders(processor, records):
+def test_positions_restart_and_first_labels_are_ignored(processor, records):
     collator = VilaUDataCollator(processor, unconditional_probability=0)
     single = [collator([record]) for record in records]
     batch = VilaUDataCollator(processor, unconditional_probability=0, padding_free=True)(records)
     ends = np.cumsum([each["input_ids"].shape[1] for each in single])
     for each, end in zip(single, ends, strict=True):
-        part = slice(end - each["input_ids"].shape[1], end)
-        assert torch.equal(batch["input_ids"][:, part], each["input_ids"])
-        assert batch["position_ids"][0, part].tolist() == list(range(each["input_ids"].shape[1]))
-        assert batch["labels"][0, part.start] == -100
-        assert torch.equal(batch["labels"][:, part][:, 1:], each["labels"][:, 1:])
+        row_slice = slice(end - each["input_ids"].shape[1], end)
+        assert torch.equal(batch["input_ids"][:, row_slice], each["input_ids"])
+        assert batch["position_ids"][0, row_slice].tolist() == list(range(each["input_ids"].shape[1]))
+        assert batch["labels"][0, row_slice.start] == -100
+        assert torch.equal(batch["labels"][:, row_slice][:, 1:], each["labels"][:, 1:])
     assert ends[-1] == batch["input_ids"].shape[1]
 
 
-def test_a_first_token_that_is_a_target_is_none_after_another_sample(processor):
-    """A document without a token before it: its first word must not be learned from the sample before."""
+def test_ignores_a_target_in_the_first_position(processor):
+    """The first word of a document without a token before it must not be predicted from the previous sample."""
     plain = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
     plain.chat_template = processor.chat_template.replace("{{- bos_token -}}", "")
     plain.tokenizer.add_bos_token = False
@@ -165,7 +165,7 @@ def test_a_first_token_that_is_a_target_is_none_after_another_sample(processor):
     assert packed["labels"][0, 0] == -100 and packed["labels"][0, length] == -100
 
 
-def test_flash_attention_is_told_the_borders_as_the_library_does(processor, records):
+def test_flash_attention_arguments_equal_those_of_transformers(processor, records):
     collator = VilaUDataCollator(processor, unconditional_probability=0)
     single = [{name: tensor[0] for name, tensor in collator([record]).items()} for record in records]
     expected = DataCollatorWithFlattening(return_flash_attn_kwargs=True)(
@@ -179,7 +179,7 @@ def test_flash_attention_is_told_the_borders_as_the_library_does(processor, reco
             assert batch[name] == value and type(batch[name]) is type(value), name
 
 
-def test_rows_that_are_not_full_have_their_ends_as_samples_for_flash_attention(processor, records):
+def test_padding_of_a_row_is_a_sample_for_flash_attention(processor, records):
     packs = [{"records": records[:4]}, {"records": records[4:5]}, {"records": records[5:]}]
     batch = VilaUDataCollator(processor, unconditional_probability=0)(packs)
     (borders, _), (longest, _) = prepare_fa_kwargs_from_position_ids(batch["position_ids"])
@@ -188,7 +188,7 @@ def test_rows_that_are_not_full_have_their_ends_as_samples_for_flash_attention(p
     assert borders[-1] == batch["input_ids"].numel()
 
 
-def test_best_fit_is_what_one_would_do_by_hand():
+def test_best_fit_equals_a_solution_by_hand():
     #                 0  1  2  3  4  5  6
     bins = best_fit([3, 8, 2, 5, 7, 1, 4], 10)
     # longest first: 8 | 7 | 5 | 4 beside 5 | 3 beside 7 | 2 beside 8 | 1 beside 5 and 4
@@ -196,7 +196,7 @@ def test_best_fit_is_what_one_would_do_by_hand():
     assert best_fit([], 10) == [] and best_fit([10, 10], 10) == [[0], [1]]
 
 
-def test_best_fit_fills_rows_and_loses_nothing():
+def test_best_fit_fills_rows_and_keeps_all_records():
     lengths = np.random.default_rng(0).integers(20, 600, 2000).tolist()
     bins = best_fit(lengths, 1024)
     assert sorted(index for each in bins for index in each) == list(range(2000))
@@ -209,7 +209,7 @@ def row_lengths(processor, packs, **kwargs):
     return [collator([pack])["input_ids"].shape[1] for pack in packs]
 
 
-def test_packs_of_a_dataset_are_rows_of_at_most_max_length(processor):
+def test_packs_of_a_dataset_fit_max_length(processor):
     dataset, packer = drawn_shapes(num_samples=60, tasks=TASKS), RecordPacker(processor, max_length=600)
     packed = PackedDataset(dataset, packer)
     assert sorted(index for pack in packed.packs for index in pack) == list(range(60))
@@ -225,7 +225,7 @@ def test_packs_of_a_dataset_are_rows_of_at_most_max_length(processor):
 
 @pytest.fixture(scope="module")
 def stored():
-    """Drawn records in the schema of stored records, pictures as bytes, and text alone."""
+    """Returns drawn records in the schema of stored records, images as bytes, and records of text only."""
     drawn = drawn_shapes(num_samples=30, tasks={"text_to_image": 1, "image_to_text": 1, "edit": 1, "story": 1})
     records = [{"id": f"r{n}", **{name: record[name] for name in FIELDS}} for n, record in enumerate(drawn)]
     records += [{"id": f"t{n}", "messages": TEXT["messages"], "images": [], "videos": []} for n in range(10)]
@@ -246,7 +246,7 @@ def ids_of(packs):
     return [[record["id"] for record in pack["records"]] for pack in packs]
 
 
-def test_a_stream_is_packed_as_it_is_read(stored, processor):
+def test_packs_a_stream_while_it_is_read(stored, processor):
     packs = list(stream_of(stored, processor))
     assert sorted(name for pack in ids_of(packs) for name in pack) == sorted(stored["id"])
     lengths = row_lengths(processor, packs)
@@ -254,7 +254,7 @@ def test_a_stream_is_packed_as_it_is_read(stored, processor):
     assert ids_of(packs) == ids_of(stream_of(stored, processor))
 
 
-def test_a_stream_of_packs_goes_on_where_it_was(stored, processor):
+def test_resumes_a_stream_of_packs(stored, processor):
     packs, interrupted, seen = list(stream_of(stored, processor)), stream_of(stored, processor), []
     for pack in interrupted:
         seen.append(pack)
@@ -266,7 +266,7 @@ def test_a_stream_of_packs_goes_on_where_it_was(stored, processor):
     assert len(packs) > 6 and ids_of([*seen, *resumed]) == ids_of(packs)
 
 
-def test_stored_media_are_counted_without_being_opened(stored, processor):
+def test_counts_stored_media_without_opening_them(stored, processor):
     packer = RecordPacker(processor, max_length=600)
     packed = PackedDataset(stored, packer)
     opened = stored.with_transform(MediaLoader(processor))
@@ -276,7 +276,7 @@ def test_stored_media_are_counted_without_being_opened(stored, processor):
     assert PackedDataset(broken.with_transform(MediaLoader(processor)), packer).packs == packed.packs
 
 
-def test_frames_that_are_listed_are_counted(processor):
+def test_counts_listed_frames(processor):
     drawn = drawn_shapes(num_samples=8, num_frames=3, tasks={"text_to_video": 1, "video_to_text": 1})
     content = List({"type": Value("string"), "text": Value("string")})
     features = {"messages": List({"role": Value("string"), "content": content}), "videos": List(List(Image()))}
@@ -287,7 +287,7 @@ def test_frames_that_are_listed_are_counted(processor):
     assert listed.fill == pytest.approx(sum(lengths) / (600 * len(lengths)))
 
 
-def test_files_of_videos_count_the_frames_that_are_sampled(processor):
+def test_counts_sampled_frames_of_video_files(processor):
     asked = [
         {"role": "user", "content": [{"type": "video", "text": None}, {"type": "text", "text": "what"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "a circle"}]},
@@ -300,7 +300,7 @@ def test_files_of_videos_count_the_frames_that_are_sampled(processor):
     assert len(PackedDataset(stored, RecordPacker(processor, 2 * length - 1))) == 2
 
 
-def test_records_that_are_too_long_are_named_or_counted(processor):
+def test_names_or_counts_records_that_are_too_long(processor):
     texts = ["a red circle", "a red circle " * 50, "a blue square", "a red circle " * 60]
     messages = [[{"role": "document", "content": text}] for text in texts]
     dataset = Dataset.from_dict({"id": list("abcd"), "messages": messages})
@@ -317,7 +317,7 @@ def test_records_that_are_too_long_are_named_or_counted(processor):
     assert sorted(ids_of(stream)[0]) == ["a", "c"] and lenient.num_skipped == 4
 
 
-def test_wrong_arguments_are_refused(processor):
+def test_rejects_wrong_arguments(processor):
     packer = RecordPacker(processor, 100)
     for make, error, message in (
         (lambda: RecordPacker(processor, 0), ValueError, "`max_length` must be at least 1, got 0"),
@@ -329,8 +329,8 @@ def test_wrong_arguments_are_refused(processor):
             make()
 
 
-def test_training_on_packs_equals_training_on_their_records(processor, tmp_path):
-    """The same records in one optimizer step, packed and not, text alone among them: the same losses and weights."""
+def test_training_on_packs_equals_training_on_records(processor, tmp_path):
+    """The same records, packed or not, give the same losses and weights in one optimizer step."""
     records = [*drawn_shapes(num_samples=6, tasks=TASKS, seed=1), TEXT, DOCUMENT]
     columns = {name: [record.get(name) or [] for record in records] for name in FIELDS}
     packs = [{"records": pack} for pack in RecordPacker(processor, max_length=500)(columns)["records"]]

@@ -3,7 +3,7 @@ import pytest
 from vilau_hf.data.sampler import LengthGroupedBatchSampler
 
 
-def test_batches_hold_rows_of_one_length_in_random_order():
+def test_batches_have_one_length_and_random_order():
     lengths = [1, 4] * 20 + [1] * 8
     sampler = LengthGroupedBatchSampler(lengths, batch_size=4, seed=0)
     indices = list(sampler)
@@ -13,7 +13,7 @@ def test_batches_hold_rows_of_one_length_in_random_order():
     assert batches != sorted(batches, key=min)  # long and short batches alternate
 
 
-def test_order_depends_on_seed_and_epoch_alone():
+def test_order_depends_only_on_seed_and_epoch():
     def order(seed, epoch):
         sampler = LengthGroupedBatchSampler([1, 2, 3] * 10, batch_size=5, seed=seed)
         sampler.set_epoch(epoch)
@@ -24,11 +24,11 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert order(0, 0) != order(1, 0)
 
 
-def test_a_short_batch_comes_last():
+def test_short_batch_is_last():
     lengths = [1] * 6 + [9]
     assert list(LengthGroupedBatchSampler(lengths, batch_size=3, seed=0))[-1] == 6
 
 
-def test_batch_size_must_be_positive():
+def test_rejects_a_batch_size_of_0():
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         LengthGroupedBatchSampler([1], 0, 0)

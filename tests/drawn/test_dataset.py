@@ -4,26 +4,28 @@ from vilau_hf.drawn import drawn_shapes
 from vilau_hf.drawn.shapes import COLORS
 
 
-def test_records_depend_on_seed_and_index_alone():
+def test_records_depend_only_on_seed_and_index():
     def records(indices, **kwargs):
         dataset = drawn_shapes("train", num_samples=40, **{"seed": 3, **kwargs})
         return [dataset[index] for index in indices]
 
-    forwards, backwards = records(range(40)), records(reversed(range(40)))
+    forwards = records(range(40))
+    backwards = records(reversed(range(40)))
     for one, other in zip(forwards, reversed(backwards), strict=True):
         assert one == other
     assert drawn_shapes("train", num_samples=40, seed=3)[:]["caption"] == [record["caption"] for record in forwards]
     assert [r["caption"] for r in records(range(40), seed=4)] != [r["caption"] for r in forwards]
 
 
-def test_changing_a_record_leaves_the_dataset_alone():
+def test_changing_a_record_does_not_change_the_dataset():
     dataset = drawn_shapes("train", num_samples=10)
-    caption, record = dataset[0]["caption"], dataset[0]
+    caption = dataset[0]["caption"]
+    record = dataset[0]
     record["drawing"]["color"] = "pink"
     assert dataset[0]["caption"] == caption and dataset[0]["drawing"]["color"] in COLORS
 
 
-def test_tasks_follow_the_message_schema():
+def test_records_of_each_task_follow_the_message_schema():
     for record in drawn_shapes("test", num_samples=60, num_frames=3):
         user, assistant = record["messages"]
         kinds = [item["type"] for item in user["content"]], [item["type"] for item in assistant["content"]]
@@ -41,12 +43,12 @@ def test_tasks_follow_the_message_schema():
         assert [len(video) for video in record["videos"]] == [3] * ("video" in record["task"])
 
 
-def test_shares_of_tasks_and_short_captions_are_kept():
+def test_tasks_and_short_captions_have_the_given_shares():
     dataset = drawn_shapes("train", num_samples=4000, tasks={"text_to_image": 3, "image_to_text": 1})
     names = dataset.with_format(None)["task"]
     assert 0.72 < sum(name == "text_to_image" for name in names) / 4000 < 0.78
-    pictures = drawn_shapes("train", num_samples=200, tasks={"text_to_image": 1}, short_captions=0.5)[:]
-    assert 60 < sum(len(caption.split()) == 3 for caption in pictures["caption"]) < 140
+    records = drawn_shapes("train", num_samples=200, tasks={"text_to_image": 1}, short_captions=0.5)[:]
+    assert 60 < sum(len(caption.split()) == 3 for caption in records["caption"]) < 140
 
 
 @pytest.mark.parametrize(
@@ -60,6 +62,6 @@ def test_shares_of_tasks_and_short_captions_are_kept():
         ({"tasks": {"text_to_audio": 1}}, "`tasks` must give positive shares of text_to_image, .*text_to_audio"),
     ],
 )
-def test_bad_arguments_are_refused(arguments, message):
+def test_rejects_arguments_out_of_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         drawn_shapes(**arguments)

@@ -18,7 +18,8 @@ def test_oracle_reads_true_drawings(side):
 
 @pytest.mark.parametrize("side", [32, 48])
 def test_oracle_reads_drawings_under_noise(side):
-    targets, generator = drawings("train") + drawings("test"), torch.Generator().manual_seed(7)
+    targets = drawings("train") + drawings("test")
+    generator = torch.Generator().manual_seed(7)
     pixels = draw(targets, side, generator).float()
     noisy = pixels + 0.15 * 255 * torch.randn(pixels.shape, generator=generator)
     readings = read_drawing(noisy.clamp(0, 255).round().to(torch.uint8))
@@ -27,7 +28,7 @@ def test_oracle_reads_drawings_under_noise(side):
         assert right >= 0.99 * len(targets), name
 
 
-def test_oracle_reads_nothing_off_halves_of_two_colors():
+def test_oracle_reads_nothing_from_an_image_of_two_halves():
     for color in COLORS.values():
         for background in BACKGROUNDS.values():
             half = torch.tensor(background, dtype=torch.uint8)[:, None, None].repeat(1, 32, 32)
@@ -36,21 +37,22 @@ def test_oracle_reads_nothing_off_halves_of_two_colors():
             assert (reading.color, reading.shape, reading.background) == (None, None, None)
 
 
-def test_oracle_sees_no_shape_in_a_blur():
+def test_oracle_reads_no_shape_from_a_blur():
     grid = torch.arange(32) - 15.5
     cover = torch.exp(-(grid.square() + grid[:, None].square()) / 2 / 6**2)  # (32, 32)
     for color in COLORS.values():
         for background in BACKGROUNDS.values():
-            near, far = torch.tensor(color)[:, None, None], torch.tensor(background)[:, None, None]
+            near = torch.tensor(color)[:, None, None]
+            far = torch.tensor(background)[:, None, None]
             assert read_drawing((far + (near - far) * cover).to(torch.uint8)[None])[0].shape is None
 
 
-def test_oracle_sees_no_single_shape_in_two_of_two_colors():
+def test_oracle_reads_no_shape_from_two_shapes_of_different_colors():
     for first, second in itertools.permutations(COLORS, 2):
-        pictures = draw([Drawing(first, "circle", "small", "left", "gray")])
+        image = draw([Drawing(first, "circle", "small", "left", "gray")])
         other = draw([Drawing(second, "square", "small", "right", "gray")])
-        pictures = torch.where((other != 128).any(1, keepdim=True), other, pictures)
-        assert read_drawing(pictures)[0].shape is None, (first, second)
+        image = torch.where((other != 128).any(1, keepdim=True), other, image)
+        assert read_drawing(image)[0].shape is None, (first, second)
 
 
 def test_oracle_reads_true_motions():
@@ -61,7 +63,7 @@ def test_oracle_reads_true_motions():
         assert right >= 0.99 * len(targets), name
 
 
-def test_oracle_sees_no_shape_where_there_is_none_or_more_than_one():
+def test_oracle_reads_no_shape_if_there_is_none_or_more_than_one():
     blank = torch.full((3, 32, 32), 250, dtype=torch.uint8)
     half = blank.clone()
     half[:, :, 16:] = 40
@@ -69,13 +71,13 @@ def test_oracle_sees_no_shape_where_there_is_none_or_more_than_one():
     two = blank.clone()
     two[:, 3:11, 3:11] = two[:, 20:28, 20:28] = torch.tensor([220, 40, 40], dtype=torch.uint8)[:, None, None]
     noise = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-    for picture in (blank, half, two, noise):
-        assert read_drawing(picture[None])[0].shape is None
+    for image in (blank, half, two, noise):
+        assert read_drawing(image[None])[0].shape is None
     assert read_drawing(blank[None])[0].color is None
     assert read_drawing(left[None])[0].shape is not None and read_drawing(right[None])[0].shape is not None
 
 
-def test_a_shape_that_stands_still_moves_nowhere():
+def test_a_shape_that_does_not_move_has_no_direction():
     frame = draw(drawings("train")[:1])
     assert read_motion(frame[None].expand(1, 4, -1, -1, -1))[0].direction is None
 
@@ -87,6 +89,6 @@ def test_a_shape_that_stands_still_moves_nowhere():
         (lambda: read_motion(torch.zeros(3, 32, 32)), r"`frames` must have shape \(N, F, 3, S, S\)"),
     ],
 )
-def test_bad_input_is_refused(call, message):
+def test_rejects_inputs_of_other_shapes_or_dtypes(call, message):
     with pytest.raises(ValueError, match=message):
         call()

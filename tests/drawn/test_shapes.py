@@ -10,7 +10,7 @@ def test_there_are_720_captions_and_576_motion_captions():
 
 
 @pytest.mark.parametrize(("items", "last", "held_out"), [(drawings, "place", 12), (motions, "direction", 10)])
-def test_test_split_holds_whole_combinations_that_training_lacks(items, last, held_out):
+def test_test_split_has_combinations_that_training_lacks(items, last, held_out):
     seen = {(item.color, item.shape, getattr(item, last)) for item in items("train")}
     unseen = {(item.color, item.shape, getattr(item, last)) for item in items("test")}
     assert len(unseen) == held_out and not seen & unseen
@@ -21,11 +21,11 @@ def test_test_split_holds_whole_combinations_that_training_lacks(items, last, he
     assert {entry[2] for entry in unseen} == {entry[2] for entry in seen}
 
 
-def test_pictures_have_the_exact_colors_and_videos_move():
+def test_images_have_the_exact_colors_and_shapes_move():
     target = next(d for d in drawings("train") if (d.size, d.place, d.background) == ("large", "center", "black"))
-    picture = draw([target], image_size=48)[0]
-    assert tuple(picture[:, 24, 24].tolist()) == COLORS[target.color]
-    assert tuple(picture[:, 0, 0].tolist()) == (10, 10, 10)
+    image = draw([target], image_size=48)[0]
+    assert tuple(image[:, 24, 24].tolist()) == COLORS[target.color]
+    assert tuple(image[:, 0, 0].tolist()) == (10, 10, 10)
     motion = next(m for m in motions("train") if m.direction == "left" and m.background == "black")
     video = animate([motion], num_frames=4)[0].float()
     columns = torch.arange(32.0)

@@ -46,7 +46,7 @@ def test_questions_count_alike_and_a_single_reference_is_matched():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((["a"], []), "one length, got 1 and 0"),
+        ((["a"], []), "the same length, got 1 and 0"),
         (([], []), "at least one question"),
         ((["a"], [[]]), r"a list of at least one answer, got \[\]"),
         ((["a"], ["a"]), "a list of at least one answer, got 'a'"),

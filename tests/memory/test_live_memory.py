@@ -4,7 +4,7 @@ from vilau_hf import TINY_CHECKPOINT, VilaUConfig
 from vilau_hf.memory.live_memory import LiveMemory, model_on_meta
 
 
-def test_nothing_lives_after_a_run():
+def test_no_memory_is_live_after_the_results_are_deleted():
     config = VilaUConfig.from_pretrained(TINY_CHECKPOINT)
     run = LiveMemory(model_on_meta(config, torch.float32).eval())
     with run, torch.no_grad():

@@ -1,4 +1,4 @@
-"""How the codebook begins, restarts and is updated; the equations of its averages are in the quantizer's own tests."""
+"""Initialisation, restarts and updates of the codebook. `test_modeling_residual_quantizer.py` has the equations."""
 
 import pytest
 import torch
@@ -12,34 +12,36 @@ def make_quantizer(**kwargs):
     return VilaUResidualQuantizer(VilaUVisionConfig(**{**VISION, **kwargs})).train()
 
 
-def begin(quantizer, features):
-    """Fills the codebook as the first batch does, without the step that follows."""
+def initialize(quantizer, features):
+    """Fills the codebook like the first batch does, without the EMA step that follows."""
     with torch.no_grad():
         quantizer._initialize(features.flatten(0, 1))
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
 def test_random_initialisation_takes_different_vectors_of_the_batch(shared):
-    quantizer, features = make_quantizer(shared_codebook=shared), torch.randn(2, 16, 32)
-    begin(quantizer, features)
+    quantizer = make_quantizer(shared_codebook=shared)
+    features = torch.randn(2, 16, 32)
+    initialize(quantizer, features)
     distances = (quantizer.codebook.weight[:24, None] - features.flatten(0, 1)).norm(dim=-1)
     assert not distances.min(-1).values.any()
     assert distances.argmin(-1).unique().numel() == 24
 
 
-def test_fewer_vectors_than_codes_are_each_taken_before_one_repeats():
-    quantizer, features = make_quantizer(), torch.randn(1, 10, 32)
-    begin(quantizer, features)
+def test_with_fewer_vectors_than_codes_every_vector_is_taken_before_one_repeats():
+    quantizer = make_quantizer()
+    features = torch.randn(1, 10, 32)
+    initialize(quantizer, features)
     taken = torch.cdist(quantizer.codebook.weight, features[0]).argmin(-1).bincount(minlength=10)
     assert taken.min() == 2 and taken.max() == 3
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
-def test_k_means_ends_at_the_means_of_its_clusters(shared):
+def test_k_means_converges_to_the_means_of_its_clusters(shared):
     quantizer = make_quantizer(codebook_initialization="kmeans", shared_codebook=shared)
     quantizer.k_means_iterations = 50
     features = torch.randn(4, 64, 32)
-    begin(quantizer, features)
+    initialize(quantizer, features)
     left = features.flatten(0, 1)
     for book in range(quantizer.num_codebooks):
         rows = slice(book * 24, book * 24 + 24)
@@ -55,25 +57,28 @@ def test_k_means_ends_at_the_means_of_its_clusters(shared):
     torch.testing.assert_close(quantizer.cluster_sum, sums)
 
 
-def test_k_means_leaves_less_over_than_random_vectors():
-    features, left = torch.randn(4, 64, 32), {}
+def test_k_means_leaves_smaller_residuals_than_random_vectors():
+    features = torch.randn(4, 64, 32)
+    left = {}
     for kind in ("random", "kmeans"):
         quantizer = make_quantizer(codebook_initialization=kind)
-        begin(quantizer, features)
+        initialize(quantizer, features)
         left[kind] = (features - quantizer.decode(quantizer.encode(features))).square().mean()
     assert left["kmeans"] < 0.9 * left["random"]
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
-def test_dead_codes_alone_restart_each_at_another_vector(shared):
-    quantizer, features = make_quantizer(shared_codebook=shared, codebook_decay=0.5), torch.randn(4, 16, 32)
-    begin(quantizer, features)
+def test_only_dead_codes_restart_and_each_at_another_vector(shared):
+    quantizer = make_quantizer(shared_codebook=shared, codebook_decay=0.5)
+    features = torch.randn(4, 16, 32)
+    initialize(quantizer, features)
     quantizer.cluster_size.fill_(100.0)
     dead = torch.tensor([0, 5, 6, len(quantizer.cluster_size) - 1])
     quantizer.cluster_size[dead] = 0.0
-    quantizer.cluster_sum[dead] = 1e4  # so far away that no vector is theirs
+    quantizer.cluster_sum[dead] = 1e4  # so far away that no vector is assigned to them
     quantizer.codebook.weight.data[dead] = 1e4
-    sums, sizes = quantizer.cluster_sum.clone(), quantizer.cluster_size.clone()
+    sums = quantizer.cluster_sum.clone()
+    sizes = quantizer.cluster_size.clone()
     with torch.no_grad():
         rows, residuals = quantizer._quantize(features.flatten(0, 1))
         quantizer._update(rows, residuals)
@@ -95,9 +100,10 @@ def test_dead_codes_alone_restart_each_at_another_vector(shared):
     torch.testing.assert_close(quantizer.cluster_size[alive], 0.5 * sizes[alive] + 0.5 * counts[alive])
 
 
-def test_nothing_is_drawn_where_no_code_is_dead():
-    quantizer, features = make_quantizer(), torch.randn(4, 16, 32)
-    begin(quantizer, features)
+def test_no_random_numbers_are_drawn_if_no_code_is_dead():
+    quantizer = make_quantizer()
+    features = torch.randn(4, 16, 32)
+    initialize(quantizer, features)
     quantizer.cluster_size.fill_(100.0)
     before = torch.get_rng_state()
     quantizer(features)
@@ -105,7 +111,7 @@ def test_nothing_is_drawn_where_no_code_is_dead():
 
 
 def test_restarts_keep_every_code_in_use():
-    """Features of many clusters that move: without restarts the codes that start badly are never used."""
+    """Without restarts, codes that begin far away from all features are never used."""
     usage = {}
     for restarts in (True, False):
         torch.manual_seed(0)
@@ -120,10 +126,11 @@ def test_restarts_keep_every_code_in_use():
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_same_seed_gives_the_same_codebook_where_determinism_is_asked_for(device):
+def test_the_same_seed_gives_the_same_codebook_with_deterministic_algorithms(device):
     if device == "cuda" and not torch.cuda.is_available():
-        pytest.skip("needs CUDA, where sums by index are in any order otherwise")
-    features, weights = torch.randn(3, 8, 512, 32, device=device), []
+        pytest.skip("needs CUDA, where the order of sums by index is random otherwise")
+    features = torch.randn(3, 8, 512, 32, device=device)
+    weights = []
     torch.use_deterministic_algorithms(True)
     try:
         for _ in range(2):

@@ -10,13 +10,13 @@ from vilau_hf.modeling.compat_modeling_vilau import CACHE_NAME, cache_arguments,
 IDS = torch.tensor([[1, 5, 7, 9]])
 
 
-def test_the_cache_has_the_name_that_language_models_of_the_installed_version_know():
+def test_the_cache_has_the_name_that_the_installed_language_models_know():
     assert CACHE_NAME in inspect.signature(LlamaModel.forward).parameters
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])
-def test_both_names_of_the_cache_are_taken_by_forward_and_by_generate(model, name):
+def test_forward_and_generate_accept_both_names_of_the_cache(model, name):
     whole = model(IDS).logits[:, -1]
     for each in (model, model.model):
         begun = each(IDS[:, :3], use_cache=True)
@@ -30,7 +30,7 @@ def test_both_names_of_the_cache_are_taken_by_forward_and_by_generate(model, nam
     assert cache.get_seq_length() == 7
 
 
-def test_two_caches_are_refused(model):
+def test_rejects_two_caches(model):
     cache = DynamicCache(config=model.config.text_config)
     for call in (model, model.generate):
         with pytest.raises(ValueError, match="`cache` and `past_key_values` are two names of one argument"):
@@ -45,7 +45,7 @@ def test_a_paged_cache_keeps_its_name_before_5_24():
     assert kwargs == {"use_cache": True}
 
 
-def test_the_causal_mask_hides_what_comes_later(model):
+def test_the_causal_mask_hides_later_positions(model):
     config = model.config.depth_config
     config._attn_implementation = "eager"
     mask = make_causal_mask(config, torch.zeros(2, 3, config.hidden_size))

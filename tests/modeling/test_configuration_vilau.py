@@ -10,7 +10,7 @@ from vilau_hf.loading import load_published_config
 from ..conftest import DEPTH, TEXT, TOKEN_IDS, VISION
 
 
-PARTS = {"vision_config": VISION, "depth_config": DEPTH, "text_config": TEXT}
+SUB_CONFIGS = {"vision_config": VISION, "depth_config": DEPTH, "text_config": TEXT}
 
 
 def linear(inputs, outputs, bias=True):
@@ -48,7 +48,7 @@ def attention_block(channels):
 
 
 def pixel_decoder(latent, channels, blocks):
-    """Levels from the lowest resolution; attention in the middle and at the lowest one."""
+    """Counts parameters of the levels, from the lowest resolution; the middle and the lowest level have attention."""
     lowest = channels[-1]
     total = conv(latent, lowest, 3) + 2 * residual_block(lowest, lowest) + attention_block(lowest)
     inputs = lowest
@@ -61,12 +61,12 @@ def pixel_decoder(latent, channels, blocks):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "width", "mlp", "layers", "patch", "side", "depth"),
+    ("name", "width", "mlp", "layers", "patch", "side", "depth"),
     [("vilau-7b-256", 1024, 4096, 23, 16, 16, 4), ("vilau-7b-384", 1152, 4304, 26, 14, 27, 16)],
 )
-def test_published_sizes_have_the_parameters_worked_out_on_paper(recipe, width, mlp, layers, patch, side, depth):
+def test_published_sizes_have_the_expected_numbers_of_parameters(name, width, mlp, layers, patch, side, depth):
     with torch.device("meta"):
-        model = VilaUForConditionalGeneration(load_published_config(recipe))
+        model = VilaUForConditionalGeneration(load_published_config(name))
     tower = model.model.vision_tower
     expected = {
         "language model": llama(32004, 4096, 11008, 32),
@@ -76,7 +76,7 @@ def test_published_sizes_have_the_parameters_worked_out_on_paper(recipe, width, 
         "quantizer": 16384 * width,
         "pixel decoder": conv(width, 256, 1) + pixel_decoder(256, [128, 128, 256, 256, 512], 2),
     }
-    parts = {
+    sub_models = {
         "language model": [model.model.language_model, model.lm_head],
         "depth transformer": [model.depth_transformer],
         "projector": [model.model.multi_modal_projector],
@@ -84,7 +84,7 @@ def test_published_sizes_have_the_parameters_worked_out_on_paper(recipe, width, 
         "quantizer": [tower.quantizer],
         "pixel decoder": [tower.post_quant_conv, tower.pixel_decoder],
     }
-    counts = {name: sum(p.numel() for m in modules for p in m.parameters()) for name, modules in parts.items()}
+    counts = {name: sum(p.numel() for m in modules for p in m.parameters()) for name, modules in sub_models.items()}
     assert counts == expected
     assert sum(p.numel() for p in model.parameters()) == sum(expected.values())
     assert all(parameter.is_meta for parameter in model.parameters())
@@ -112,14 +112,14 @@ def test_saving_and_loading_keeps_everything(config, tmp_path):
     assert changed.text_config.num_hidden_layers == 7 and changed.text_config.hidden_size == 48
 
 
-def test_a_folder_without_configuration_is_refused(tmp_path):
+def test_rejects_a_folder_without_configuration(tmp_path):
     for cls in (VilaUConfig, VilaUVisionConfig, VilaUDepthConfig):
         with pytest.raises(OSError, match="has no config.json"):
             cls.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "message"),
+    ("sub_config", "change", "message"),
     [
         ("depth_config", {"code_depth": 2}, r"`depth_config.code_depth` \(2\) .*`vision_config.code_depth` \(3\)"),
         (
@@ -140,14 +140,14 @@ def test_a_folder_without_configuration_is_refused(tmp_path):
         ("text_config", {"vocab_size": 57}, r"`video_end_token_id` \(57\) must be in the vocabulary, .*\[0, 57\)"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused_with_both_values(part, change, message):
-    parts = copy.deepcopy(PARTS)
-    parts[part].update(change)
+def test_rejects_sub_configs_that_do_not_match(sub_config, change, message):
+    sub_configs = copy.deepcopy(SUB_CONFIGS)
+    sub_configs[sub_config].update(change)
     with pytest.raises(Exception, match=message):
-        VilaUConfig(**parts, **TOKEN_IDS)
+        VilaUConfig(**sub_configs, **TOKEN_IDS)
 
 
-def test_encoders_that_do_not_fit_are_refused():
+def test_rejects_image_encoders_that_are_too_small():
     for change, message in (
         (
             {"patch_size": 32},
@@ -161,7 +161,7 @@ def test_encoders_that_do_not_fit_are_refused():
 
 def test_token_ids_must_differ():
     with pytest.raises(Exception, match="`video_token_id` and `image_token_id` must differ, both are 58"):
-        VilaUConfig(**PARTS, **{**TOKEN_IDS, "video_token_id": 58})
+        VilaUConfig(**SUB_CONFIGS, **{**TOKEN_IDS, "video_token_id": 58})
 
 
 def test_placeholders_of_images_and_videos_are_visual():

@@ -1,4 +1,4 @@
-"""The loop over visual positions: first frames, stopping criteria, streamers, and no waiting for the device."""
+"""The loop over visual positions: first frames, stopping criteria, streamers, waits for the device."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def draw(model, prompts=PROMPTS, **settings):
     return model.generate(**left_padded(prompts), **{**GREEDY, **settings})
 
 
-def test_first_frames_are_kept_and_steer_what_follows(model):
+def test_first_frames_are_kept_and_change_later_frames(model):
     settings = {"generation_mode": "video", "visual_do_sample": False, "num_frames": 3, "guidance_scale": 2.0}
     whole = model.generate(**left_padded(PROMPTS), **settings)
     again = model.generate(**left_padded(PROMPTS), first_frames=whole[:, :1].flatten(2, 3), **settings)
@@ -51,7 +51,7 @@ def test_stopping_criteria_leave_a_span_unfinished(model):
         model.decode_image_tokens(codes)
 
 
-def test_a_row_that_is_stopped_stays_stopped_and_leaves_the_others_alone(model):
+def test_a_stopped_row_stays_stopped_and_the_others_continue(model):
     settings = {"return_dict_in_generate": True, "output_log_probs": True, "output_scores": True}
     whole, positions = draw(model, **settings), []
 
@@ -74,19 +74,19 @@ def test_a_row_that_is_stopped_stays_stopped_and_leaves_the_others_alone(model):
         streamer=Streamer(),
         **settings,
     )
-    for row, written in ((0, 10), (1, 5)):  # 7 positions before the first
+    for row, generated in ((0, 10), (1, 5)):  # 7 positions before the first
         for found, expected, filling in (
             (stopped.codes.flatten(1, 2), whole.codes.flatten(1, 2), -1),
             (stopped.scores, whole.scores, float("nan")),
             (stopped.code_log_probs, whole.code_log_probs, float("nan")),
         ):
-            assert torch.equal(found[row, :written], expected[row, :written])
-            rest = found[row, written:]
+            assert torch.equal(found[row, :generated], expected[row, :generated])
+            rest = found[row, generated:]
             torch.testing.assert_close(rest, torch.full_like(rest, filling), equal_nan=True)
     assert torch.equal(torch.stack(positions, 1), stopped.codes.flatten(1, 2)[:, :10])
 
 
-def test_what_a_streamer_writes_over_codes_has_no_log_probability(model):
+def test_codes_that_a_streamer_replaces_have_no_log_probability(model):
     class Streamer:
         position = 0
 
@@ -110,7 +110,7 @@ def test_what_a_streamer_writes_over_codes_has_no_log_probability(model):
     settings = {"input_ids": output.sequences, "labels": labels, "attention_mask": mask}
     settings["codes"] = output.codes.flatten(1, 2)
     lost = torch.zeros(2, 16, 3, dtype=torch.bool)
-    lost[0, 3, 1:] = True  # what was drawn there followed another code
+    lost[0, 3, 1:] = True  # deeper codes followed another code
     for found, scale in ((output.code_log_probs, 3.0), (output.conditional_code_log_probs, 1.0)):
         expected = model.score(**settings, guidance_scale=scale).code_log_probs[:, 7:]
         expected = expected.masked_fill(lost, torch.nan)
@@ -118,7 +118,7 @@ def test_what_a_streamer_writes_over_codes_has_no_log_probability(model):
     assert torch.equal(output.scores.isnan(), lost[..., None].expand_as(output.scores))
 
 
-def test_criteria_count_the_positions_of_the_rows_not_of_a_longer_negative_prompt(model):
+def test_criteria_see_the_length_of_the_rows_not_of_a_longer_negative_prompt(model):
     seen, negative = [], torch.tensor([[1, *range(10, 30)]])
 
     def never(ids, scores):
@@ -132,7 +132,7 @@ def test_criteria_count_the_positions_of_the_rows_not_of_a_longer_negative_promp
 
 @pytest.mark.parametrize("cache", [{}, {"cache_implementation": "static"}])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
-def test_nothing_inside_a_span_waits_for_the_device(model, scale, cache):
+def test_no_position_of_a_span_waits_for_the_device(model, scale, cache):
     counts = []
     for frames in (1, 3):
         with HostReads() as reads:
@@ -149,6 +149,6 @@ def test_nothing_inside_a_span_waits_for_the_device(model, scale, cache):
 
 
 @pytest.mark.parametrize("kind", ["offloaded", "offloaded_static"])
-def test_a_cache_is_not_offloaded_to_where_it_is(model, kind):
+def test_rejects_an_offloaded_cache_on_the_cpu(model, kind):
     with pytest.raises(ValueError, match="needs a model on an accelerator, got one on the CPU"):
         draw(model, cache_implementation=kind)

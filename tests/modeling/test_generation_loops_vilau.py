@@ -1,4 +1,4 @@
-"""Text and visual spans in turn, against a reference that recomputes everything."""
+"""Text and visual spans in turn, compared with a reference that recomputes everything."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ STARTS, ENDS, PLACEHOLDERS = {54: 16, 56: 32}, {54: 55, 56: 57}, {54: 58, 56: 59
 
 @pytest.fixture
 def talker(model):
-    """A model that opens images and videos now and then."""
+    """Returns a model that opens images and videos now and then."""
     with torch.no_grad():
         model.lm_head.weight[54] = model.lm_head.weight[[7, 9, 30]].mean(0) * 4
         model.lm_head.weight[56] = model.lm_head.weight[[11, 21]].mean(0) * 2
@@ -21,7 +21,7 @@ def talker(model):
 
 @torch.no_grad()
 def last_hidden(model, items):
-    """Last hidden state after `items`: ids, and tensors of D codes."""
+    """Returns the last hidden state after `items`: ids, and tensors of D codes."""
     rows = []
     for item in items:
         if isinstance(item, int):
@@ -45,15 +45,15 @@ def greedy_codes(model, hidden, negative_hidden, scale):
 
 @torch.no_grad()
 def naive(model, prompt, max_length, scale, spans_allowed, negative=(1, 5)):
-    """Items of one row, greedy, without any cache, padding or batch."""
-    items, owed, start, spans = list(prompt), 0, None, 0
+    """Returns the items of one row, greedy, without cache, padding or batch."""
+    items, remaining, start, spans = list(prompt), 0, None, 0
     while len(items) < max_length:
         hidden = last_hidden(model, items)
-        if owed:
-            written = items[len(items) - (STARTS[start] - owed) :] if owed < STARTS[start] else []
-            negative_hidden = last_hidden(model, [*negative, start, *written])
+        if remaining:
+            done = items[len(items) - (STARTS[start] - remaining) :] if remaining < STARTS[start] else []
+            negative_hidden = last_hidden(model, [*negative, start, *done])
             items.append(greedy_codes(model, hidden, negative_hidden, scale))
-            owed -= 1
+            remaining -= 1
             continue
         if start is not None:
             items.append(ENDS[start])
@@ -67,12 +67,12 @@ def naive(model, prompt, max_length, scale, spans_allowed, negative=(1, 5)):
         if items[-1] == 2:
             break
         if items[-1] in STARTS:
-            start, owed, spans = items[-1], STARTS[items[-1]], spans + 1
+            start, remaining, spans = items[-1], STARTS[items[-1]], spans + 1
     return items
 
 
 @pytest.mark.parametrize(("scale", "negative"), [(1.0, [1, 5]), (2.5, [1, 5]), (2.5, [1, *range(10, 39)])])
-def test_rows_write_what_each_would_write_alone(talker, scale, negative):
+def test_rows_equal_a_naive_reference_for_each_row_alone(talker, scale, negative):
     prompts = [*PROMPTS, [1, 20, 31], [1, 8]]
     length = max(map(len, prompts))
     new = 60
@@ -92,11 +92,11 @@ def test_rows_write_what_each_would_write_alone(talker, scale, negative):
     for row, prompt in enumerate(prompts):
         expected = naive(talker, prompt, len(prompt) + new, scale, 2, negative)[len(prompt) :]
         ids, codes = output.sequences[row, length:].tolist(), output.visual_codes[row, length:]
-        for place, item in enumerate(expected):
+        for position, item in enumerate(expected):
             if isinstance(item, int):
-                assert ids[place] == item and (codes[place] == -1).all(), (row, place)
+                assert ids[position] == item and (codes[position] == -1).all(), (row, position)
             else:
-                assert ids[place] in PLACEHOLDERS.values() and torch.equal(codes[place], item), (row, place)
+                assert ids[position] in PLACEHOLDERS.values() and torch.equal(codes[position], item), (row, position)
         assert all(index == 0 for index in ids[len(expected) :])
         for span in output.spans[row]:
             tokens = 16 if span.kind == "image" else 32
@@ -107,7 +107,7 @@ def test_rows_write_what_each_would_write_alone(talker, scale, negative):
     assert len(kinds) >= 3  # images and videos, finished and cut off
 
 
-def test_rows_end_where_the_positions_of_the_longest_prompt_do(talker):
+def test_rows_end_at_the_last_position_after_the_longest_prompt(talker):
     settings = {"generation_mode": "interleaved", "max_new_tokens": 999, "eos_token_id": None, "do_sample": False}
     settings["max_visual_spans"] = 0
     negative = torch.full((1, 200), 7)
@@ -135,13 +135,13 @@ def test_modalities_and_the_number_of_spans_can_be_limited(talker):
 
 
 @pytest.mark.parametrize("seeds", [[1, 2], [5, 6], [7, 8], [9, 10]])
-def test_a_seeded_row_does_not_hang_on_its_neighbours(talker, seeds):
+def test_a_seeded_row_does_not_depend_on_the_other_rows(talker, seeds):
     settings = {"generation_mode": "interleaved", "max_new_tokens": 50, "do_sample": True, "num_frames": 1}
     prompts = [PROMPTS[0], PROMPTS[0][:2] + [7]]
     both = talker.generate(**left_padded(prompts), seed=seeds, **settings)
     is_visual = both.visual_codes[:, 3:, 0] >= 0
-    writes_text = ~is_visual & (both.sequences[:, 3:] != 0)
-    assert (is_visual & writes_text.flip(0)).any()  # one is in a span while the other writes text
+    is_text = ~is_visual & (both.sequences[:, 3:] != 0)
+    assert (is_visual & is_text.flip(0)).any()  # one row is in a span while the other generates text
     for row, prompt in enumerate(prompts):
         alone = talker.generate(torch.tensor([prompt]), seed=seeds[row], **settings)
         width = alone.sequences.shape[1]
@@ -149,7 +149,7 @@ def test_a_seeded_row_does_not_hang_on_its_neighbours(talker, seeds):
         assert torch.equal(both.visual_codes[row, :width], alone.visual_codes[0])
 
 
-def test_a_prompt_may_open_the_span(talker):
+def test_a_prompt_can_open_the_span(talker):
     ids = torch.tensor([[1, 5, 54]])
     settings = {"do_sample": False, "visual_do_sample": False, "guidance_scale": 3.0}
     output = talker.generate(ids, generation_mode="interleaved", max_new_tokens=17, **settings)
@@ -157,7 +157,7 @@ def test_a_prompt_may_open_the_span(talker):
     assert torch.equal(output.spans[0][0].codes, image[0]) and output.sequences[0, -1] == 55
 
 
-def test_rows_whose_prompts_open_spans_stand_beside_others(talker):
+def test_a_batch_can_mix_prompts_that_open_spans_with_others(talker):
     prompts = [[1, 5, 6, 54], [1, 9, 4, 4], [1, 7, 56]]
     settings = {
         "generation_mode": "interleaved",
@@ -181,7 +181,9 @@ def test_rows_whose_prompts_open_spans_stand_beside_others(talker):
     ("negative", "prefix"),
     [([1, 5], []), ([1, 5, 54], []), ([1, 5], [9, 4]), ([1, 5, 9, 4, 54], [9, 4])],
 )
-def test_every_span_is_compared_with_the_negative_prompt_and_one_marker(talker, negative, prefix, monkeypatch):
+def test_the_unconditional_branch_of_each_span_is_the_negative_prompt_and_one_marker(
+    talker, negative, prefix, monkeypatch
+):
     monkeypatch.setattr(talker.config, "start_marker_prefix_ids", prefix)
     output = talker.generate(
         torch.tensor([[1, 5, 54]]),
@@ -202,19 +204,19 @@ def test_every_span_is_compared_with_the_negative_prompt_and_one_marker(talker, 
     torch.testing.assert_close(guided, output.code_log_probs, atol=1e-4, rtol=0)
 
 
-def test_streamers_get_text_and_codes_in_order(talker):
+def test_streamers_receive_text_and_codes_in_order(talker):
     class Streamer:
         def __init__(self):
-            self.parts = []
+            self.received = []
 
         def put(self, ids):
-            self.parts.append(ids.tolist())
+            self.received.append(ids.tolist())
 
         def put_visual(self, codes):
-            self.parts.append(codes)
+            self.received.append(codes)
 
         def end(self):
-            self.parts.append("end")
+            self.received.append("end")
 
     streamer = Streamer()
     output = talker.generate(
@@ -225,14 +227,14 @@ def test_streamers_get_text_and_codes_in_order(talker):
         do_sample=False,
         streamer=streamer,
     )
-    prompt, *codes = streamer.parts[:17]
+    prompt, *codes = streamer.received[:17]
     assert prompt == [[1, 5, 54]]
     assert torch.equal(torch.cat(codes), output.spans[0][0].codes.flatten(0, 1))
-    assert streamer.parts[17] == [55] and streamer.parts[-1] == "end"
+    assert streamer.received[17] == [55] and streamer.received[-1] == "end"
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])
-def test_log_probabilities_of_spans_are_those_of_one_teacher_forced_pass(talker, scale):
+def test_log_probabilities_of_spans_equal_one_teacher_forced_pass(talker, scale):
     output = talker.generate(
         torch.tensor([[1, 5]]),
         generation_mode="interleaved",

@@ -1,4 +1,4 @@
-"""Positions that are written as one compiled graph."""
+"""Positions that run as one compiled graph."""
 
 import copy
 
@@ -11,7 +11,7 @@ from .test_generation_vilau import PROMPTS, left_padded
 
 
 class CountingBackend:
-    """Runs graphs as they are, and counts them and their calls."""
+    """Runs graphs without compiling them, and counts the graphs and their calls."""
 
     def __init__(self):
         self.graphs = self.calls = 0
@@ -52,7 +52,7 @@ def draw(model, prompts=PROMPTS, **settings):
         {"generation_mode": "video", "num_frames": 2, "generator": torch.Generator()},
     ],
 )
-def test_compiled_codes_are_those_without_compilation(model, settings):
+def test_compiled_codes_equal_those_without_compilation(model, settings):
     def seeded():
         if "generator" in settings:
             settings["generator"].manual_seed(0)
@@ -91,27 +91,27 @@ def test_compiled_positions_follow_changed_weights(model, backend):
 
 
 @pytest.mark.parametrize(
-    "place",
+    "target",
     [
         torch.bfloat16,
         pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")),
     ],
 )
-def test_a_compiled_model_may_move(model, backend, place):
+def test_a_compiled_model_can_change_dtype_and_device(model, backend, target):
     def moved(where, **settings):
         model.to(where)
         prompts = {name: tensor.to(model.device) for name, tensor in left_padded(PROMPTS).items()}
         return model.generate(**prompts, generation_mode="image", visual_do_sample=False, **settings).cpu()
 
-    model.to(torch.bfloat16)  # so that weights come back as they were
-    home = torch.float32 if isinstance(place, torch.dtype) else "cpu"
-    compiled = [moved(where) for where in (home, place, home)]
+    model.to(torch.bfloat16)  # rounds the weights, so that later changes of dtype lose nothing
+    home = torch.float32 if isinstance(target, torch.dtype) else "cpu"
+    compiled = [moved(where) for where in (home, target, home)]
     assert torch.equal(compiled[2], compiled[0]) and backend.graphs == 2
     model.compile_generation(False)
-    assert torch.equal(compiled[1], moved(place, cache_implementation="static"))
+    assert torch.equal(compiled[1], moved(target, cache_implementation="static"))
 
 
-def test_scores_and_log_probabilities_come_out_of_the_graph(model):
+def test_a_graph_returns_scores_and_log_probabilities(model):
     settings = {"seed": 2, "return_dict_in_generate": True, "output_scores": True, "output_log_probs": True}
     expected = draw(model, **settings)
     torch._dynamo.reset()
@@ -122,7 +122,7 @@ def test_scores_and_log_probabilities_come_out_of_the_graph(model):
         torch.testing.assert_close(found[name], expected[name])
 
 
-def test_spans_between_text_are_compiled_too(talker, backend):  # noqa: F811
+def test_interleaved_spans_are_compiled_too(talker, backend):  # noqa: F811
     def tell():
         settings = {"generation_mode": "interleaved", "max_new_tokens": 40, "num_frames": 1, "do_sample": False}
         return talker.generate(torch.tensor([[1, 5]]), seed=3, **settings)
@@ -134,17 +134,17 @@ def test_spans_between_text_are_compiled_too(talker, backend):  # noqa: F811
     assert torch.equal(found.sequences, expected.sequences) and torch.equal(found.visual_codes, expected.visual_codes)
 
 
-def test_copies_of_a_compiled_model_compile_for_themselves(model, backend):
+def test_a_copy_of_a_compiled_model_has_its_graphs(model, backend):
     expected = draw(model, seed=0)
     assert torch.equal(draw(copy.deepcopy(model), seed=0), expected)
     assert backend.graphs == 2
 
 
-def test_what_cannot_be_compiled_is_refused(model, backend):
+def test_rejects_arguments_that_cannot_be_compiled(model, backend):
     for name, value in (("code_logits_processor", LogitsProcessorList()), ("cache_implementation", "static")):
         with pytest.raises(ValueError, match=f"`{name}` has no effect on compiled positions"):
             draw(model, **{name: value})
     model.hf_device_map = {"model": "cpu", "lm_head": "disk"}
-    with pytest.raises(ValueError, match="with parts on cpu, disk cannot be compiled"):
+    with pytest.raises(ValueError, match="with modules on cpu, disk cannot be compiled"):
         model.compile_generation()
     del model.hf_device_map

@@ -1,14 +1,16 @@
-"""Pictures that stand in a prompt: given as pixels, as codes, or by position."""
+"""Prompts: images in them, given as pixels, as codes or by position; inferred masks."""
 
 import pytest
 import torch
 
+from .test_generation_vilau import PROMPTS as TEXT_PROMPTS
 from .test_generation_vilau import left_padded
 
 
 IMAGE = [54] + [58] * 16 + [55]
 PROMPTS = [[1, *IMAGE, 5, 6], [1, *IMAGE, 9, 4, 7]]
 GREEDY = {"visual_do_sample": False, "do_sample": False, "guidance_scale": 3.0}
+GREEDY_IMAGE = {"generation_mode": "image", "visual_do_sample": False}
 
 
 @pytest.fixture
@@ -35,7 +37,7 @@ def test_codes_by_position_replace_pixels(model, pixels, mode):
         assert torch.equal(found.codes, expected.codes)
 
 
-def test_codes_by_position_stand_in_the_prompt_of_images_alone_too(model, pixels):
+def test_codes_by_position_work_with_an_image_only_prompt(model, pixels):
     prompts, alone = left_padded(PROMPTS), left_padded([[1, *IMAGE], [1, 5, *IMAGE]])
     settings = {
         **prompts,
@@ -50,7 +52,7 @@ def test_codes_by_position_stand_in_the_prompt_of_images_alone_too(model, pixels
     assert torch.equal(model.generate(**settings, visual_codes=by_position), expected)
 
 
-def test_pictures_are_read_once_for_all_branches(model, pixels):
+def test_images_are_encoded_once_for_all_branches(model, pixels):
     calls = []
     model.model.vision_tower.image_encoder.register_forward_pre_hook(lambda *_: calls.append(1))
     image_only = left_padded([[1, *IMAGE]] * 2)["input_ids"]
@@ -72,12 +74,12 @@ def test_pictures_are_read_once_for_all_branches(model, pixels):
         ([1], "`visual_codes` must be a tensor, got list"),
     ],
 )
-def test_wrong_codes_by_position_are_refused(model, codes, message):
+def test_rejects_wrong_codes_by_position(model, codes, message):
     with pytest.raises(ValueError, match=message):
         model.generate(**left_padded(PROMPTS), visual_codes=codes, generation_mode="image")
 
 
-def test_codes_by_position_and_pixels_are_one_too_many(model, pixels):
+def test_rejects_codes_by_position_together_with_pixels(model, pixels):
     prompts = left_padded(PROMPTS)
     codes = model.model.get_visual_codes(prompts["input_ids"], pixels)
     for mode in ("text", "image"):
@@ -85,3 +87,24 @@ def test_codes_by_position_and_pixels_are_one_too_many(model, pixels):
             ValueError, match="`visual_codes` replace `pixel_values`, `pixel_values_videos` and `codes`"
         ):
             model.generate(**prompts, visual_codes=codes, pixel_values=pixels, generation_mode=mode)
+
+
+def test_padding_is_masked_without_a_mask(model):
+    masked = left_padded(TEXT_PROMPTS)
+    for mode, more in (("image", {}), ("video", {"num_frames": 2}), ("interleaved", {"max_new_tokens": 12})):
+        settings = {"generation_mode": mode, "seed": 0, "return_dict_in_generate": True, **more}
+        both = [model.generate(**prompts, **settings) for prompts in (masked, {"input_ids": masked["input_ids"]})]
+        assert torch.equal(both[0].sequences, both[1].sequences)
+        if mode != "interleaved":
+            assert torch.equal(both[0].codes, both[1].codes)
+    negative = left_padded([[1, 30, 31], [1, 40]])
+    ids, mask = negative["input_ids"], negative["attention_mask"]
+    masked.update(GREEDY_IMAGE, negative_prompt_ids=ids)
+    assert torch.equal(model.generate(**masked, negative_prompt_attention_mask=mask), model.generate(**masked))
+
+
+def test_a_bos_token_that_is_also_the_padding_token_is_not_masked(model):
+    model.generation_config.unconditional_prompt_ids = None
+    expected = model.generate(**left_padded(TEXT_PROMPTS), **GREEDY_IMAGE)
+    model.generation_config.pad_token_id = 1
+    assert torch.equal(model.generate(**left_padded(TEXT_PROMPTS), **GREEDY_IMAGE), expected)

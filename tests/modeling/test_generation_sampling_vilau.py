@@ -1,11 +1,16 @@
-"""How codes are drawn: the distribution, against its definition by a full sort; guidance, seeds and processors."""
+"""Sampling of codes: the distribution, compared with its definition by a full sort; guidance, seeds, processors."""
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LogitsProcessorList
 
-from vilau_hf.modeling.generation_sampling_vilau import CodeSampling, kept_probabilities
+from vilau_hf.modeling.generation_sampling_vilau import (
+    CodeSampler,
+    Guidance,
+    SamplingSettings,
+    truncated_probabilities,
+)
 
 from ..distributions import code_probabilities
 from .test_generation_vilau import PROMPTS, left_padded
@@ -21,7 +26,7 @@ def draw(model, **settings):
 
 
 def defined_probabilities(logits, temperature, top_k, top_p, min_p):
-    """Probabilities `(K,)` of one row of logits in falling order, in float64: each step as it is defined."""
+    """Returns probabilities `(K,)` of one row of logits in falling order, in float64, each step as it is defined."""
     values = (logits.double() / temperature).sort(descending=True).values
     if top_k:
         values = torch.where(values >= values[top_k - 1], values, -torch.inf)
@@ -44,12 +49,12 @@ def defined_probabilities(logits, temperature, top_k, top_p, min_p):
 )
 def test_total_variation_from_a_full_sort_is_at_most_a_millionth(settings, dtype):
     """
-    The probabilities are compared in falling order, since codes of equal logits may stand in for each other at the
-    edge of top-p. Logits that bfloat16 can hold are often equal: some are tied with the k-th largest, and all of them
-    stay. That holds for up to 124 codes beyond the k-th: this many more than k are looked at.
+    Compares the probabilities in falling order, since of codes with equal logits any may be the last of top-p.
+
+    Logits that bfloat16 can hold are often equal. Codes tied with the k-th largest are kept, up to 124 beyond k.
     """
     logits = (torch.randn(8, CODES, generator=torch.Generator().manual_seed(0)) * 2).to(dtype).float()
-    kept, codes = kept_probabilities(logits, *settings)
+    kept, codes = truncated_probabilities(logits, SamplingSettings(True, *settings))
     of_codes = (logits / settings[0]).gather(1, codes)
     assert (of_codes.diff(dim=1) <= 0).all()  # the codes that the probabilities belong to
     kept = torch.nn.functional.pad(kept, (0, CODES - kept.shape[1])).double()
@@ -63,13 +68,14 @@ def test_total_variation_from_a_full_sort_is_at_most_a_millionth(settings, dtype
 
 
 @pytest.mark.parametrize(("tied", "left"), [(124, 900 + 124), (125, 900 + 124), (CODES - 900, 900 + 124)])
-def test_up_to_124_codes_tied_with_the_last_of_top_k_stay(tied, left):
+def test_top_k_keeps_at_most_124_ties_beyond_k(tied, left):
     logits = torch.zeros(1, CODES)
     logits[:, : 900 + tied] = 1.0
-    assert kept_probabilities(logits, 1.0, 900, 1.0, 0.0)[0].count_nonzero() == left
+    settings = SamplingSettings(top_k=900, top_p=1.0)
+    assert truncated_probabilities(logits, settings)[0].count_nonzero() == left
 
 
-def test_guidance_may_differ_by_row_and_position(model):
+def test_guidance_can_differ_by_row_and_position(model):
     weak, strong = (draw(model, guidance_scale=scale) for scale in (1.5, 6.0))
     mixed = draw(model, guidance_scale=[1.5, 6.0])
     assert torch.equal(mixed[0], weak[0]) and torch.equal(mixed[1], strong[1]) and not torch.equal(weak, strong)
@@ -82,7 +88,7 @@ def test_guidance_may_differ_by_row_and_position(model):
     assert torch.equal(repeated, mixed.repeat_interleave(2, 0))
 
 
-def test_two_scales_follow_instruct_pix2pix(model):
+def test_two_scales_mix_as_in_instruct_pix2pix(model):
     ids, pixels = torch.tensor([[1, *IMAGE, 5, 6]]), torch.rand(1, 3, 16, 16) * 2 - 1
     image_only = torch.tensor([[1, *IMAGE]])
     output = model.generate(
@@ -113,7 +119,7 @@ def test_two_scales_follow_instruct_pix2pix(model):
         model.generate(ids, pixel_values=pixels, image_guidance_scale=1.7, **GREEDY)
 
 
-def test_settings_may_differ_by_depth(model):
+def test_settings_can_differ_by_depth(model):
     greedy = draw(model)
     first = draw(model, visual_do_sample=True, visual_top_k=[1, 0, 0], visual_top_p=1.0, seed=0)
     every = draw(model, visual_do_sample=True, visual_top_k=[1, 1, 1], seed=0)
@@ -136,7 +142,7 @@ def test_processors_see_the_codes_so_far(model):
     assert seen[:4] == [(2, 0), (2, 1), (2, 2), (2, 0)]
 
 
-def test_seeds_make_rows_reproducible_whatever_the_batch_and_the_cache(model):
+def test_seeds_make_rows_reproducible_in_any_batch_and_cache(model):
     settings = {"generation_mode": "image", "guidance_scale": 2.0}
     both = model.generate(**left_padded(PROMPTS), seed=5, **settings)
     assert torch.equal(model.generate(**left_padded(PROMPTS[1:]), seed=6, **settings)[0], both[1])
@@ -147,7 +153,7 @@ def test_seeds_make_rows_reproducible_whatever_the_batch_and_the_cache(model):
 
 
 @pytest.mark.parametrize(("settings", "draws"), [({"seed": 5}, 2), ({"generator": torch.Generator()}, 1), ({}, 1)])
-def test_each_generator_draws_once_a_position(model, settings, draws):
+def test_each_generator_draws_once_per_position(model, settings, draws):
     class Draws(TorchDispatchMode):
         count = 0
 
@@ -162,36 +168,51 @@ def test_each_generator_draws_once_a_position(model, settings, draws):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 @pytest.mark.parametrize("rows", [None, 2])
-def test_generators_of_the_host_do_not_wait_for_the_device(rows):
+def test_generators_on_the_host_do_not_wait_for_the_device(rows):
     generator = torch.Generator() if rows is None else [torch.Generator().manual_seed(row) for row in range(rows)]
-    sampling = CodeSampling(True, 1.0, 20, 0.9, 0.0, code_depth=3, generators=generator)
+    sampler = CodeSampler(SamplingSettings(top_k=20), code_depth=3, generators=generator)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        noise = sampling.draw_noise(2, 24, torch.device("cuda"))
+        noise = sampler.draw_noise(2, 24, torch.device("cuda"))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert [each.shape for each in noise] == [(2, 24)] * 3 and all((each > 0).all() for each in noise)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_generators_of_rows_are_on_one_device(model):
+def test_rejects_generators_on_several_devices(model):
     with pytest.raises(ValueError, match="entries of `generator` must be on one device, got cpu, cuda"):
         draw(model, generator=[torch.Generator(), torch.Generator("cuda")])
 
 
 def test_sampling_follows_the_distribution():
     logits = torch.randn(1, 40) * 2
-    sampling = CodeSampling(True, 0.8, 20, 0.9, 0.05, code_depth=1, generators=torch.Generator().manual_seed(0))
+    settings = SamplingSettings(temperature=0.8, top_k=20, top_p=0.9, min_p=0.05)
+    sampler = CodeSampler(settings, code_depth=1, generators=torch.Generator().manual_seed(0))
     logits, size = logits.expand(500, -1), logits.shape[-1]
-    drawn = [sampling.pick(logits, 0, [], sampling.draw_noise(500, size, logits.device)) for _ in range(100)]
+    drawn = [sampler.sample(logits, 0, [], sampler.draw_noise(500, size, logits.device)) for _ in range(100)]
     drawn = torch.stack(drawn).flatten()
     found = torch.bincount(drawn, minlength=40) / drawn.numel()
     expected = code_probabilities(logits, 0.8, 20, 0.9, 0.05)[0]
     assert (found - expected).abs().max() < 0.01 and not found[expected == 0].any()
 
 
-def test_min_p_drops_what_is_far_less_probable_than_the_best():
+def test_min_p_drops_codes_far_less_probable_than_the_best():
     logits = torch.tensor([[4.0, 3.0, 2.0, 1.0]])
     probabilities = code_probabilities(logits, min_p=0.2)[0]
     weights = torch.tensor([1, torch.tensor(-1.0).exp()])  # exp(-2) is less than a fifth
     torch.testing.assert_close(probabilities, torch.cat([weights / weights.sum(), torch.zeros(2)]))
+
+
+def test_expanded_guidance_is_a_new_object():
+    guidance = Guidance([1.5, 4.0], image_scale=2.0)
+    expanded = guidance.expand(prompts=2, rows=4, num_positions=16, device=torch.device("cpu"))
+    assert expanded.scale.tolist() == [[1.5], [1.5], [4.0], [4.0]] and expanded.num_branches == 3
+    assert guidance.scale.tolist() == [1.5, 4.0]
+    again = guidance.expand(prompts=2, rows=2, num_positions=16, device=torch.device("cpu"))
+    assert again.scale.tolist() == [[1.5], [4.0]]
+
+
+def test_a_scale_of_one_needs_one_branch_even_after_expansion():
+    guidance = Guidance(1.0).expand(prompts=1, rows=3, num_positions=16, device=torch.device("cpu"))
+    assert guidance.num_branches == 1 and guidance.at(0).shape == (3, 1)

@@ -1,266 +1,142 @@
-"""What `generate` was asked for: by keyword, by a generation config, or by the checkpoint's own."""
+"""Settings of visual generation: where they come from, and what a new one costs."""
 
-import logging
+import ast
+import dataclasses
+import importlib
+import re
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import GenerationConfig
 
+import vilau_hf
+from vilau_hf.modeling.generation_sampling_vilau import PER_DEPTH_SETTINGS, CodeSampler, SamplingSettings
+from vilau_hf.modeling.generation_settings_vilau import (
+    VISUAL_GENERATION_DEFAULTS,
+    VisualArguments,
+    VisualGenerationSettings,
+)
+
+from ..conftest import DEPTH, TEXT, TOKEN_IDS, VISION
 from .test_generation_vilau import PROMPTS, left_padded
 
 
-IMAGE = [54] + [58] * 16 + [55]
-GREEDY = {"generation_mode": "image", "visual_do_sample": False}
+PACKAGE = Path(vilau_hf.__file__).parent
+OTHER_VALUES = {"do_sample": False, "temperature": 0.5, "top_k": 7, "top_p": 0.5, "min_p": 0.25}
 
 
-def ids_only(*rows):
-    return {"input_ids": torch.tensor(rows)}
+def collect(arguments=None, config=None, saved=None, mode="image", **kwargs):
+    arguments = VisualArguments(by_name=arguments or {})
+    return VisualGenerationSettings.collect(mode, arguments, kwargs, config, saved or GenerationConfig())
 
 
-@pytest.fixture
-def warnings(caplog):
-    """What transformers warns of."""
-    library = logging.getLogger("transformers")
-    library.addHandler(caplog.handler)
-    yield caplog
-    library.removeHandler(caplog.handler)
+def enclosing_definitions(word):
+    """Returns file and innermost function or class of each line of the package that holds `word`."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        source = path.read_text()
+        definitions = [
+            node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        ]
+        for number, line in enumerate(source.splitlines(), 1):
+            if re.search(rf"\b(visual_)?{word}\b", line):
+                around = [node for node in definitions if node.lineno <= number <= node.end_lineno]
+                innermost = max(around, key=lambda node: node.lineno).name if around else None
+                found.add((path.name, innermost))
+    return found
 
 
-@pytest.fixture
-def unmoved(model):
-    """A model whose tower and language model must not run."""
-
-    def fail(*_):
-        raise AssertionError("the model ran")
-
-    model.model.register_forward_pre_hook(fail)
-    model.model.vision_tower.image_encoder.register_forward_pre_hook(fail)
-    return model
-
-
-@pytest.mark.parametrize("kind", ["static", "dynamic"])
-def test_the_kind_of_cache_may_stand_in_a_config(model, warnings, kind):
-    expected = model.generate(**left_padded(PROMPTS), **GREEDY)
-    config = GenerationConfig(cache_implementation=kind, visual_do_sample=False)
-    passed = model.generate(**left_padded(PROMPTS), generation_mode="image", generation_config=config)
-    assert torch.equal(passed, expected) and not warnings.records
-    model.generation_config.cache_implementation = kind
-    assert torch.equal(model.generate(**left_padded(PROMPTS), **GREEDY), expected)
-    assert config.cache_implementation == kind and config.max_new_tokens is None  # the caller's stays as it was
-
-
-def test_static_caches_hold_first_frames_too(model):
-    settings = {"generation_mode": "video", "num_frames": 2, "do_sample": False}
-    whole = model.generate(**left_padded(PROMPTS), **settings)
-    settings["first_frames"] = whole[:, :1].flatten(2, 3)
-    assert torch.equal(model.generate(**left_padded(PROMPTS), cache_implementation="static", **settings), whole)
-
-
-def test_settings_in_a_config_act_as_those_given_by_keyword(model, warnings):
-    expected = model.generate(**left_padded(PROMPTS), generation_mode="image", do_sample=False, guidance_scale=2.0)
-    for config in (
-        GenerationConfig(do_sample=False, guidance_scale=2.0),
-        GenerationConfig(visual_do_sample=False, visual_guidance_scale=2.0),
-        GenerationConfig(do_sample=True, visual_do_sample=False, visual_guidance_scale=2.0),
-    ):
-        found = model.generate(**left_padded(PROMPTS), generation_mode="image", generation_config=config)
-        assert torch.equal(found, expected)
-    assert not warnings.records
-
-
-def test_arguments_come_before_configs(model):
-    config = GenerationConfig(visual_do_sample=True, guidance_scale=5.0, visual_temperature=2.0)
-    settings = {"generation_mode": "image", "generation_config": config}
-    expected = model.generate(**left_padded(PROMPTS), **GREEDY, guidance_scale=2.0)
-    found = model.generate(**left_padded(PROMPTS), **settings, do_sample=False, visual_guidance_scale=2.0)
-    assert torch.equal(found, expected)
-    model.generation_config.visual_top_k = 1
-    top = model.generate(**left_padded(PROMPTS), generation_mode="image", guidance_scale=2.0)
-    assert torch.equal(top, expected)
-
-
-def test_a_config_alone_is_no_mixture_of_config_and_arguments(model, warnings):
-    ids = torch.randint(3, 50, (1, 250))
-    config = GenerationConfig(max_new_tokens=99, eos_token_id=None, do_sample=False)
-    assert model.generate(ids, generation_config=config).shape == (1, 256)
-    config = GenerationConfig(max_new_tokens=5, eos_token_id=None, num_frames=1)
-    output = model.generate(ids[:, :4], generation_config=config, generation_mode="interleaved", seed=0)
-    assert output.sequences.shape == (1, 9)
-    assert not warnings.records
-
-
-def test_settings_for_text_that_a_checkpoint_saves_do_not_hinder_pictures(model, warnings):
-    expected = model.generate(**left_padded(PROMPTS), **GREEDY)
-    saved = {
-        "do_sample": True,
-        "temperature": 0.7,
-        "top_k": 5,
-        "num_beams": 3,
-        "prompt_lookup_num_tokens": 2,
-        "guidance_scale": 2.0,
-        "min_new_tokens": 40,
-        "max_length": 20,
-        "use_cache": False,
-        "stop_strings": ["x"],
-        "token_healing": True,
+def test_a_sampling_setting_is_named_in_three_places():
+    assert enclosing_definitions("min_p") == {
+        ("generation_sampling_vilau.py", "SamplingSettings"),
+        ("generation_sampling_vilau.py", "truncated_probabilities"),
+        ("generation_vilau.py", "generate"),
     }
-    for name, value in saved.items():
-        setattr(model.generation_config, name, value)
-    assert torch.equal(model.generate(**left_padded(PROMPTS), **GREEDY), expected)
-    assert not warnings.records
 
 
-def test_text_in_turn_with_pictures_has_its_least_length(model, warnings):
-    settings = {"generation_mode": "interleaved", "allowed_modalities": ("text",), "seed": 0}
-    model.generation_config.eos_token_id = list(range(3, 54))
-    config = GenerationConfig(max_new_tokens=9, min_new_tokens=7)
-    assert model.generate(**ids_only([1, 5]), generation_config=config, **settings).sequences.shape[1] >= 9
-    assert not warnings.records
-
-
-def test_text_in_turn_with_pictures_can_be_told_not_to_end(model):
-    settings = {"generation_mode": "interleaved", "allowed_modalities": ("text",), "max_new_tokens": 20, "seed": 0}
-    model.generation_config.eos_token_id = list(range(3, 54))
-    assert model.generate(**ids_only([1, 5]), **settings).sequences.shape[1] < 22
-    assert model.generate(**ids_only([1, 5]), **settings, eos_token_id=None).sequences.shape == (1, 22)
-
-
-@pytest.mark.parametrize("mode", ["image", "video", "interleaved"])
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("num_beams", 4),
-        ("prompt_lookup_num_tokens", 2),
-        ("use_mtp", True),
-        ("assistant_early_exit", 1),
-        ("penalty_alpha", 0.5),
-        ("dola_layers", "high"),
-        ("force_words_ids", [[5]]),
-    ],
-)
-def test_only_greedy_search_and_sampling_write_codes(unmoved, mode, name, value):
-    with pytest.raises(ValueError, match=f"`{name}` must be .* where codes are generated, got"):
-        unmoved.generate(**left_padded(PROMPTS), generation_mode=mode, **{name: value})
-    config = GenerationConfig(**{name: value})
-    with pytest.raises(ValueError, match=f"`{name}` must be .* where codes are generated, got"):
-        unmoved.generate(**left_padded(PROMPTS), generation_mode=mode, generation_config=config)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"temperature": 0.5}, "`temperature` is for text: use `visual_temperature`"),
-        ({"top_k": 5}, "`top_k` is for text: use `visual_top_k`"),
-        ({"top_p": 0.5}, "`top_p` is for text: use `visual_top_p`"),
-        ({"min_p": 0.5}, "`min_p` is for text: use `visual_min_p`"),
-        ({"logits_processor": [abs]}, "`logits_processor` is for text: use `code_logits_processor`"),
-        ({"repetition_penalty": 2.0}, "`repetition_penalty` is for text: leave it out"),
-        ({"prefix_allowed_tokens_fn": abs}, "`prefix_allowed_tokens_fn` is for text: leave it out"),
-        ({"num_frames": 2}, "`num_frames` is for videos, got 2"),
-        ({"max_visual_spans": 1}, '`max_visual_spans` is for `generation_mode="interleaved"`'),
-        ({"allowed_modalities": ("text",)}, '`allowed_modalities` is for `generation_mode="interleaved"`'),
-        ({"image_prompt_ids": torch.ones(2, 2, dtype=torch.long)}, "`image_prompt_ids` needs `image_guidance_scale`"),
-        ({"output_log_probs": True}, "`output_log_probs` needs `return_dict_in_generate=True`"),
-        ({"position_ids": torch.arange(6)[None]}, "`position_ids` has no effect where codes are generated"),
-        ({"use_cache": False}, "`use_cache=False` has no effect where codes are generated"),
-        ({"output_hidden_states": True}, "`output_hidden_states=True` has no effect where codes are generated"),
-        ({"output_attentions": True}, "`output_attentions=True` has no effect"),
-        ({"output_logits": True}, "`output_logits=True` has no effect where codes are generated"),
-        ({"prefill_chunk_size": 2}, "`prefill_chunk_size` has no effect where codes are generated"),
-        ({"custom_generate": print}, "`custom_generate` has no effect where codes are generated"),
-        ({"cache_implementation": "paged"}, "`cache_implementation='paged'` has no effect where codes are generated"),
-    ],
-)
-def test_what_has_no_effect_on_pictures_is_refused(unmoved, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        unmoved.generate(**left_padded(PROMPTS), **{"generation_mode": "image", **arguments})
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"visual_top_k": 5},
-        {"visual_guidance_scale": 2.0},
-        {"output_log_probs": True},
-        {"max_visual_spans": 1},
-        {"allowed_modalities": ("text",)},
-        {"negative_prompt_attention_mask": torch.ones(1, 2)},
-    ],
-)
-def test_what_has_no_effect_on_text_is_refused(unmoved, arguments):
-    (name,) = arguments
-    with pytest.raises(ValueError, match=f"`{name}` is for images and videos"):
-        unmoved.generate(**left_padded(PROMPTS), **arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"seed": 1.5}, "`seed` must be an integer or a list with one for each row, got 1.5"),
-        ({"seed": torch.tensor([1, 2])}, "`seed` must be an integer or a list .* got tensor"),
-        ({"seed": "ab"}, "`seed` must be an integer or a list .* got 'ab'"),
-        ({"seed": [1, 2.5]}, r"`seed` must be an integer or a list .* got \[1, 2.5\]"),
-        ({"generator": (torch.Generator(), torch.Generator())}, "`generator` must be a `torch.Generator` or a list"),
-        ({"seed": [1, 2**63]}, r"`seed` must fit into 64 bits, got \[1, 9223372036854775808\]"),
-        ({"guidance_scale": ["a", "b"]}, r"`guidance_scale` must be a number, or lists .* got \['a', 'b'\]"),
-        ({"guidance_scale": [[1.0], [1.0, 2.0]]}, "`guidance_scale` must be a number, or lists"),
-        ({"generation_config": {"seed": 1}}, "`generation_config` must be a `GenerationConfig`, got dict"),
-        ({"generator": "x"}, "`generator` must be a `torch.Generator` or a list .* got 'x'"),
-        ({"first_frames": [1], "generation_mode": "video"}, "`first_frames` must be a tensor, got list"),
-        ({"image_prompt_ids": [[1]], "image_guidance_scale": 2.0}, "`image_prompt_ids` must be a tensor of integers"),
-        ({"attention_mask": [[1]]}, "`attention_mask` must be a tensor, got list"),
-        ({"max_visual_spans": "2", "generation_mode": "interleaved"}, "`max_visual_spans` must be an integer .*'2'"),
-        ({"allowed_modalities": "text", "generation_mode": "interleaved"}, "`allowed_modalities` must be .*'text'"),
-        ({"num_return_sequences": "2"}, "`num_return_sequences` must be an integer, got '2'"),
-        ({"inputs": torch.ones(2, 6, dtype=torch.long)}, "`inputs` and `input_ids` are the same: give one of them"),
+def test_three_edits_add_a_sampling_setting(tmp_path, monkeypatch):
+    """Adds a setting to a copy of the modeling files: it drops codes whose logit is far below the largest."""
+    copied = tmp_path / "copied_modeling"
+    shutil.copytree(PACKAGE / "modeling", copied, ignore=shutil.ignore_patterns("__pycache__"))
+    for file, old, new in (
         (
-            {"inputs": torch.ones(2, 6, dtype=torch.long), "generation_mode": "text"},
-            "`inputs` and `input_ids` are the same: give one of them",
+            "generation_sampling_vilau.py",
+            "    min_p: PerDepth =",
+            '    max_gap: PerDepth = _per_depth(100.0, lambda value: value > 0, "greater than 0")\n'
+            "    min_p: PerDepth =",
         ),
-    ],
-)
-def test_errors_name_the_argument(unmoved, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        unmoved.generate(**{**left_padded(PROMPTS), "generation_mode": "image", **arguments})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"seed": [1, 2, 3]}, "`seed` has 3 entries for 2 rows"),
-        ({"generator": [torch.Generator()]}, "`generator` has 1 entries for 2 rows"),
-        ({"guidance_scale": [2.0] * 5}, r"`guidance_scale` must have shape \(1,\)"),
-        ({"image_guidance_scale": 2.0}, "`image_guidance_scale` needs `image_prompt_ids`"),
         (
-            {"image_guidance_scale": 2.0, "image_prompt_ids": torch.tensor([[1, 5]])},
-            r"`image_prompt_ids` must hold as many placeholders as the prompts, \[16\], got \[0\]",
+            "generation_sampling_vilau.py",
+            "    probabilities = values.softmax(-1)\n",
+            "    values = values.masked_fill(values < values[:, :1] - settings.max_gap, -torch.inf)\n"
+            "    probabilities = values.softmax(-1)\n",
         ),
-        ({"first_frames": torch.rand(1, 9, 3, 16, 16), "generation_mode": "video"}, "`first_frames` must be fewer"),
-        ({"typo": 1}, "typo"),
-    ],
-)
-def test_no_picture_of_the_prompt_is_read_for_a_call_that_is_refused(unmoved, arguments, message):
-    prompt = {**ids_only([1, *IMAGE, 5]), "pixel_values": torch.rand(1, 3, 16, 16), "num_return_sequences": 2}
-    with pytest.raises(ValueError, match=message):
-        unmoved.generate(**prompt, **{"generation_mode": "image", **arguments})
+        ("generation_vilau.py", "`visual_min_p`,", "`visual_max_gap`, `visual_min_p`,"),
+    ):
+        source = (copied / file).read_text()
+        assert source.count(old) == 1
+        (copied / file).write_text(source.replace(old, new))
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("copied_modeling")
+    config = module.VilaUConfig(vision_config=VISION, depth_config=DEPTH, text_config=TEXT, **TOKEN_IDS)
+    model = module.VilaUForConditionalGeneration(config).eval()
+
+    def draw(**settings):
+        return model.generate(**left_padded(PROMPTS), generation_mode="image", seed=0, **settings)
+
+    greedy = draw(visual_do_sample=False)
+    assert torch.equal(draw(visual_max_gap=1e-9), greedy) and not torch.equal(draw(), greedy)
+    assert torch.equal(draw(visual_max_gap=[1e-9] * 3), greedy)
+    assert "max_gap" in model.sampling_settings
+    with pytest.raises(ValueError, match="`visual_max_gap` must be greater than 0, got 0"):
+        draw(visual_max_gap=0)
+    with pytest.raises(ValueError, match="`max_gap` is for text: use `visual_max_gap`"):
+        draw(max_gap=1.0)
+    model.generation_config.visual_max_gap = 1e-9
+    assert torch.equal(draw(), greedy)
 
 
-def test_padding_is_seen_without_a_mask(model):
-    masked = left_padded(PROMPTS)
-    for mode, more in (("image", {}), ("video", {"num_frames": 2}), ("interleaved", {"max_new_tokens": 12})):
-        settings = {"generation_mode": mode, "seed": 0, "return_dict_in_generate": True, **more}
-        both = [model.generate(**prompts, **settings) for prompts in (masked, {"input_ids": masked["input_ids"]})]
-        assert torch.equal(both[0].sequences, both[1].sequences)
-        if mode != "interleaved":
-            assert torch.equal(both[0].codes, both[1].codes)
-    negative = left_padded([[1, 30, 31], [1, 40]])
-    ids, mask = negative["input_ids"], negative["attention_mask"]
-    masked.update(GREEDY, negative_prompt_ids=ids)
-    assert torch.equal(model.generate(**masked, negative_prompt_attention_mask=mask), model.generate(**masked))
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(SamplingSettings)])
+def test_every_sampling_setting_can_be_given_in_each_way(name):
+    visual_name = f"visual_{name}"
+    other = OTHER_VALUES[name]
+    assert f"`{visual_name}`" in vilau_hf.VilaUForConditionalGeneration.generate.__doc__
+    assert VISUAL_GENERATION_DEFAULTS[visual_name] == getattr(SamplingSettings(), name) != other
+    by_argument = collect({visual_name: other})
+    by_config = collect(config=GenerationConfig(**{visual_name: other}))
+    by_checkpoint = collect(saved=GenerationConfig(**{visual_name: other}))
+    expected = dataclasses.replace(SamplingSettings(), **{name: other})
+    assert by_argument.sampling == by_config.sampling == by_checkpoint.sampling == expected
+    default = CodeSampler(SamplingSettings(), code_depth=3).signature()
+    assert CodeSampler(expected, code_depth=3).signature() != default  # a compiled graph is not shared
 
 
-def test_a_bos_token_that_pads_too_still_is_a_prompt_to_compare_with(model):
-    model.generation_config.unconditional_prompt_ids = None
-    expected = model.generate(**left_padded(PROMPTS), **GREEDY)
-    model.generation_config.pad_token_id = 1
-    assert torch.equal(model.generate(**left_padded(PROMPTS), **GREEDY), expected)
+def test_arguments_win_over_the_config_and_the_config_over_the_checkpoint():
+    saved = GenerationConfig(visual_top_k=1, visual_top_p=0.1, num_frames=3)
+    config = GenerationConfig(visual_top_k=2, visual_top_p=0.2)
+    settings = collect({"visual_top_k": 3}, config, saved, mode="video")
+    assert (settings.sampling.top_k, settings.sampling.top_p, settings.num_frames) == (3, 0.2, 3)
+
+
+def test_do_sample_is_about_codes_except_in_interleaved_mode():
+    assert not collect(do_sample=False).sampling.do_sample
+    assert collect(mode="interleaved", do_sample=False).sampling.do_sample
+    assert collect({"visual_do_sample": True}, do_sample=False).sampling.do_sample
+
+
+def test_settings_are_frozen():
+    settings = collect()
+    for frozen, name in ((settings, "num_frames"), (settings.sampling, "top_k"), (VisualArguments(), "seed")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(frozen, name, 1)
+
+
+def test_a_list_gives_one_number_for_each_depth():
+    settings = SamplingSettings(top_k=[1, 2, 3], temperature=0.5)
+    assert [each.top_k for each in settings.split_by_depth(3)] == [1, 2, 3]
+    assert {each.temperature for each in settings.split_by_depth(3)} == {0.5}
+    with pytest.raises(ValueError, match=r"`visual_top_k` must be a number or a list of one for each of the 2 depths"):
+        settings.split_by_depth(2)
+    assert set(PER_DEPTH_SETTINGS) == set(OTHER_VALUES) - {"do_sample"}

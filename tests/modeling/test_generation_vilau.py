@@ -1,3 +1,5 @@
+"""`generate` in each mode, compared with references that recompute everything without caches."""
+
 import pytest
 import torch
 
@@ -19,7 +21,7 @@ def left_padded(prompts):
 
 @torch.no_grad()
 def next_hidden(model, ids, codes):
-    """Last hidden state after `ids` and visual tokens with `codes` (P, D): everything recomputed, nothing cached."""
+    """Returns the hidden state after `ids` and visual tokens with `codes` `(P, D)`, computed without a cache."""
     embeds = model.get_input_embeddings()(torch.tensor([ids]))
     if len(codes):
         embeddings = model.model.vision_tower.quantizer.codebook(torch.stack(codes))  # (P, D, C)
@@ -29,7 +31,7 @@ def next_hidden(model, ids, codes):
 
 @torch.no_grad()
 def naive_codes(model, prompt, negative, num_positions, scale):
-    """Greedy codes, position by position and depth by depth, from whole forward passes."""
+    """Returns greedy codes, position by position and depth by depth, from complete forward passes."""
     depth, codebook = model.config.depth_config.code_depth, model.model.vision_tower.quantizer.codebook
     codes = []
     for _ in range(num_positions):
@@ -37,7 +39,7 @@ def naive_codes(model, prompt, negative, num_positions, scale):
         negative_hidden = next_hidden(model, negative, codes)
         current = []
         for d in range(depth):
-            padded = torch.tensor([current + [0] * (depth - d)])  # what is not chosen yet cannot matter
+            padded = torch.tensor([current + [0] * (depth - d)])  # codes of later depths have no effect
             conditional = model.depth_transformer(hidden, codebook(padded))[0, d]
             unconditional = model.depth_transformer(negative_hidden, codebook(padded))[0, d]
             current.append((unconditional + scale * (conditional - unconditional)).argmax().item())
@@ -47,7 +49,7 @@ def naive_codes(model, prompt, negative, num_positions, scale):
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 @pytest.mark.parametrize(("mode", "start", "frames"), [("image", 54, 1), ("video", 56, 2)])
-def test_codes_equal_a_naive_reference_and_padding_and_neighbours_do_not_matter(model, mode, start, frames, scale):
+def test_codes_equal_a_naive_reference_whatever_the_padding_and_the_other_rows(model, mode, start, frames, scale):
     batch = model.generate(
         **left_padded(PROMPTS),
         generation_mode=mode,
@@ -78,7 +80,7 @@ def test_codes_equal_a_naive_reference_and_padding_and_neighbours_do_not_matter(
         ("gpt2", {"n_positions": 256}),
     ],
 )
-def test_other_language_models_draw_as_their_naive_reference(kind, more):
+def test_other_language_models_equal_their_naive_reference(kind, more):
     config = VilaUConfig(
         vision_config=VISION,
         depth_config=DEPTH,
@@ -110,14 +112,14 @@ def test_text_of_a_padded_batch_with_images_equals_a_cache_free_reference(model)
         assert batch[row].tolist()[-6:][: len(ids) - len(prompt)] == ids[len(prompt) :]
 
 
-def test_markers_and_placeholders_are_never_written_in_text_mode(model):
+def test_text_mode_generates_no_markers_or_placeholders(model):
     with torch.no_grad():
         model.lm_head.weight[54:60] = model.lm_head.weight[54:60] * 100
     ids = model.generate(**left_padded(PROMPTS), max_new_tokens=20, do_sample=True)
     assert not (ids[:, 6:] >= 54).any()
 
 
-def test_pictures_in_the_prompt_steer_the_picture_that_is_drawn(model):
+def test_images_in_the_prompt_change_the_generated_image(model):
     prompt = {"input_ids": torch.tensor([[1, 54] + [58] * 16 + [55, 5]])}
     settings = {"generation_mode": "image", "visual_do_sample": False, "guidance_scale": 2.0}
     first, second = (
@@ -126,17 +128,17 @@ def test_pictures_in_the_prompt_steer_the_picture_that_is_drawn(model):
     assert not torch.equal(first, second)
 
 
-def test_codes_replace_pixels_in_generate(model):
+def test_codes_can_be_given_in_place_of_pixels(model):
     pixels = torch.rand(1, 3, 16, 16) * 2 - 1
     prompt = {"input_ids": torch.tensor([[1, 54] + [58] * 16 + [55, 5]]), "do_sample": False, "max_new_tokens": 5}
     codes = model.model.vision_tower.encode(pixels).codes
     assert torch.equal(model.generate(**prompt, pixel_values=pixels), model.generate(**prompt, codes=codes))
 
 
-def test_pictures_stay_with_their_row_when_rows_are_repeated(model):
+def test_repeated_rows_keep_their_images(model):
     image = [54] + [58] * 16 + [55]
     prompt = {"input_ids": torch.tensor([[1, *image, *image, 5]]), "max_new_tokens": 5}
-    pixels = torch.rand(2, 3, 16, 16) * 2 - 1  # two pictures in one row
+    pixels = torch.rand(2, 3, 16, 16) * 2 - 1  # two images in one row
     once = model.generate(**prompt, pixel_values=pixels, do_sample=False)
     beams = model.generate(**prompt, pixel_values=pixels, num_beams=2, num_return_sequences=2, do_sample=False)
     assert beams.shape[0] == 2
@@ -166,7 +168,7 @@ def test_negative_prompt_replaces_the_unconditional_one(model):
     assert torch.equal(default, same)
 
 
-def test_dict_output_holds_sequences_and_scores_of_what_was_chosen(model):
+def test_dict_output_holds_sequences_and_scores_of_the_chosen_codes(model):
     output = model.generate(
         **left_padded(PROMPTS),
         generation_mode="image",
@@ -220,7 +222,7 @@ def test_probabilities_follow_their_definition():
             torch.testing.assert_close(probabilities, expected)
 
 
-def test_codes_tied_with_the_k_th_all_stay():
+def test_top_k_keeps_codes_tied_with_the_k_th():
     probabilities = code_probabilities(torch.tensor([[3.0, 1.0, 1.0, 0.0]]), 1.0, 2, 1.0)
     assert (probabilities > 0).tolist() == [[True, True, True, False]]
 
@@ -257,7 +259,7 @@ def test_codes_tied_with_the_k_th_all_stay():
         ({"generation_mode": "image", "typo": 1}, "typo"),
     ],
 )
-def test_bad_arguments_are_refused_before_the_model_runs(model, arguments, message):
+def test_rejects_wrong_arguments_before_the_model_runs(model, arguments, message):
     def fail(*_):
         raise AssertionError("the model ran")
 
@@ -266,7 +268,7 @@ def test_bad_arguments_are_refused_before_the_model_runs(model, arguments, messa
         model.generate(**{**left_padded(PROMPTS), **arguments})
 
 
-def test_text_ends_where_the_positions_do(model):
+def test_text_ends_at_the_last_position_of_the_language_model(model):
     ids = torch.randint(3, 50, (1, 250))
     assert model.generate(ids, max_new_tokens=999, eos_token_id=None, do_sample=False).shape == (1, 256)
     assert model.generate(ids, max_length=999, eos_token_id=None, do_sample=False).shape == (1, 256)
@@ -276,7 +278,7 @@ def test_text_ends_where_the_positions_do(model):
         model.generate(torch.randint(3, 50, (1, 256)), max_new_tokens=1)
 
 
-def test_guidance_of_a_new_model_compares_with_the_bos_token_and_without_one_is_refused(model):
+def test_the_default_unconditional_prompt_is_the_bos_token_and_must_exist(model):
     model.generation_config.unconditional_prompt_ids = None
     settings = {"generation_mode": "image", "guidance_scale": 4.0, "visual_do_sample": False}
     default, bos = (
@@ -298,12 +300,12 @@ def test_guidance_of_a_new_model_compares_with_the_bos_token_and_without_one_is_
         (torch.full((1, 4, 4, 3), -1), r"`codes` must be in \[0, 24\), got values from -1 to -1"),
     ],
 )
-def test_wrong_code_grids_are_not_decoded(model, codes, message):
+def test_rejects_wrong_code_grids(model, codes, message):
     with pytest.raises(ValueError, match=message):
         model.decode_image_tokens(codes)
 
 
-def test_the_prefix_of_the_start_marker_is_put_there_once(model, monkeypatch):
+def test_the_prefix_of_the_start_marker_is_added_once(model, monkeypatch):
     monkeypatch.setattr(model.config, "start_marker_prefix_ids", [9, 4])
     settings = {"generation_mode": "image", "guidance_scale": 1.0, "do_sample": False, "return_dict_in_generate": True}
     plain = model.generate(input_ids=torch.tensor([[1, 5]]), **settings)

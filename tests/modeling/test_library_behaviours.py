@@ -1,4 +1,4 @@
-"""What users of transformers expect of any model, and its own suites ask for."""
+"""Behaviours that users of transformers expect of every model, and that its shared model tests check."""
 
 import subprocess
 import sys
@@ -39,18 +39,20 @@ def without(inputs, name):
     return {key: value for key, value in inputs.items() if key != name}
 
 
-def test_default_configurations_say_nothing():
+def test_default_configurations_print_nothing():
     names = "VilaUConfig, VilaUDepthConfig, VilaUVisionConfig"
-    script = "import warnings; warnings.simplefilter('ignore', UserWarning)\n"  # of a version that was not tested
+    script = (
+        "import warnings; warnings.simplefilter('ignore', UserWarning)\n"  # warns of versions that were not tested
+    )
     script += f"from vilau_hf import {names}; print('imported'); [each() for each in ({names})]"
     run = subprocess.run(
         [sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
     )
     before, after = run.stdout.split("imported\n")
-    assert "vilau" not in before and after == ""  # libraries may find fault with each other
+    assert "vilau" not in before and after == ""  # libraries may warn about each other
 
 
-def test_parts_share_the_configuration_of_the_whole(model):
+def test_sub_models_share_the_configuration_of_the_complete_model(model):
     assert model.model.vision_tower.config is model.config.vision_config
     assert model.model.vision_tower.image_encoder.config is model.config.vision_config.encoder_config
     assert model.depth_transformer.config is model.config.depth_config
@@ -58,7 +60,7 @@ def test_parts_share_the_configuration_of_the_whole(model):
 
 
 @torch.no_grad()
-def test_a_model_made_on_meta_can_be_filled_and_run(config, inputs):
+def test_a_model_on_meta_can_be_initialised_and_run(config, inputs):
     with torch.device("meta"):
         model = VilaUForConditionalGeneration(config)
     model.to_empty(device="cpu")
@@ -66,7 +68,7 @@ def test_a_model_made_on_meta_can_be_filled_and_run(config, inputs):
     assert model.eval()(**inputs).logits.isfinite().all()
 
 
-def test_missing_weights_are_initialised_as_by_the_constructor(config):
+def test_missing_weights_are_initialised_like_by_the_constructor(config):
     initialise = PreTrainedModel._initialize_weights
 
     def seeded(self, module, *args, **kwargs):
@@ -80,7 +82,7 @@ def test_missing_weights_are_initialised_as_by_the_constructor(config):
         assert torch.equal(tensor, other), name
 
 
-def test_missing_weights_of_a_tower_are_initialised_as_by_the_constructor(vision_config):
+def test_missing_weights_of_a_tower_are_initialised_like_by_the_constructor(vision_config):
     vision_config.text_config = SiglipTextConfig(**TEXT_TOWER)
     initialise = PreTrainedModel._initialize_weights
 
@@ -100,7 +102,7 @@ def test_tied_heads_are_sharded(model):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_encoder_and_quantizer_keep_float32_and_the_rest_follows(model, tmp_path, dtype):
+def test_image_encoder_and_quantizer_keep_float32_and_other_weights_are_cast(model, tmp_path, dtype):
     model.save_pretrained(tmp_path)
     loaded = VilaUForConditionalGeneration.from_pretrained(tmp_path, dtype=dtype)
     assert loaded.dtype == dtype
@@ -112,7 +114,7 @@ def test_encoder_and_quantizer_keep_float32_and_the_rest_follows(model, tmp_path
 
 
 @torch.no_grad()
-def test_dtypes_are_taken_by_either_name_and_from_the_file(model, tmp_path):
+def test_the_dtype_comes_from_either_argument_or_from_the_file(model, tmp_path):
     model.to(torch.bfloat16).save_pretrained(tmp_path)
     for settings, expected in (
         ({}, torch.bfloat16),
@@ -142,7 +144,7 @@ def test_missing_and_unexpected_keys_are_reported(model, tmp_path):
 def test_buffers_are_restored_at_loading(model, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = dict(VilaUForConditionalGeneration.from_pretrained(tmp_path).named_buffers())
-    for name, buffer in model.named_buffers():  # those that are not in the file among them
+    for name, buffer in model.named_buffers():  # also those that are not in the file
         assert torch.equal(loaded[name], buffer), name
 
 
@@ -156,21 +158,27 @@ def test_heads_may_be_tied(config, inputs, tmp_path, tied):
     assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
 
 
-PARTS = ("model.vision_tower", "model.multi_modal_projector", "model.language_model", "lm_head", "depth_transformer")
+SUB_MODELS = (
+    "model.vision_tower",
+    "model.multi_modal_projector",
+    "model.language_model",
+    "lm_head",
+    "depth_transformer",
+)
 OFFLOADED = {
     "nothing": (),
-    "tower": PARTS[:1],
-    "language model": PARTS[1:3],
-    "heads": PARTS[3:],
-    "almost everything": PARTS[:-1],
+    "tower": SUB_MODELS[:1],
+    "language model": SUB_MODELS[1:3],
+    "heads": SUB_MODELS[3:],
+    "almost everything": SUB_MODELS[:-1],
 }
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("offloaded", OFFLOADED.values(), ids=OFFLOADED)
-def test_parts_may_be_offloaded_to_disk(model, inputs, tmp_path, offloaded):
+def test_sub_models_may_be_offloaded_to_disk(model, inputs, tmp_path, offloaded):
     model.save_pretrained(tmp_path)
-    device_map = {part: "disk" if part in offloaded else "cpu" for part in PARTS} if offloaded else "auto"
+    device_map = {name: "disk" if name in offloaded else "cpu" for name in SUB_MODELS} if offloaded else "auto"
     loaded = VilaUForConditionalGeneration.from_pretrained(
         tmp_path, device_map=device_map, offload_folder=tmp_path / "offloaded"
     )
@@ -247,7 +255,7 @@ def test_hidden_states_and_attentions_by_argument(model, inputs):
     assert [tuple(state.shape) for state in output.hidden_states] == [(2, length, 48)] * 3
     assert [tuple(weights.shape) for weights in output.attentions] == [(2, 4, length, length)] * 2
     if Version(transformers.__version__) < Version("5.23"):
-        return  # which knows no list of layers
+        return  # earlier versions accept no list of layers
     some = model(**inputs, output_hidden_states=[0, -1]).hidden_states
     assert some[1] is None and torch.equal(some[0], output.hidden_states[0])
 
@@ -261,7 +269,7 @@ def test_logits_to_keep(model, inputs):
 
 
 @torch.no_grad()
-def test_embeddings_stand_for_ids_pictures_included(either, inputs):
+def test_embeddings_replace_ids_also_with_images(either, inputs):
     embeds = either.get_input_embeddings()(inputs["input_ids"])
     given = either(inputs_embeds=embeds, **without(inputs, "input_ids"))
     torch.testing.assert_close(given[0], either(**inputs)[0])
@@ -320,7 +328,7 @@ def test_a_stock_trainer_keeps_no_cache_and_no_features(model, inputs, tmp_path)
 
 
 def test_ranks_with_and_without_images_call_modules_in_one_order(model, inputs):
-    """With ZeRO-3 each call of a module is a collective: ranks that differ would wait for one another for ever."""
+    """With ZeRO-3 each call of a module is a collective operation: ranks that differ would wait for ever."""
     calls = []
     for name, module in (("embed", model.get_input_embeddings()), ("projector", model.model.multi_modal_projector)):
         module.register_forward_hook(lambda *_, name=name: calls.append(name))
@@ -337,7 +345,7 @@ def test_ranks_with_and_without_images_call_modules_in_one_order(model, inputs):
         assert calls == ["embed", "projector"]
 
 
-def test_prompts_with_images_are_not_read_in_chunks(model, inputs):
+def test_rejects_prefill_in_chunks_for_prompts_with_images(model, inputs):
     settings = {"do_sample": False, "max_new_tokens": 2, "prefill_chunk_size": 8}
     with pytest.raises(ValueError, match=r"`prefill_chunk_size` \(8\) is not supported for prompts with images"):
         model.generate(**inputs, **settings)
@@ -355,7 +363,7 @@ def test_generation_from_embeddings_with_images_keeps_no_graph(model, inputs, mo
     assert given and not given[0]["inputs_embeds"].requires_grad
 
 
-def test_attention_can_be_chosen_for_all_and_for_a_part(model):
+def test_attention_can_be_chosen_for_all_and_for_one_sub_model(model):
     model.set_attn_implementation("eager")
     for name, module in model.named_modules():
         if type(module).__name__.endswith("Attention"):
@@ -368,7 +376,7 @@ def test_attention_can_be_chosen_for_all_and_for_a_part(model):
 
 
 @torch.no_grad()
-def test_eager_and_sdpa_give_the_same_everywhere(model, inputs):
+def test_eager_and_sdpa_give_the_same_logits_and_codes(model, inputs):
     settings = {"generation_mode": "image", "do_sample": False, "guidance_scale": 2.0}
     found = {}
     for name in ("sdpa", "eager"):
@@ -398,7 +406,7 @@ def test_resizing_the_vocabulary_keeps_rows_and_special_ids(model, inputs):
     assert model.generate(**inputs, generation_mode="image", guidance_scale=1.0).shape == (2, 4, 4, 3)
 
 
-def test_shift_labels_take_the_place_of_labels(model):
+def test_shift_labels_replace_labels(model):
     ids = torch.randint(3, 50, (2, 8))
     expected = model(ids, labels=ids).loss
     shifted = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
@@ -406,7 +414,7 @@ def test_shift_labels_take_the_place_of_labels(model):
 
 
 @torch.no_grad()
-def test_packed_sequences_do_not_see_each_other(model):
+def test_packed_sequences_do_not_attend_to_each_other(model):
     alone = torch.cat([model(torch.tensor([ids])).logits for ids in ([5, 6, 7], [8, 9])], 1)
     positions = torch.tensor([[0, 1, 2, 0, 1]])
     packed = model(torch.tensor([[5, 6, 7, 8, 9]]), position_ids=positions, use_cache=False).logits
@@ -427,7 +435,7 @@ def test_four_dimensional_masks(model):
     torch.testing.assert_close(both[:, 3:], torch.cat([first, second], 1), atol=1e-5, rtol=1e-4)
 
 
-def test_what_is_frozen_is_so_from_the_constructor_on(model, inputs):
+def test_the_constructor_freezes_the_tower(model, inputs):
     model.train()(**inputs, labels=inputs["input_ids"]).loss.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -446,7 +454,7 @@ SETTINGS = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
         {"num_beams": 1, "num_return_sequences": 1},
     ],
 )
-def test_ways_of_decoding_text_agree(model, inputs, other):
+def test_all_ways_of_decoding_text_agree(model, inputs, other):
     row = {name: value[:1] for name, value in inputs.items()}
     assert torch.equal(model.generate(**row, **SETTINGS), model.generate(**row, **SETTINGS, **other))
 
@@ -457,7 +465,7 @@ def test_the_model_can_assist_itself(model, inputs):
     assert torch.equal(model.generate(**row, **SETTINGS, assistant_model=model), expected)
 
 
-def test_beams_keep_pictures_with_their_rows(model, inputs):
+def test_beams_keep_the_images_of_their_rows(model, inputs):
     settings = {**SETTINGS, "num_beams": 3, "num_return_sequences": 2}
     both = model.generate(**inputs, **settings)
     for row in range(2):
@@ -475,7 +483,7 @@ def test_text_is_generated_from_embeddings(model, inputs, num_beams):
     assert torch.equal(alone, expected[:, inputs["input_ids"].shape[1] :])
 
 
-def test_generation_goes_on_from_a_returned_cache(model, inputs):
+def test_generation_continues_from_a_returned_cache(model, inputs):
     settings = {**SETTINGS, "return_dict_in_generate": True}
     whole = model.generate(**inputs, **settings)
     begun = model.generate(**inputs, **{**settings, "max_new_tokens": 3})
@@ -488,14 +496,14 @@ def test_generation_goes_on_from_a_returned_cache(model, inputs):
     assert torch.equal(ended.sequences, whole.sequences)
 
 
-def test_generation_starts_from_nothing_and_refuses_what_it_does_not_know(model, inputs):
+def test_generation_starts_without_a_prompt_and_rejects_unknown_arguments(model, inputs):
     assert model.generate(max_new_tokens=3, eos_token_id=None, do_sample=False).shape == (1, 4)
     with pytest.raises(ValueError, match="nonsense"):
         model.generate(**inputs, max_new_tokens=1, nonsense=1)
 
 
 @torch.no_grad()
-def test_padding_on_the_left_changes_nothing(model):
+def test_padding_on_the_left_does_not_change_logits(model):
     ids = torch.randint(3, 50, (2, 7))
     padded = torch.cat([torch.zeros(2, 32, dtype=torch.long), ids], 1)
     mask = (padded != 0).long()

@@ -14,49 +14,51 @@ from vilau_hf.modeling.losses_vilau import code_loss, contrastive_loss, linear_c
 
 
 def inputs_of(dtype=torch.float32):
-    """Three parts of unequal length, a head and targets, two of which do not count."""
-    parts = [torch.randn(length, 6, dtype=dtype, requires_grad=True) for length in (4, 1, 3)]
+    """Returns three chunks of unequal length, a head, and targets of which two do not count."""
+    chunks = [torch.randn(length, 6, dtype=dtype, requires_grad=True) for length in (4, 1, 3)]
     head = torch.nn.Linear(6, 11, dtype=dtype)
     targets = torch.tensor([3, -100, 0, 10, 5, 5, -100, 1])
-    return parts, head, targets
+    return chunks, head, targets
 
 
-def gradients_of(loss, parts, head):
+def gradients_of(loss, chunks, head):
     loss.backward()
-    found = [tensor.grad for tensor in (*parts, head.weight, head.bias)]
-    for tensor in (*parts, head.weight, head.bias):
+    found = [tensor.grad for tensor in (*chunks, head.weight, head.bias)]
+    for tensor in (*chunks, head.weight, head.bias):
         tensor.grad = None
     return found
 
 
-def test_loss_and_gradients_are_those_of_the_whole():
-    parts, head, targets = inputs_of()
-    expected = F.cross_entropy(head(torch.cat(parts)), targets, reduction="sum")
-    loss = linear_cross_entropy(parts, head.weight, head.bias, targets)
+def test_loss_and_gradients_equal_those_without_chunks():
+    chunks, head, targets = inputs_of()
+    expected = F.cross_entropy(head(torch.cat(chunks)), targets, reduction="sum")
+    loss = linear_cross_entropy(chunks, head.weight, head.bias, targets)
     torch.testing.assert_close(loss, expected)
-    # what comes after scales the gradients, as a mean and accumulation do
-    for ours, theirs in zip(gradients_of(loss / 7, parts, head), gradients_of(expected / 7, parts, head), strict=True):
+    # a factor after the loss scales the gradients, as a mean or gradient accumulation does
+    for ours, theirs in zip(
+        gradients_of(loss / 7, chunks, head), gradients_of(expected / 7, chunks, head), strict=True
+    ):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_a_second_backward_pass_gives_the_same():
-    parts, head, targets = inputs_of()
-    loss = linear_cross_entropy(parts, head.weight, head.bias, targets)
-    first = torch.autograd.grad(loss * 2, [*parts, head.weight], retain_graph=True)
-    second = torch.autograd.grad(loss * 2, [*parts, head.weight])
+def test_a_second_backward_pass_gives_the_same_gradients():
+    chunks, head, targets = inputs_of()
+    loss = linear_cross_entropy(chunks, head.weight, head.bias, targets)
+    first = torch.autograd.grad(loss * 2, [*chunks, head.weight], retain_graph=True)
+    second = torch.autograd.grad(loss * 2, [*chunks, head.weight])
     for one, other in zip(first, second, strict=True):
         assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("trained", ["weight", "bias", "neither"])
-def test_only_what_is_trained_gets_gradients(trained):
-    parts, head, targets = inputs_of()
-    F.cross_entropy(head(torch.cat(parts)), targets, reduction="sum").backward()
+def test_only_trained_parameters_get_gradients(trained):
+    chunks, head, targets = inputs_of()
+    F.cross_entropy(head(torch.cat(chunks)), targets, reduction="sum").backward()
     expected = {name: parameter.grad for name, parameter in head.named_parameters()}
     for name, parameter in head.named_parameters():
         parameter.grad = None
         parameter.requires_grad_(name == trained)
-    linear_cross_entropy(parts, head.weight, head.bias, targets).backward()
+    linear_cross_entropy(chunks, head.weight, head.bias, targets).backward()
     for name, parameter in head.named_parameters():
         if name == trained:
             torch.testing.assert_close(parameter.grad, expected[name])
@@ -65,35 +67,38 @@ def test_only_what_is_trained_gets_gradients(trained):
 
 
 @pytest.mark.parametrize("autocast", [False, True])
-def test_bfloat16_is_as_near_to_float32_as_the_whole_is(autocast):
+def test_bfloat16_in_chunks_is_as_close_to_float32_as_without_chunks(autocast):
     torch.manual_seed(1)
-    states, head = torch.randn(64, 32), torch.nn.Linear(32, 200)
+    states = torch.randn(64, 32)
+    head = torch.nn.Linear(32, 200)
     targets = torch.randint(200, (64,))
 
     def run(function, dtype, uses_autocast):
-        own, inputs = copy.deepcopy(head).to(dtype), states.to(dtype, copy=True).requires_grad_()
+        copied = copy.deepcopy(head).to(dtype)
+        inputs = states.to(dtype, copy=True).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=uses_autocast):
-            loss = function(inputs, own)
+            loss = function(inputs, copied)
         loss.backward()
-        return [tensor.detach().float() for tensor in (loss, inputs.grad, own.weight.grad, own.bias.grad)]
+        return [tensor.detach().float() for tensor in (loss, inputs.grad, copied.weight.grad, copied.bias.grad)]
 
-    def whole(inputs, own):
-        return F.cross_entropy(own(inputs).float(), targets, reduction="sum")
+    def whole(inputs, copied):
+        return F.cross_entropy(copied(inputs).float(), targets, reduction="sum")
 
-    def in_parts(inputs, own):
-        return linear_cross_entropy(inputs.split(16), own.weight, own.bias, targets)
+    def in_chunks(inputs, copied):
+        return linear_cross_entropy(inputs.split(16), copied.weight, copied.bias, targets)
 
     dtype = torch.float32 if autocast else torch.bfloat16
     exact = run(whole, torch.float32, False)
-    for ours, theirs, truth in zip(run(in_parts, dtype, autocast), run(whole, dtype, autocast), exact, strict=True):
-        # products of parts are rounded to bfloat16 before they are summed in float32: one rounding more
+    for ours, theirs, truth in zip(run(in_chunks, dtype, autocast), run(whole, dtype, autocast), exact, strict=True):
+        # products of chunks are rounded to bfloat16 before they are summed in float32: one rounding more
         assert (ours - truth).norm() <= 1.5 * (theirs - truth).norm() + 1e-6
 
 
 def loss_and_gradients(model, max_logits):
     torch.manual_seed(0)
     hidden = torch.randn(20, 48, requires_grad=True)
-    codes, quantizer = torch.randint(24, (20, 3)), model.model.vision_tower.quantizer
+    codes = torch.randint(24, (20, 3))
+    quantizer = model.model.vision_tower.quantizer
     loss, _ = code_loss(model.depth_transformer, quantizer, hidden, codes, max_logits)
     model.zero_grad()
     loss.backward()
@@ -102,13 +107,13 @@ def loss_and_gradients(model, max_logits):
 
 
 @pytest.mark.parametrize("rows", [1, 7, 20])
-def test_parts_give_the_loss_and_gradients_of_the_whole(model, rows):
+def test_the_code_loss_and_its_gradients_are_equal_in_chunks(model, rows):
     loss, gradients = loss_and_gradients(model, 2**30)
-    in_parts, gradients_in_parts = loss_and_gradients(model, rows * 24 * 3)
-    torch.testing.assert_close(in_parts, loss)
-    assert gradients.keys() == gradients_in_parts.keys()
+    in_chunks, gradients_in_chunks = loss_and_gradients(model, rows * 24 * 3)
+    torch.testing.assert_close(in_chunks, loss)
+    assert gradients.keys() == gradients_in_chunks.keys()
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradients_in_parts[name], gradient, msg=name)
+        torch.testing.assert_close(gradients_in_chunks[name], gradient, msg=name)
 
 
 def test_adapters_around_the_head_are_trained(model):
@@ -116,27 +121,30 @@ def test_adapters_around_the_head_are_trained(model):
     lora = peft.LoraConfig(r=2, target_modules=r".*code_head", init_lora_weights=False)
     model = peft.get_peft_model(model, lora).get_base_model()
     loss, gradients = loss_and_gradients(model, 2**30)
-    in_parts, gradients_in_parts = loss_and_gradients(model, 7 * 24 * 3)
-    torch.testing.assert_close(in_parts, loss)
+    in_chunks, gradients_in_chunks = loss_and_gradients(model, 7 * 24 * 3)
+    torch.testing.assert_close(in_chunks, loss)
     assert any("lora_B" in name for name in gradients)
     for name, gradient in gradients.items():
-        torch.testing.assert_close(gradients_in_parts[name], gradient, msg=name)
+        torch.testing.assert_close(gradients_in_chunks[name], gradient, msg=name)
 
 
 @torch.no_grad()
-def test_without_gradients_parts_give_the_loss_of_the_whole(model):
-    hidden, codes = torch.randn(20, 48), torch.randint(24, (20, 3))
+def test_the_code_loss_without_gradients_is_equal_in_chunks(model):
+    hidden = torch.randn(20, 48)
+    codes = torch.randint(24, (20, 3))
     quantizer = model.model.vision_tower.quantizer
-    whole, in_parts = (
+    whole, in_chunks = (
         code_loss(model.depth_transformer, quantizer, hidden, codes, limit)[0] for limit in (2**30, 7 * 24 * 3)
     )
-    torch.testing.assert_close(in_parts, whole)
+    torch.testing.assert_close(in_chunks, whole)
 
 
 @pytest.mark.slow
-def test_logits_of_a_long_pack_never_take_half_a_gibibyte():
+def test_logits_of_a_long_pack_take_less_than_half_a_gibibyte():
     config = load_published_config("vilau-7b-384")
-    config.text_config.num_hidden_layers = config.depth_config.num_hidden_layers = 1  # not what is looked at
+    config.text_config.num_hidden_layers = config.depth_config.num_hidden_layers = (
+        1  # their number does not matter here
+    )
 
     class Logits(LiveMemory):
         def _add(self, tensor):
@@ -153,7 +161,7 @@ def test_logits_of_a_long_pack_never_take_half_a_gibibyte():
 
 
 def batch_of_images(count, as_pixels):
-    """A text with `count` images, as pixels with a video of two frames beside them."""
+    """Returns a text with `count` images as codes, or with images and a video of two frames as pixels."""
     ids = [1, 5] + ([54] + [58] * 16 + [55]) * count
     ids = torch.tensor([ids + ([56] + [59] * 32 + [57] if as_pixels and count else []) + [2]])
     batch = {"input_ids": ids, "labels": ids, "num_text_items": 20, "num_visual_items": 64}
@@ -167,7 +175,7 @@ def batch_of_images(count, as_pixels):
 
 
 def gradients_on_rank(rank, config, counts, as_pixels, folder):
-    """Runs in a process of its own: the gradients of a model in shards, saved by the first rank."""
+    """Runs in a separate process; the first rank saves the gradients of a sharded model."""
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     torch.distributed.init_process_group(
@@ -190,15 +198,17 @@ def gradients_on_rank(rank, config, counts, as_pixels, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("as_pixels", [False, True])
-def test_ranks_with_unequal_numbers_of_visual_tokens_wait_for_each_other(model, tmp_path, as_pixels):
-    counts = (0, 3)  # none, and at least ten parts
+def test_sharded_ranks_with_unequal_numbers_of_visual_tokens_get_the_gradients_of_one_process(
+    model, tmp_path, as_pixels
+):
+    counts = (0, 3)  # no visual tokens, and at least ten chunks
     torch.save(model.state_dict(), tmp_path / "model.pt")
     torch.multiprocessing.spawn(gradients_on_rank, (model.config, counts, as_pixels, tmp_path), nprocs=len(counts))
     gradients = torch.load(tmp_path / "gradients.pt")
     model.train()
     for count in counts:
         loss = model(**batch_of_images(count, as_pixels)).loss
-        (loss / len(counts)).backward()  # ranks' gradients are averaged
+        (loss / len(counts)).backward()  # the gradients of ranks are averaged
     expected = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert gradients.keys() == expected.keys()
     for name, gradient in expected.items():
@@ -213,7 +223,7 @@ def pairs():
         "text_embeds": texts,
         "logit_scale": torch.tensor([1.2]),
         "logit_bias": torch.tensor([-2.0]),
-        "across_ranks": True,  # there is one
+        "across_ranks": True,  # there is only one rank
     }
 
 
@@ -221,7 +231,7 @@ def similarity(pairs, image, text):
     return (pairs["image_embeds"][image] @ pairs["text_embeds"][text]).item() * math.exp(1.2)
 
 
-def test_sigmoid_loss_is_its_equation(pairs):
+def test_sigmoid_loss_equals_the_equation(pairs):
     """Zhai et al. (2023), eq. 1."""
     total = 0.0
     for i in range(5):
@@ -231,8 +241,8 @@ def test_sigmoid_loss_is_its_equation(pairs):
     assert contrastive_loss("sigmoid", **pairs).item() == pytest.approx(-total / 5, rel=1e-5)
 
 
-def test_softmax_loss_is_its_equation(pairs):
-    """Radford et al. (2021), figure 3: the mean over images and texts of each one's cross-entropy."""
+def test_softmax_loss_equals_the_equation(pairs):
+    """Radford et al. (2021), figure 3: the mean of the cross-entropies of images and of texts."""
     total = 0.0
     for n in range(5):
         for others in ([(n, j) for j in range(5)], [(i, n) for i in range(5)]):
@@ -241,7 +251,7 @@ def test_softmax_loss_is_its_equation(pairs):
     assert contrastive_loss("softmax", **pairs).item() == pytest.approx(total / 10, rel=1e-5)
 
 
-def test_an_image_without_a_text_is_refused(pairs):
+def test_rejects_an_image_without_a_text(pairs):
     pairs["text_embeds"] = pairs["text_embeds"][:4]
     with pytest.raises(ValueError, match="got 5 images and 4 texts"):
         contrastive_loss("sigmoid", **pairs)

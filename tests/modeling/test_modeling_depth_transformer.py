@@ -22,14 +22,14 @@ def linear(layer, x):
 
 
 def naive_logits(model, hidden, embeddings, depth):
-    """Logits at one depth: equation 6 for the inputs, then pre-norm blocks with attention written out."""
+    """Computes the logits at one depth with equation 6 for the inputs and attention without a kernel."""
     tokens = [linear(model.in_proj_hidden, hidden)]
     for d in range(1, depth + 1):
         tokens.append(linear(model.in_proj_code, sum(embeddings[:, i] for i in range(d))))
     x = torch.stack(tokens, 1) + model.depth_embedding.weight[: depth + 1]
     for layer in model.layers:
         normed = F.layer_norm(x, x.shape[-1:], layer.input_layernorm.weight, layer.input_layernorm.bias)
-        q, k, v = (part.chunk(2, -1) for part in linear(layer.self_attn.qkv, normed).chunk(3, -1))  # two heads
+        q, k, v = (states.chunk(2, -1) for states in linear(layer.self_attn.qkv, normed).chunk(3, -1))  # two heads
         heads = []
         for head in range(2):
             scores = q[head] @ k[head].transpose(1, 2) / 16**0.5
@@ -45,7 +45,7 @@ def naive_logits(model, hidden, embeddings, depth):
 
 @torch.no_grad()
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])
-def test_logits_equal_a_naive_restatement(depth_transformer, inputs, implementation):
+def test_logits_equal_those_of_a_naive_implementation(depth_transformer, inputs, implementation):
     depth_transformer.set_attn_implementation(implementation)
     logits = depth_transformer(*inputs)
     assert logits.shape == (5, 3, 24)
@@ -54,10 +54,11 @@ def test_logits_equal_a_naive_restatement(depth_transformer, inputs, implementat
 
 
 @torch.no_grad()
-def test_cached_steps_equal_the_teacher_forced_pass_position_after_position(depth_transformer, inputs):
+def test_cached_steps_equal_the_teacher_forced_pass(depth_transformer, inputs):
     cache = depth_transformer.new_cache()
-    for _ in range(2):  # a cache serves one position after the other
-        hidden, embeddings = torch.randn_like(inputs[0]), torch.randn_like(inputs[1])
+    for _ in range(2):  # one cache is used for one position after another
+        hidden = torch.randn_like(inputs[0])
+        embeddings = torch.randn_like(inputs[1])
         expected = depth_transformer(hidden, embeddings)
         for depth in range(3):
             step_input = hidden if depth == 0 else embeddings[:, :depth].sum(1)
@@ -65,7 +66,7 @@ def test_cached_steps_equal_the_teacher_forced_pass_position_after_position(dept
 
 
 @torch.no_grad()
-def test_a_depth_sees_only_the_codes_before_it(depth_transformer, inputs):
+def test_a_depth_depends_on_earlier_codes_only(depth_transformer, inputs):
     hidden, embeddings = inputs
     logits = depth_transformer(hidden, embeddings)
     for depth in range(3):
@@ -89,11 +90,11 @@ def test_saving_and_loading_is_bit_equal(depth_transformer, inputs, tmp_path):
 
 
 @torch.no_grad()
-def test_bfloat16_runs(depth_transformer, inputs):
+def test_logits_in_bfloat16_are_finite(depth_transformer, inputs):
     depth_transformer.bfloat16()
     assert torch.isfinite(depth_transformer(inputs[0].bfloat16(), inputs[1])).all()
 
 
-def test_wrong_embeddings_are_refused(depth_transformer):
+def test_rejects_embeddings_of_a_wrong_shape(depth_transformer):
     with pytest.raises(ValueError, match=r"`code_embeddings` must have shape \(M, 3, 32\), got \(5, 2, 32\)"):
         depth_transformer(torch.randn(5, 48), torch.randn(5, 2, 32))

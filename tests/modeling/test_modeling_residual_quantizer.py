@@ -26,7 +26,7 @@ def codebook_of(quantizer, depth):
     )
 
 
-def test_codes_are_the_nearest_embeddings_of_what_is_left(quantizer):
+def test_codes_are_the_nearest_embeddings_of_the_residual(quantizer):
     features = torch.randn(2, 3, quantizer.codebook.embedding_dim)
     codes = quantizer.encode(features)
     assert codes.shape == (2, 3, quantizer.code_depth)
@@ -38,7 +38,7 @@ def test_codes_are_the_nearest_embeddings_of_what_is_left(quantizer):
             left = left - embeddings[code]
 
 
-def test_rows_scored_in_parts_give_the_same_codes(quantizer):
+def test_features_scored_in_chunks_have_the_same_codes(quantizer):
     features = torch.randn(2, 5, quantizer.codebook.embedding_dim)
     codes = quantizer.encode(features)
     quantizer.max_scores = 3 * quantizer.codebook_size
@@ -79,8 +79,10 @@ def test_moving_averages_follow_the_equations(quantizer):
     )
     _, codes, _ = quantizer(features)
 
-    size, decay = quantizer.codebook_size, quantizer.config.codebook_decay
-    one_hot, totals = torch.zeros_like(sizes), torch.zeros_like(sums)
+    size = quantizer.codebook_size
+    decay = quantizer.config.codebook_decay
+    one_hot = torch.zeros_like(sizes)
+    totals = torch.zeros_like(sums)
     for image, position in itertools.product(range(4), range(8)):
         left = features[image, position]
         for depth, code in enumerate(codes[image, position]):
@@ -93,8 +95,9 @@ def test_moving_averages_follow_the_equations(quantizer):
     torch.testing.assert_close(quantizer.cluster_size, sizes)
     torch.testing.assert_close(quantizer.cluster_sum, sums)
     for book in range(quantizer.num_codebooks):
-        part = sizes[book * size :][:size]
-        smoothed = (part + 1e-5) / (part.sum() + size * 1e-5) * part.sum()
+        book_sizes = sizes[book * size :][:size]
+        total = book_sizes.sum()
+        smoothed = (book_sizes + 1e-5) / (total + size * 1e-5) * total
         expected = sums[book * size :][:size] / smoothed[:, None]
         torch.testing.assert_close(quantizer.codebook.weight[book * size :][:size], expected)
 
@@ -102,17 +105,18 @@ def test_moving_averages_follow_the_equations(quantizer):
 def test_unused_codes_restart_at_vectors_of_the_batch(quantizer):
     quantizer.train()
     quantizer(torch.randn(4, 8, quantizer.codebook.embedding_dim))
-    quantizer.cluster_size[5], quantizer.cluster_sum[5] = 0.5, 100.0
+    quantizer.cluster_size[5] = 0.5
+    quantizer.cluster_sum[5] = 100.0
     features = torch.randn(4, 8, quantizer.codebook.embedding_dim)
     quantizer(features)
     assert quantizer.cluster_size[5] == 1
     assert quantizer.cluster_sum[5].norm() < 20
     distances = (features.flatten(0, 1) - quantizer.cluster_sum[5]).norm(dim=-1)
-    if quantizer.num_codebooks > 1:  # the first depth reads the features themselves
+    if quantizer.num_codebooks > 1:  # the first codebook encodes the features themselves
         assert distances.min() == 0
 
 
-def test_training_finds_clusters_and_eval_changes_nothing(quantizer):
+def test_training_finds_clusters_and_evaluation_mode_changes_nothing(quantizer):
     centers = torch.randn(6, quantizer.codebook.embedding_dim) * 5
     quantizer.train()
     losses = []
@@ -141,13 +145,13 @@ def test_features_in_bfloat16_are_scored_in_float32(quantizer):
         (torch.zeros(2, 3, 3), "`codes` must be integers, got torch.float32"),
     ],
 )
-def test_wrong_codes_are_refused(quantizer, codes, message):
+def test_rejects_codes_of_a_wrong_shape_or_dtype(quantizer, codes, message):
     with pytest.raises(ValueError, match=message):
         quantizer.decode(codes)
 
 
 def random_quantizer(size, dim, depth, search="exact", seed=0, **settings):
-    """Embeddings in all directions, their norms between 0.1 and 1."""
+    """Returns a quantizer with embeddings in all directions and norms between 0.1 and 1."""
     settings = {**VISION, "codebook_size": size, "code_depth": depth, **settings}
     settings["encoder_config"] = {**VISION["encoder_config"], "hidden_size": dim}
     quantizer = VilaUResidualQuantizer(VilaUVisionConfig(**settings))
@@ -168,7 +172,8 @@ def random_features(quantizer, count, noise, seed=1):
 
 
 def codes_in_double_precision(quantizer, features):
-    left, codes = features.flatten(0, -2).double(), []
+    left = features.flatten(0, -2).double()
+    codes = []
     for depth in range(quantizer.code_depth):
         embeddings = codebook_of(quantizer, depth).double()
         codes.append(torch.stack([(embeddings - vector).square().sum(-1).argmin() for vector in left]))
@@ -177,11 +182,14 @@ def codes_in_double_precision(quantizer, features):
 
 
 class Operations(TorchDispatchMode):
-    """Counts products with a codebook, and reads by the host; notes the largest tensor that was made."""
+    """Counts products with a codebook and reads by the host, and records the size of the largest new tensor."""
 
     def __init__(self, size):
         super().__init__()
-        self.size, self.products, self.reads, self.largest = size, 0, 0, 0
+        self.size = size
+        self.products = 0
+        self.reads = 0
+        self.largest = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -200,7 +208,7 @@ class Operations(TorchDispatchMode):
     ("search", "shared"),
     [("exact", True), ("exact", False), ("gram", True), ("bfloat16", True), ("bfloat16", False)],
 )
-def test_codes_of_every_search_are_those_of_double_precision(search, shared, depth, dtype):
+def test_every_search_finds_the_codes_of_double_precision(search, shared, depth, dtype):
     quantizer = random_quantizer(512, 192, depth, search, shared_codebook=shared)
     features = random_features(quantizer, 100, noise=0.1).to(dtype)
     expected = codes_in_double_precision(quantizer, features)
@@ -210,7 +218,7 @@ def test_codes_of_every_search_are_those_of_double_precision(search, shared, dep
 
 @torch.no_grad()
 @pytest.mark.parametrize("search", ["gram", "bfloat16"])
-def test_searches_agree_on_the_shipped_tower(search):
+def test_all_searches_agree_for_the_shipped_tower(search):
     tower = VilaUVisionTower.from_pretrained(f"{TINY_CHECKPOINT}/tower").eval()
     pixels = torch.nn.functional.interpolate(torch.rand(8, 3, 4, 4), 32) * 2 - 1
     expected = tower.encode(pixels).codes
@@ -221,7 +229,7 @@ def test_searches_agree_on_the_shipped_tower(search):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("search", "products"), [("exact", 4), ("gram", 1), ("bfloat16", 4)])
-def test_what_is_prepared_is_reused_and_encoding_waits_for_no_device(search, products):
+def test_encoding_reuses_prepared_matrices_and_never_waits_for_the_device(search, products):
     quantizer = random_quantizer(128, 32, 4, search)
     features = random_features(quantizer, 5, noise=0.1)
     quantizer.encode(features)
@@ -234,7 +242,7 @@ def test_what_is_prepared_is_reused_and_encoding_waits_for_no_device(search, pro
 @torch.no_grad()
 @pytest.mark.parametrize("search", ["exact", "gram", "bfloat16"])
 @pytest.mark.parametrize("rows", [1, 7, 64])
-def test_every_search_holds_no_more_scores_than_allowed(search, rows):
+def test_no_search_exceeds_the_allowed_number_of_scores(search, rows):
     quantizer = random_quantizer(64, 16, 3, search)
     features = random_features(quantizer, 100, noise=0.1)
     expected = quantizer.encode(features)
@@ -242,7 +250,7 @@ def test_every_search_holds_no_more_scores_than_allowed(search, rows):
     with Operations(64) as operations:
         codes = quantizer.encode(features)
     assert torch.equal(codes, expected)
-    allowed = quantizer.max_scores // (2 if search == "gram" else 1)  # scores, and what is taken off them
+    allowed = quantizer.max_scores // (2 if search == "gram" else 1)  # scores, and rows that are subtracted
     assert operations.largest <= max(allowed, features.numel())
     assert operations.products >= math.ceil(100 / rows) * (1 if search == "gram" else 3)
 
@@ -254,11 +262,11 @@ def ema_step(quantizer, weight):
     quantizer.eval()
 
 
-def write_in_place(quantizer, weight):
+def change_in_place(quantizer, weight):
     quantizer.codebook.weight.copy_(weight)
 
 
-def write_one_row(quantizer, weight):
+def change_one_row(quantizer, weight):
     quantizer.codebook.weight[3] = weight[3]
 
 
@@ -278,28 +286,36 @@ def replace_the_data(quantizer, weight):
     quantizer.codebook.weight.data = weight.clone()
 
 
-def give_back_and_allocate(quantizer, weight):
+def free_and_allocate(quantizer, weight):
     quantizer.codebook.weight.data = torch.empty(0)
-    quantizer.codebook.weight.data = weight.clone()  # perhaps where the old data was
+    quantizer.codebook.weight.data = weight.clone()  # perhaps at the address of the old data
 
 
 def empty_and_fill(quantizer, weight):
     quantizer.to("meta").to_empty(device="cpu").codebook.weight.copy_(weight)
 
 
-def write_unseen_and_choose_again(quantizer, weight):
+def change_the_data_and_set_the_search_again(quantizer, weight):
     quantizer.codebook.weight.data.copy_(weight)
     quantizer.search = quantizer.search
 
 
-CHANGES = [ema_step, write_in_place, write_one_row, load, load_by_assignment, replace_the_parameter, replace_the_data]
-CHANGES += [give_back_and_allocate, empty_and_fill, write_unseen_and_choose_again]
+CHANGES = [
+    ema_step,
+    change_in_place,
+    change_one_row,
+    load,
+    load_by_assignment,
+    replace_the_parameter,
+    replace_the_data,
+]
+CHANGES += [free_and_allocate, empty_and_fill, change_the_data_and_set_the_search_again]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("search", ["gram", "bfloat16"])
-def test_a_search_follows_the_codebook(search, change):
+def test_a_search_notices_changes_of_the_codebook(search, change):
     quantizer = random_quantizer(64, 16, 4, search)
     quantizer.initialized.fill_(True)
     quantizer.cluster_size.fill_(1.0)
@@ -313,7 +329,7 @@ def test_a_search_follows_the_codebook(search, change):
 
 
 @torch.no_grad()
-def test_forward_is_exact_whatever_the_search():
+def test_forward_is_exact_with_every_search():
     quantizer = random_quantizer(512, 192, 4, "bfloat16")
     quantizer.initialized.fill_(True)
     quantizer.num_proposals = 1
@@ -326,9 +342,10 @@ def test_forward_is_exact_whatever_the_search():
 
 @torch.no_grad()
 @pytest.mark.parametrize("search", ["gram", "bfloat16"])
-def test_what_a_search_prepared_is_neither_saved_nor_copied(search):
+def test_prepared_matrices_are_neither_saved_nor_copied(search):
     quantizer = random_quantizer(64, 8, 2)
-    names, length = list(quantizer.state_dict()), len(pickled(quantizer))
+    names = list(quantizer.state_dict())
+    length = len(pickled(quantizer))
     quantizer.search = search
     features = random_features(quantizer, 64, noise=0.1)
     codes = quantizer.encode(features)
@@ -344,7 +361,7 @@ def pickled(module):
     return buffer.getvalue()
 
 
-def test_unknown_and_impossible_searches_are_refused(quantizer):
+def test_rejects_unknown_and_impossible_searches(quantizer):
     with pytest.raises(ValueError, match="`search` must be one of 'exact', 'gram', 'bfloat16', got 'fast'"):
         quantizer.search = "fast"
     if quantizer.num_codebooks > 1:
@@ -355,7 +372,7 @@ def test_unknown_and_impossible_searches_are_refused(quantizer):
 
 @torch.no_grad()
 @pytest.mark.parametrize("search", ["gram", "bfloat16"])
-def test_codebooks_whose_changes_nobody_counts_are_refused(search):
+def test_rejects_a_search_for_codebooks_without_a_count_of_changes(search):
     quantizer = random_quantizer(64, 8, 2)
     features = random_features(quantizer, 5, noise=0.1)
     expected = quantizer.encode(features)
@@ -373,12 +390,12 @@ def test_codebooks_whose_changes_nobody_counts_are_refused(search):
 
 @torch.no_grad()
 @pytest.mark.parametrize("search", ["exact", "gram", "bfloat16"])
-def test_compiled_searches_follow_the_codebook(search):
+def test_compiled_searches_notice_changes_of_the_codebook(search):
     torch._dynamo.reset()
     quantizer = random_quantizer(64, 16, 3, search)
     encode = torch.compile(quantizer.encode, backend="aot_eager", fullgraph=search == "exact")
     for seed in (1, 2):
-        write_in_place(quantizer, random_quantizer(64, 16, 3, seed=seed).codebook.weight)
+        change_in_place(quantizer, random_quantizer(64, 16, 3, seed=seed).codebook.weight)
         features = random_features(quantizer, 64, noise=0.1)
         assert torch.equal(encode(features), codes_in_double_precision(quantizer, features))
 
@@ -386,11 +403,12 @@ def test_compiled_searches_follow_the_codebook(search):
 @torch.no_grad()
 @pytest.mark.parametrize("depth", [4, 16])
 @pytest.mark.parametrize("search", ["exact", "bfloat16", pytest.param("gram", marks=pytest.mark.slow)])
-def test_codes_at_the_published_size_are_those_of_double_precision_whatever_the_dtype(search, depth):
+def test_bfloat16_features_at_the_published_size_have_the_codes_of_double_precision(search, depth):
     quantizer = random_quantizer(16384, 1024, depth, search)
     features = random_features(quantizer, 24, noise=0.01).bfloat16()
     embeddings = quantizer.codebook.weight.double()
-    left, exact = features[0].double(), []
+    left = features[0].double()
+    exact = []
     for _ in range(depth):
         exact.append((embeddings.square().sum(-1) / 2 - left @ embeddings.T).argmin(-1))
         left = left - embeddings[exact[-1]]

@@ -18,7 +18,7 @@ VIDEO = [56] + [59] * 32 + [57]
 
 
 def batch_of(rows, supervised):
-    """Right-padded ids, mask and labels; `supervised[n]` is the first supervised place of row n."""
+    """Returns right-padded ids, mask and labels; labels of row n begin at position `supervised[n]`."""
     length = max(map(len, rows))
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows])
@@ -30,7 +30,7 @@ def batch_of(rows, supervised):
 
 @pytest.fixture
 def mixed_batch():
-    """Picture as answer, text as answer about a picture, video as answer."""
+    """Returns rows whose answers are an image, a text about an image, and a video."""
     rows = [[1, 5, 6, *IMAGE, 2], [1, *IMAGE, 7, 8, 9, 10, 2], [1, 5, *VIDEO, 2]]
     batch = batch_of(rows, [3, 19, 2])
     batch["pixel_values"] = torch.rand(2, 3, 16, 16) * 2 - 1
@@ -40,49 +40,53 @@ def mixed_batch():
 
 @torch.no_grad()
 def naive_losses(model, batch):
-    """Equations 5 and 7, one position and one depth at a time."""
+    """Computes equations 5 and 7 with one position and one depth at a time."""
     tower = model.model.vision_tower
     images = iter(tower.encode(batch["pixel_values"]).codes.flatten(0, 1))
     frames = iter(tower.encode(batch["pixel_values_videos"].flatten(0, 1)).codes.flatten(0, 1))
-    text, visual = [], []
+    text = []
+    visual = []
     for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
-        length, embeds, codes = mask.sum(), [], {}
-        for place in range(length):
-            if ids[place] in (58, 59):
-                codes[place] = next(images if ids[place] == 58 else frames)
-                summed = sum(tower.quantizer.codebook.weight[code] for code in codes[place])
+        length = mask.sum()
+        embeds = []
+        codes = {}
+        for position in range(length):
+            if ids[position] in (58, 59):
+                codes[position] = next(images if ids[position] == 58 else frames)
+                summed = sum(tower.quantizer.codebook.weight[code] for code in codes[position])
                 embeds.append(model.model.multi_modal_projector(summed))
             else:
-                embeds.append(model.get_input_embeddings().weight[ids[place]])
+                embeds.append(model.get_input_embeddings().weight[ids[position]])
         hidden = model.model.language_model(inputs_embeds=torch.stack(embeds)[None]).last_hidden_state[0]
-        for place in range(1, length):
-            if labels[place] == -100:
+        for position in range(1, length):
+            if labels[position] == -100:
                 continue
-            if place not in codes:
-                text.append(-model.lm_head(hidden[place - 1]).log_softmax(-1)[labels[place]])
+            if position not in codes:
+                text.append(-model.lm_head(hidden[position - 1]).log_softmax(-1)[labels[position]])
                 continue
-            known = torch.stack([tower.quantizer.codebook.weight[code] for code in codes[place]])
-            for depth, code in enumerate(codes[place]):
+            known = torch.stack([tower.quantizer.codebook.weight[code] for code in codes[position]])
+            for depth, code in enumerate(codes[position]):
                 known_so_far = known.clone()
-                known_so_far[depth:] = 0  # deeper codes are not there yet
-                logits = model.depth_transformer(hidden[place - 1][None], known_so_far[None])[0, depth]
+                known_so_far[depth:] = 0  # deeper codes are not known yet
+                logits = model.depth_transformer(hidden[position - 1][None], known_so_far[None])[0, depth]
                 visual.append(-logits.log_softmax(-1)[code])
     return torch.stack(text).mean(), torch.stack(visual).mean(), len(text), len(visual)
 
 
 def test_losses_equal_the_equations(model, mixed_batch):
     text_loss, visual_loss, num_text, num_codes = naive_losses(model, mixed_batch)
-    # both markers and </s> of picture and video, four words and </s> of the answer; 16 + 32 visual tokens of 3 codes
+    # both markers and </s> of image and video, four words and </s> of the answer; 16 + 32 visual tokens of 3 codes
     assert (num_text, num_codes) == (3 + 5 + 3, 48 * 3)
     output = model(**mixed_batch)
     torch.testing.assert_close(output.text_loss, text_loss)
     torch.testing.assert_close(output.visual_loss, visual_loss)
     torch.testing.assert_close(output.loss, text_loss + visual_loss)
-    model.config.text_loss_weight, model.config.visual_loss_weight = 0.5, 2.0
+    model.config.text_loss_weight = 0.5
+    model.config.visual_loss_weight = 2.0
     torch.testing.assert_close(model(**mixed_batch).loss, 0.5 * text_loss + 2 * visual_loss)
 
 
-def test_given_counts_replace_the_batch_means(model, mixed_batch):
+def test_given_counts_divide_the_losses(model, mixed_batch):
     whole = model(**mixed_batch)
     scaled = model(**mixed_batch, num_text_items=torch.tensor(22), num_visual_items=torch.tensor(480))
     torch.testing.assert_close(scaled.text_loss, whole.text_loss * 11 / 22)
@@ -121,7 +125,7 @@ def test_gradient_checkpointing_gives_equal_gradients(model, mixed_batch):
         torch.testing.assert_close(results[1][name], gradient, msg=name)
 
 
-def test_codes_replace_pixels(model, mixed_batch):
+def test_codes_give_the_loss_of_pixels_without_the_tower(model, mixed_batch):
     tower = model.model.vision_tower
     image_codes = tower.encode(mixed_batch["pixel_values"]).codes
     frame_codes = tower.encode(mixed_batch["pixel_values_videos"][0]).codes
@@ -133,7 +137,7 @@ def test_codes_replace_pixels(model, mixed_batch):
     torch.testing.assert_close(output.loss, model(**mixed_batch).loss)
 
 
-def test_a_batch_without_visual_targets_still_reaches_every_trained_part(model):
+def test_a_batch_without_visual_targets_gives_the_depth_transformer_gradients(model):
     model.train()
     output = model(**batch_of([[1, 5, 6, 7, 2]], [2]))
     assert output.visual_loss == 0
@@ -141,7 +145,7 @@ def test_a_batch_without_visual_targets_still_reaches_every_trained_part(model):
     assert all(p.grad is not None for p in model.depth_transformer.parameters())
 
 
-def test_loss_falls_on_one_batch_and_only_what_is_not_frozen_moves(model, mixed_batch):
+def test_loss_falls_on_one_batch_and_frozen_weights_stay(model, mixed_batch):
     model.train()
     model.model.vision_tower.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -159,7 +163,7 @@ def test_loss_falls_on_one_batch_and_only_what_is_not_frozen_moves(model, mixed_
 
 
 @torch.no_grad()
-def test_rows_of_a_padded_batch_equal_rows_alone(model):
+def test_rows_of_a_padded_batch_equal_single_rows(model):
     pixels = torch.rand(2, 3, 16, 16) * 2 - 1
     rows = [[1, *IMAGE, 7], [1, 8, 9, *IMAGE, 7, 6]]
     length = max(map(len, rows))
@@ -184,7 +188,7 @@ def test_saving_and_loading_is_bit_equal(model, mixed_batch, tmp_path):
     assert again.generation_config.unconditional_prompt_ids == [1, 5]
 
 
-def test_auto_classes_give_ours(model, config, tmp_path):
+def test_auto_classes_load_our_classes(model, config, tmp_path):
     model.save_pretrained(tmp_path / "full")
     assert type(AutoConfig.from_pretrained(tmp_path / "full")) is VilaUConfig
     for auto in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM, AutoModelForPreTraining):
@@ -203,7 +207,7 @@ def test_bfloat16_runs_with_the_codebook_in_float32(model, mixed_batch, tmp_path
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
-def test_half_written_folders_name_the_missing_file(model, tmp_path, missing):
+def test_incomplete_folders_are_rejected_with_the_missing_file(model, tmp_path, missing):
     model.save_pretrained(tmp_path)
     (tmp_path / missing).unlink()
     with pytest.raises((OSError, ValueError), match=missing):
@@ -219,7 +223,7 @@ def test_half_written_folders_name_the_missing_file(model, tmp_path, missing):
         ({"codes": torch.zeros(4, 16, 3, dtype=torch.long)}, "`codes` replace `pixel_values`"),
     ],
 )
-def test_visual_inputs_that_do_not_fit_are_refused(model, mixed_batch, change, message):
+def test_rejects_visual_inputs_that_do_not_match_the_placeholders(model, mixed_batch, change, message):
     with pytest.raises(ValueError, match=message):
         model(**{**mixed_batch, **change})
 
@@ -232,21 +236,21 @@ def test_visual_inputs_that_do_not_fit_are_refused(model, mixed_batch, change, m
         (torch.zeros(3, 16, 3, dtype=torch.long), "`codes` give 48 visual tokens .* holds 64 placeholders"),
     ],
 )
-def test_codes_that_do_not_fit_are_refused(model, mixed_batch, codes, message):
+def test_rejects_codes_that_do_not_match(model, mixed_batch, codes, message):
     inputs = {name: mixed_batch[name] for name in ("input_ids", "attention_mask", "labels")}
     with pytest.raises(ValueError, match=message):
         model(**inputs, codes=codes)
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_a_visual_label_where_no_visual_token_stands_is_refused(model, mixed_batch, training):
+def test_rejects_a_visual_label_at_a_text_position(model, mixed_batch, training):
     labels = mixed_batch["labels"].clone()
-    labels[0, 1] = model.config.image_token_id  # a text token stands there
+    labels[0, 1] = model.config.image_token_id  # a text token is at this position
     with pytest.raises(ValueError, match="`labels` hold a placeholder at 1 positions where `input_ids` have no"):
         model.train(training)(**{**mixed_batch, "labels": labels})
 
 
-def test_visual_labels_without_visual_input_are_refused(model):
+def test_rejects_visual_labels_without_visual_input(model):
     inputs = batch_of([[1, 5, *IMAGE, 2]], [2])
     embeds = F.embedding(inputs.pop("input_ids"), model.get_input_embeddings().weight)
     with pytest.raises(ValueError, match="`labels` ask for 16 visual tokens"):

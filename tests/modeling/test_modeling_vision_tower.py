@@ -38,7 +38,7 @@ def test_features_are_the_output_of_siglips_second_to_last_layer(siglip, pretrai
 
 
 @torch.no_grad()
-def test_image_embeddings_are_siglips_where_quantizing_loses_nothing(siglip, pretraining, batch):
+def test_image_embeddings_of_unquantized_features_are_siglips(siglip, pretraining, batch):
     features = pretraining.vision_tower.get_features(batch["pixel_values"])
     expected = siglip.get_image_features(batch["pixel_values"]).pooler_output
     torch.testing.assert_close(pretraining.image_pooler(features), expected)
@@ -51,7 +51,7 @@ def test_image_embeddings_are_siglips_where_quantizing_loses_nothing(siglip, pre
     )
 
 
-def test_text_encoder_is_frozen_and_the_rest_is_not(pretraining):
+def test_only_text_encoder_and_codebook_are_frozen(pretraining):
     for name, parameter in pretraining.named_parameters():
         frozen = name.startswith("text_model.") or name.endswith("codebook.weight")
         assert parameter.requires_grad != frozen, name
@@ -75,18 +75,24 @@ def test_losses_of_weight_0_are_not_computed(pretraining, batch):
     assert output.contrastive_loss is None and output.image_embeds is None
     expected = output.reconstruction_loss + 0.25 * output.commitment_loss
     torch.testing.assert_close(output.loss, expected)
-    pretraining.config.contrastive_loss_weight, pretraining.config.reconstruction_loss_weight = 1.0, 0.0
+    pretraining.config.contrastive_loss_weight = 1.0
+    pretraining.config.reconstruction_loss_weight = 0.0
     output = pretraining(**batch, return_loss=True)
     assert output.reconstruction is None and torch.equal(output.loss, output.contrastive_loss)
 
 
-def test_losses_equal_their_definitions(pretraining, batch):
-    pretraining.config.l1_loss_weight, pretraining.config.mse_loss_weight = 0.5, 3.0
-    pretraining.config.contrastive_loss_weight, pretraining.config.reconstruction_loss_weight = 0.7, 2.0
+def test_losses_equal_the_equations(pretraining, batch):
+    pretraining.config.l1_loss_weight = 0.5
+    pretraining.config.mse_loss_weight = 3.0
+    pretraining.config.contrastive_loss_weight = 0.7
+    pretraining.config.reconstruction_loss_weight = 2.0
     output = pretraining(**batch, return_loss=True)
-    images, texts = output.image_embeds, output.text_embeds
+    images = output.image_embeds
+    texts = output.text_embeds
     torch.testing.assert_close(images.norm(dim=-1), torch.ones(4))
-    scale, bias, total = pretraining.logit_scale.exp().item(), pretraining.logit_bias.item(), 0.0
+    scale = pretraining.logit_scale.exp().item()
+    bias = pretraining.logit_bias.item()
+    total = 0.0
     for i in range(4):
         for j in range(4):
             logit = (images[i] @ texts[j]).item() * scale + bias
@@ -128,11 +134,11 @@ def test_a_model_built_in_half_precision_keeps_encoder_and_quantizer_in_float32(
         assert {each.dtype for each in module.state_dict().values() if each.is_floating_point()} == {torch.float32}
     assert tower.post_quant_conv.weight.dtype == tower.pixel_decoder.conv_in.weight.dtype == dtype
     weight = tower.image_encoder.layers[0].mlp.fc1.weight
-    assert not torch.equal(weight, weight.to(dtype).float())  # drawn in float32, not rounded and cast back
+    assert not torch.equal(weight, weight.to(dtype).float())  # initialised in float32, not rounded and cast back
 
 
 @torch.no_grad()
-def test_a_decoder_with_one_residual_block_a_level_decodes(vision_config):
+def test_a_pixel_decoder_may_have_one_residual_block_per_level(vision_config):
     vision_config.layers_per_block = 0
     tower = VilaUVisionTower(vision_config).eval()
     assert [len(block.resnets) for block in tower.pixel_decoder.up_blocks] == [1, 1, 1]
@@ -161,7 +167,7 @@ def test_saving_and_loading_is_bit_equal(pretraining, batch, tmp_path):
 
 
 @torch.no_grad()
-def test_bfloat16_runs_with_the_quantizer_in_float32(pretraining, batch, tmp_path):
+def test_losses_in_bfloat16_are_finite_with_the_quantizer_in_float32(pretraining, batch, tmp_path):
     pretraining.save_pretrained(tmp_path)
     model = VilaUVisionTowerForPreTraining.from_pretrained(tmp_path, dtype=torch.bfloat16)
     for tensor in (*model.vision_tower.quantizer.parameters(), model.vision_tower.quantizer.cluster_sum):
@@ -177,7 +183,7 @@ def test_bfloat16_runs_with_the_quantizer_in_float32(pretraining, batch, tmp_pat
         (torch.zeros(3, 16, 16), r"`pixel_values` must have shape \(N, 3, 16, 16\), got \(3, 16, 16\)"),
     ],
 )
-def test_wrong_pixels_are_refused(tower, pixels, message):
+def test_rejects_pixels_of_a_wrong_shape(tower, pixels, message):
     with pytest.raises(ValueError, match=message):
         tower.encode(pixels)
 
@@ -190,12 +196,12 @@ def test_wrong_pixels_are_refused(tower, pixels, message):
         (torch.zeros(1, 16, 31), r"\(N, 16, 32\) as features, got \(1, 16, 31\)"),
     ],
 )
-def test_what_cannot_be_decoded_is_refused(tower, codes, message):
+def test_rejects_codes_and_features_that_cannot_be_decoded(tower, codes, message):
     with pytest.raises(ValueError, match=message):
         tower.decode(codes)
 
 
-def test_pretraining_needs_texts_and_matching_sizes(vision_config, pretraining, batch):
+def test_pretraining_requires_texts_and_matching_sizes(vision_config, pretraining, batch):
     with pytest.raises(ValueError, match="`config.text_config` is None"):
         VilaUVisionTowerForPreTraining(vision_config)
     with pytest.raises(ValueError, match="`input_ids` must be given with `return_loss=True`"):

@@ -12,7 +12,7 @@ WHOLE = ["multi_modal_projector", "depth_transformer"]
 CONFIGS = {
     "lora": LoraConfig(r=4, target_modules=TARGETS, modules_to_save=WHOLE),
     "dora": LoraConfig(r=4, target_modules=TARGETS, modules_to_save=WHOLE, use_dora=True),
-    # peft cannot merge IA3 beside modules that are trained in full
+    # peft cannot merge IA3 if other modules are trained in full
     "ia3": IA3Config(
         target_modules=r".*language_model.*\.(k|v|down)_proj",
         feedforward_modules=r".*language_model.*\.down_proj",
@@ -33,7 +33,7 @@ def draw(model):
 
 
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_train_save_reload_merge_generate(model, batch, tmp_path, name):
+def test_adapters_can_be_trained_saved_reloaded_and_merged(model, batch, tmp_path, name):
     model.save_pretrained(tmp_path / "base")
     before = draw(model)
     adapted = get_peft_model(model, CONFIGS[name])
@@ -70,7 +70,7 @@ def test_train_save_reload_merge_generate(model, batch, tmp_path, name):
         )
 
 
-def test_with_the_adapter_off_the_model_is_the_old_one(model, batch):
+def test_without_the_adapter_the_logits_are_the_original_ones(model, batch):
     with torch.no_grad():
         before = model(batch["input_ids"], codes=batch["codes"]).logits
         adapted = get_peft_model(model, CONFIGS["lora"])

@@ -8,11 +8,11 @@ from transformers import TorchAoConfig
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from vilau_hf import TINY_CHECKPOINT, VILAU_SKIP_MODULES, VilaUForConditionalGeneration, VilaUProcessor
-from vilau_hf.drawn.scores import draw_captions, evaluate_pictures
+from vilau_hf.drawn.scores import evaluate_images, generate_from_captions
 from vilau_hf.drawn.shapes import drawings
 
 
-def test_the_skip_list_leaves_the_layers_of_the_language_model(model):
+def test_the_skip_list_allows_the_layers_of_the_language_model_only(model):
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     converted = {name for name in linears if should_convert_module(name, VILAU_SKIP_MODULES)}
     assert converted == {name for name in linears if name.startswith("model.language_model.")}
@@ -21,7 +21,7 @@ def test_the_skip_list_leaves_the_layers_of_the_language_model(model):
 
 @pytest.fixture(scope="module", params=["int8", "float8"])
 def quantized(request):
-    """A model with quantized layers, and the class of their weights."""
+    """Returns a model with quantized layers, and the class of their weights."""
     kind, name = {
         "int8": (Int8WeightOnlyConfig, "Int8Tensor"),
         "float8": (Float8WeightOnlyConfig, "Float8Tensor"),
@@ -30,7 +30,7 @@ def quantized(request):
     return VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT, quantization_config=config).eval(), name
 
 
-def test_quantized_layers_are_the_language_models(quantized):
+def test_only_layers_of_the_language_model_are_quantized(quantized):
     model, name_of_kind = quantized
     kinds = {name: type(parameter.data).__name__ for name, parameter in model.named_parameters()}
     for name, kind in kinds.items():
@@ -39,13 +39,13 @@ def test_quantized_layers_are_the_language_models(quantized):
     assert model.model.vision_tower.quantizer.codebook.weight.dtype == torch.float32
 
 
-def test_pictures_of_quantized_layers_pass_the_oracle_within_five_points(quantized):
+def test_images_of_quantized_layers_pass_the_oracle_within_five_points(quantized):
     targets = drawings("test")[::2]
     captions = [drawing.caption for drawing in targets]
     processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
     exact, rounded = (
-        evaluate_pictures(draw_captions(each, processor, captions, "image", seed=0), targets)[
+        evaluate_images(generate_from_captions(each, processor, captions, "image", seed=0), targets)[
             "picture_color_and_shape"
         ]
         for each in (model, quantized[0])
@@ -53,7 +53,7 @@ def test_pictures_of_quantized_layers_pass_the_oracle_within_five_points(quantiz
     assert rounded >= exact - 0.05
 
 
-def test_pictures_with_a_four_bit_cache_show_what_was_asked_for():
+def test_images_with_a_four_bit_cache_show_the_caption():
     pytest.importorskip("optimum.quanto")
     targets = drawings("test")[::2]
     captions = [drawing.caption for drawing in targets]
@@ -61,5 +61,5 @@ def test_pictures_with_a_four_bit_cache_show_what_was_asked_for():
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
     cache = {"backend": "quanto", "nbits": 4, "residual_length": 32}
     settings = {"cache_implementation": "quantized", "cache_config": cache}
-    pictures = draw_captions(model, processor, captions, "image", seed=0, **settings)
-    assert evaluate_pictures(pictures, targets)["picture_color_and_shape"] >= 0.95
+    pictures = generate_from_captions(model, processor, captions, "image", seed=0, **settings)
+    assert evaluate_images(pictures, targets)["picture_color_and_shape"] >= 0.95

@@ -1,4 +1,4 @@
-"""`score` gives what `generate` sampled with, however it was guided and whatever part of it is labelled."""
+"""`score` returns the log-probabilities of `generate`, for all kinds of guidance and labels."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ SCHEDULE = torch.linspace(1, 4, 16)[None]
 
 
 def sampled(model, inputs, **settings):
-    """What `generate` drew after `inputs`, and the arguments with which `score` scores it."""
+    """Returns the output of `generate` for `inputs`, and the arguments with which `score` scores it."""
     output = model.generate(
         **inputs,
         generation_mode="image",
@@ -77,7 +77,7 @@ def test_codes_guided_by_two_scales_are_scored_as_they_were_sampled(model):
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5, torch.linspace(1, 4, 48)[None]], ids=["unguided", "guided", "schedule"])
-def test_frames_that_were_given_are_context(model, scale):
+def test_given_frames_are_context(model, scale):
     first, prompts = torch.randint(0, 24, (2, 1, 16, 3)), left_padded(PROMPTS)
     output = model.generate(
         **prompts,
@@ -108,7 +108,7 @@ def test_any_visual_tokens_of_a_span_may_be_labelled(model):
     torch.testing.assert_close(some, every * chosen[..., None])
 
 
-def test_guidance_leaves_text_alone(model):
+def test_guidance_does_not_change_text_scores(model):
     ids, codes = torch.tensor([[1, *IMAGE, 5, 7, 8]]), torch.randint(0, 24, (1, 16, 3))
     labels = ids.where(ids == 8, -100)
     plain, guided = (model.score(ids, labels, codes=codes, guidance_scale=scale) for scale in (1.0, 3.0))
@@ -135,7 +135,7 @@ def test_guidance_leaves_text_alone(model):
         ),
         (
             {"image_guidance_scale": 2.0, "image_prompt_ids": torch.tensor([[1, *IMAGE, *IMAGE]] * 2)},
-            r"`image_prompt_ids` must hold placeholders of pictures before the labelled ones, at most \[16",
+            r"`image_prompt_ids` must hold placeholders of images before the labelled ones, at most \[16",
         ),
         ({"codes": None}, "`labels` name 32 visual tokens for which no pixels or codes are given"),
         (
@@ -144,7 +144,7 @@ def test_guidance_leaves_text_alone(model):
         ),
     ],
 )
-def test_what_cannot_be_scored_is_refused(model, arguments, message):
+def test_rejects_what_cannot_be_scored(model, arguments, message):
     ids = torch.cat([EDIT, torch.tensor([IMAGE] * 2)], 1)
     labels = torch.full_like(ids, -100)
     labels[:, 22:38] = 58
@@ -156,7 +156,7 @@ def test_what_cannot_be_scored_is_refused(model, arguments, message):
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])
-def test_scores_of_what_was_sampled_equal_one_teacher_forced_pass(model, scale):
+def test_scores_of_samples_equal_one_teacher_forced_pass(model, scale):
     prompts = left_padded(PROMPTS)
     output = model.generate(
         **prompts,
@@ -180,7 +180,7 @@ def test_scores_of_what_was_sampled_equal_one_teacher_forced_pass(model, scale):
     torch.testing.assert_close(plain.code_log_probs[:, 7:], output.conditional_code_log_probs, atol=1e-4, rtol=0)
 
 
-def test_scores_of_text_are_those_of_generation_and_carry_gradients(model):
+def test_scores_of_text_equal_those_of_generation_and_have_gradients(model):
     prompts = left_padded(PROMPTS)
     output = model.generate(
         **prompts,
@@ -201,7 +201,7 @@ def test_scores_of_text_are_those_of_generation_and_carry_gradients(model):
     assert model.lm_head.weight.grad.abs().sum() > 0
 
 
-def test_scores_of_interleaved_rows_split_into_their_spans(model):
+def test_spans_of_a_row_can_be_scored_alone(model):
     row, codes = [1, 5, *IMAGE, 7, *IMAGE, 8], torch.randint(0, 24, (2, 16, 3))
     ids = torch.tensor([row])
     labels = ids.where((ids == 58) | (ids == 7), -100)

@@ -1,4 +1,4 @@
-"""Conversion of the original release: its variants, its damages, and what is left behind."""
+"""Conversion of the original release: variants of its layout, damaged files, and failures that leave no files."""
 
 import json
 import os
@@ -31,7 +31,7 @@ BOOK = "rqvaesiglip.quantizer.codebooks"
 
 @pytest.fixture
 def source(tmp_path):
-    """A copy of the smaller recorded release to change, beside its SigLIP configuration."""
+    """Returns a copy of the smaller recorded release, beside its SigLIP configuration, that a test may change."""
     shutil.copytree(ROOT / "tiny-256", tmp_path / "release")
     return tmp_path / "release" / "checkpoint"
 
@@ -40,36 +40,36 @@ def edit(path, **fields):
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def edit_weights(source, part, change):
-    path = source / part / "model.safetensors"
+def edit_weights(source, folder, change):
+    path = source / folder / "model.safetensors"
     weights = load_file(path)
     change(weights)
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, metadata={"format": "pt"})
 
 
-def split(source, part, suffix, save):
-    weights = load_file(source / part / "model.safetensors")
-    (source / part / "model.safetensors").unlink()
+def split(source, folder, suffix, save):
+    weights = load_file(source / folder / "model.safetensors")
+    (source / folder / "model.safetensors").unlink()
     names = sorted(weights)
     stem = "model" if suffix == "safetensors" else "pytorch_model"
     weight_map = {}
     for number in (1, 2):
         file = f"{stem}-0000{number}-of-00002.{suffix}"
         shard = {name: weights[name] for name in names[number - 1 :: 2]}
-        save(shard, source / part / file)
+        save(shard, source / folder / file)
         weight_map.update(dict.fromkeys(shard, file))
     index = {"metadata": {}, "weight_map": weight_map}
-    (source / part / f"{stem}.{suffix}.index.json").write_text(json.dumps(index))
+    (source / folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index))
 
 
 def shard_everything(source):
-    for part in ("llm", "vision_tower", "mm_projector"):
-        split(source, part, "safetensors", save_file)
+    for folder in ("llm", "vision_tower", "mm_projector"):
+        split(source, folder, "safetensors", save_file)
 
 
 def shard_as_pickles(source):
-    for part in ("llm", "vision_tower"):
-        split(source, part, "bin", torch.save)
+    for folder in ("llm", "vision_tower"):
+        split(source, folder, "bin", torch.save)
 
 
 def pickle_whole(source):
@@ -156,7 +156,7 @@ def test_variants_of_the_layout_give_the_same_checkpoint(source, tmp_path, chang
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_a_converted_checkpoint_needs_no_sentencepiece_and_encodes_as_recorded(folder, tmp_path):
+def test_a_converted_checkpoint_needs_no_sentencepiece_and_gives_the_recorded_codes(folder, tmp_path):
     convert_original_checkpoint(ROOT / folder / "checkpoint", tmp_path / "out", tower_out=tmp_path / "tower")
     script = """
 import sys
@@ -171,13 +171,14 @@ print(AutoTokenizer.from_pretrained(sys.argv[1])("a <im_start>")["input_ids"])
     ).stdout
     expected = {case["text"]: case["ids"] for case in described(folder, "tokenization")["raw"]}
     assert json.loads(printed) == expected["a <im_start>"]
-    images, codes = recording(folder, "inputs")["images"], recording(folder, "encode")["codes"].flatten(1, 2)
+    images = recording(folder, "inputs")["images"]
+    codes = recording(folder, "encode")["codes"].flatten(1, 2)
     with torch.no_grad():
         tower = VilaUVisionTowerForPreTraining.from_pretrained(tmp_path / "tower").eval()
         assert torch.equal(tower.vision_tower.encode(images).codes, codes.long())
 
 
-def test_running_averages_of_the_codebook_are_carried(source):
+def test_running_averages_of_the_codebook_are_converted(source):
     weights = load_file(source / "vision_tower/model.safetensors")
     quantizer = release("tiny-256")[0].model.vision_tower.quantizer
     assert torch.equal(quantizer.codebook.weight, weights[f"{BOOK}.0.weight"][:-1])
@@ -187,7 +188,7 @@ def test_running_averages_of_the_codebook_are_carried(source):
 
 
 def language_model(source, **fields):
-    """The language model of `source`, read by transformers itself."""
+    """Returns the language model of `source`, loaded by transformers."""
     settings = json.loads((source / "llm/config.json").read_text())
     names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     config = LlamaConfig(**{name: settings[name] for name in names}, rms_norm_eps=1e-5, **fields)
@@ -215,7 +216,7 @@ def stretch_positions(source):
 
 @torch.no_grad()
 @pytest.mark.parametrize("change", [share_key_heads, stretch_positions])
-def test_other_language_models_are_those_of_transformers(source, change):
+def test_other_language_models_give_the_logits_of_transformers(source, change):
     reference = language_model(source, **change(source))
     model = VilaUForConditionalGeneration.from_original(source).eval()
     assert model.config.text_config.max_position_embeddings == reference.config.max_position_embeddings
@@ -229,7 +230,7 @@ def test_a_release_without_further_residual_blocks_converts(source):
     tower = json.loads(path.read_text())["rqvaesiglip"]
     edit(path, rqvaesiglip={**tower, "ddconfig": {**tower["ddconfig"], "num_res_blocks": 0}})
 
-    def change(weights):  # of each level only the first block is left
+    def change(weights):  # keeps only the first block of each level
         for name in [name for name in weights if re.search(r"decoder\.up\.\d\.(block|attn)\.1\.", name)]:
             del weights[name]
 
@@ -259,7 +260,7 @@ def test_a_release_without_rows_for_the_markers_gets_them(source):
     torch.testing.assert_close(rows[400:], rows[:400].mean(0).expand(4, -1))
 
 
-def test_bfloat16_rounds_all_but_what_the_codes_hang_on(tmp_path):
+def test_bfloat16_does_not_round_weights_that_determine_codes(tmp_path):
     convert_original_checkpoint(ROOT / "tiny-384/checkpoint", tmp_path / "out", dtype=torch.bfloat16)
     weights = load_file(tmp_path / "out/model.safetensors")
     original = release("tiny-384")[0].state_dict()
@@ -270,7 +271,7 @@ def test_bfloat16_rounds_all_but_what_the_codes_hang_on(tmp_path):
     assert model.dtype == torch.bfloat16 and model.config.dtype == torch.bfloat16
 
 
-def test_weights_are_written_in_shards_of_the_size_asked_for(tmp_path):
+def test_weights_are_written_in_shards_of_the_given_size(tmp_path):
     convert_original_checkpoint(ROOT / "tiny-256/checkpoint", tmp_path / "out", max_shard_size="1MB")
     files = sorted((tmp_path / "out").glob("*.safetensors"))
     assert len(files) > 2 and all(file.stat().st_size < 1.1e6 for file in files)
@@ -312,8 +313,8 @@ def leave_folder(source):
     index.write_text(index.read_text().replace("model-00002", "../model-00002"))
 
 
-def with_weights(part, change):
-    return lambda source: edit_weights(source, part, change)
+def with_weights(folder, change):
+    return lambda source: edit_weights(source, folder, change)
 
 
 def with_field(file, **fields):
@@ -331,10 +332,10 @@ def remove(name):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (differ, r"codebooks\.0\.weight and .*codebooks\.2\.weight are copies of one tensor, but they differ"),
+        (differ, r"codebooks\.0\.weight and .*codebooks\.2\.weight must be equal, but they differ"),
         (truncate, r"cannot read .*llm/model\.safetensors"),
         (smuggle, r"cannot read .*llm/pytorch_model\.bin"),
-        (lose_shard, r"names the file model-00002-of-00002\.safetensors, which is not there"),
+        (lose_shard, r"names the file model-00002-of-00002\.safetensors, which does not exist"),
         (leave_folder, r"'\.\./model-00002.*expected a file of the same folder"),
         (with_weights("llm", lambda w: w.pop("model.norm.weight")), r"missing model\.language_model\.norm\.weight"),
         (
@@ -374,11 +375,11 @@ def remove(name):
         (remove("../siglip-tiny-patch16-64"), "pass its config.json as `siglip_config`"),
         (remove("llm/tokenizer.model"), "has no tokenizer.model"),
         (remove("llm/model.safetensors"), r"llm has no weights: expected model\.safetensors"),
-        (remove("mm_projector"), "is not an original VILA-U release: .* there is no mm_projector"),
+        (remove("mm_projector"), "is not an original VILA-U release: .* it lacks mm_projector"),
         (lambda source: (source / "config.json").write_text("{"), r"cannot read .*config\.json"),
     ],
 )
-def test_what_does_not_fit_is_named_and_nothing_is_left(source, tmp_path, monkeypatch, change, message):
+def test_damaged_releases_are_rejected_and_leave_no_files(source, tmp_path, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
     change(source)
     before = sorted(tmp_path.iterdir())
@@ -395,7 +396,7 @@ def test_a_missing_package_of_the_converter_is_named(source, tmp_path, monkeypat
     assert not (tmp_path / "out").exists()
 
 
-def test_an_interrupted_conversion_leaves_nothing(source, tmp_path, monkeypatch):
+def test_an_interrupted_conversion_leaves_no_files(source, tmp_path, monkeypatch):
     def interrupt(folder, *args):
         (folder / "model.safetensors").write_bytes(b"half")
         raise KeyboardInterrupt
@@ -407,7 +408,7 @@ def test_an_interrupted_conversion_leaves_nothing(source, tmp_path, monkeypatch)
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_outputs_in_use_and_sources_that_are_nothing_are_refused(source, tmp_path):
+def test_rejects_outputs_in_use_and_unknown_sources(source, tmp_path):
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="`out` must be a new or an empty folder"):
@@ -420,7 +421,7 @@ def test_outputs_in_use_and_sources_that_are_nothing_are_refused(source, tmp_pat
         convert_original_checkpoint("/no/such/folder", tmp_path / "out")
 
 
-def test_siglip_sizes_come_from_a_file_if_one_is_given(source, tmp_path):
+def test_siglip_sizes_are_read_from_a_given_file(source, tmp_path):
     shutil.move(source.parent / "siglip-tiny-patch16-64", tmp_path / "elsewhere")
     for given in (tmp_path / "elsewhere", tmp_path / "elsewhere" / "config.json"):
         assert (
@@ -430,14 +431,14 @@ def test_siglip_sizes_come_from_a_file_if_one_is_given(source, tmp_path):
 
 
 @pytest.mark.parametrize("load", [AutoConfig, AutoModel, AutoModelForImageTextToText, VilaUForConditionalGeneration])
-def test_loading_the_original_layout_names_the_converter(load):
+def test_loading_the_original_layout_fails_and_names_the_converter(load):
     with pytest.raises(ValueError, match="vilau convert .*from_original"):
         load.from_pretrained(ROOT / "tiny-256/checkpoint")
     with pytest.raises(ValueError, match="vilau convert .*from_original"):
         VilaUVisionTower.from_pretrained(ROOT / "tiny-256/checkpoint/vision_tower")
 
 
-def test_the_command_converts_and_says_what_is_wrong(source, tmp_path, capsys):
+def test_the_command_converts_and_prints_errors(source, tmp_path, capsys):
     main(
         ["convert", str(source), str(tmp_path / "out"), "--dtype", "bfloat16", "--tower-out", str(tmp_path / "tower")]
     )
@@ -453,7 +454,7 @@ def test_the_model_card_is_filled_in_and_its_example_runs(source, tmp_path):
     convert_original_checkpoint(source, tmp_path / "out")
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.base_model == "mit-han-lab/vila-u-7b-256" and card.data.license == "other"
-    assert "{{" not in card.text and "the paper's own numbers" in card.text and "MIT" in card.text
+    assert "{{" not in card.text and "the numbers of the paper" in card.text and "MIT" in card.text
     (example,) = re.findall(r"```python\n(.*?)```", card.text, flags=re.DOTALL)
     subprocess.run([sys.executable, "-c", example], check=True)
 

@@ -1,4 +1,4 @@
-"""Best of several: that each ranker finds the picture that shows what was asked for."""
+"""Rankers of candidates: each of them prefers the image that agrees with the prompt."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from vilau_hf import (
     VilaUPipeline,
 )
 from vilau_hf import VilaUVisionTowerForPreTraining as Tower
-from vilau_hf.drawn.scores import evaluate_pictures
+from vilau_hf.drawn.scores import evaluate_images
 from vilau_hf.drawn.shapes import draw, drawings
 from vilau_hf.evaluation.sheets import to_pil
 
@@ -27,17 +27,16 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def rankers(pipe):
-    parts = pipe.model, pipe.processor
     tower = Tower.from_pretrained(f"{TINY_CHECKPOINT}/tower", dtype=torch.float32).eval()
     return {
-        "likelihood": LikelihoodRanker(*parts),
-        "answer": AnswerRanker(*parts),
+        "likelihood": LikelihoodRanker(pipe.model, pipe.processor),
+        "answer": AnswerRanker(pipe.model, pipe.processor),
         "tower": TowerRanker(tower, AutoTokenizer.from_pretrained(f"{TINY_CHECKPOINT}/tower")),
     }
 
 
 @pytest.mark.parametrize("name", ["likelihood", "answer", "tower"])
-def test_rankers_prefer_the_picture_of_the_caption(pipe, rankers, name):
+def test_rankers_prefer_the_image_of_the_caption(pipe, rankers, name):
     targets = drawings("test")[::4]
     others = [drawings("train")[7 * index] for index in range(len(targets))]
     captions = [drawing.caption for drawing in targets]
@@ -51,23 +50,23 @@ def test_rankers_prefer_the_picture_of_the_caption(pipe, rankers, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["likelihood", "answer", "tower"])
-def test_the_best_of_four_is_right_more_often(pipe, rankers, name):
+def test_the_best_of_four_images_is_right_more_often(pipe, rankers, name):
     targets = drawings("test")[::2]
     captions = [drawing.caption for drawing in targets]
-    # hot and without guidance, so that there are mistakes to be avoided
+    # high temperature and no guidance, so that there are wrong images to reject
     settings = {"guidance_scale": 1.0, "temperature": 1.6, "top_p": 1.0, "output_type": "pt"}
 
     def score(**kwargs):
         images = pipe(captions, generator=torch.Generator().manual_seed(0), **settings, **kwargs).images
-        return evaluate_pictures((images * 255).round().to(torch.uint8), targets)["picture_color_and_shape"]
+        return evaluate_images((images * 255).round().to(torch.uint8), targets)["picture_color_and_shape"]
 
     rank_by = name if name in ("likelihood", "answer") else rankers[name]
     assert score(num_candidates=4, rank_by=rank_by) >= score() + 0.08
 
 
-def test_checkpoints_say_what_their_models_are_asked(pipe):
-    own = AnswerRanker(pipe.model, pipe.processor)
-    assert (own.question, own.answer) == ("describe the image", "{prompt}")
+def test_question_and_answer_come_from_arguments_checkpoint_or_vqascore(pipe):
+    default = AnswerRanker(pipe.model, pipe.processor)
+    assert (default.question, default.answer) == ("describe the image", "{prompt}")
     new = VilaUForConditionalGeneration._from_config(pipe.model.config)
     general = AnswerRanker(new, pipe.processor)
     assert general.question == 'Does this figure show "{prompt}"? Please answer yes or no.' and general.answer == "Yes"
@@ -77,7 +76,7 @@ def test_checkpoints_say_what_their_models_are_asked(pipe):
         AnswerRanker(pipe.model, pipe.processor, question="what is it?")
 
 
-def test_candidates_are_of_one_prompt_and_image_each(pipe):
+def test_returns_the_best_candidate_of_each_prompt_and_image(pipe):
     seen = []
 
     def third(prompts, pixels, codes):
@@ -97,8 +96,9 @@ def test_candidates_are_of_one_prompt_and_image_each(pipe):
     assert torch.equal(codes, every[2::3])
 
 
-def test_edits_are_ranked_after_the_picture_that_was_edited(pipe):
-    prompts, before = ["turn it blue", "make it small"], [[to_pil(picture)] for picture in draw(drawings("test")[:2])]
+def test_likelihood_of_edits_is_conditioned_on_the_edited_image(pipe):
+    prompts = ["turn it blue", "make it small"]
+    before = [[to_pil(pixels)] for pixels in draw(drawings("test")[:2])]
     messages = [
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}] for prompt in prompts
     ]
@@ -133,8 +133,10 @@ def test_edits_are_ranked_after_the_picture_that_was_edited(pipe):
 
 
 @pytest.mark.parametrize("name", ["answer", "tower"])
-def test_rankers_that_see_one_picture_refuse_edits(pipe, rankers, name):
-    with pytest.raises(ValueError, match=f"{type(rankers[name]).__name__} does not take `images`, .* `image` is"):
+def test_rejects_edits_for_rankers_of_one_image(pipe, rankers, name):
+    with pytest.raises(
+        ValueError, match=f"{type(rankers[name]).__name__} does not take `images`, but `image` is given"
+    ):
         pipe("turn it blue", image=to_pil(draw(drawings("test")[:1])[0]), num_candidates=2, rank_by=rankers[name])
 
 
@@ -146,6 +148,6 @@ def test_rankers_that_see_one_picture_refuse_edits(pipe, rankers, name):
         ({"num_candidates": 2, "rank_by": "beauty"}, "`rank_by` must be 'likelihood', 'answer' or a function"),
     ],
 )
-def test_wrong_arguments_are_refused(pipe, arguments, message):
+def test_rejects_wrong_arguments(pipe, arguments, message):
     with pytest.raises(ValueError, match=message):
         pipe("a red cross", **arguments)

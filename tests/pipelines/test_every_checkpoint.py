@@ -1,4 +1,4 @@
-"""Every door of transformers and diffusers, on the shipped, a converted and a freshly built checkpoint."""
+"""All loaders of transformers and diffusers on three checkpoints: the shipped, a converted and a new one."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ from ..processing.conftest import VISUAL_TOKENS, build_processor
 
 
 def build(folder):
-    """A checkpoint of nothing but configurations and a tokenizer."""
+    """Saves a checkpoint with random weights."""
     processor = build_processor(num_visual_tokens=16, size=16)
     tokenizer = processor.tokenizer
     ids = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in VISUAL_TOKENS.items()}
@@ -64,11 +64,11 @@ def folder(request, tmp_path_factory):
 
 
 @pytest.fixture
-def picture():
+def image():
     return Image.linear_gradient("L").convert("RGB").resize((40, 30))
 
 
-def test_auto_classes(folder, tmp_path):
+def test_auto_classes_load_every_checkpoint(folder, tmp_path):
     assert type(AutoConfig.from_pretrained(folder)) is VilaUConfig
     for auto in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
         assert type(auto.from_pretrained(folder)) is VilaUForConditionalGeneration, auto
@@ -81,9 +81,9 @@ def test_auto_classes(folder, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["image-text-to-text", "any-to-any"])
-def test_text_tasks(folder, picture, tmp_path, task):
+def test_text_tasks_answer_and_can_be_saved(folder, image, tmp_path, task):
     ask = pipeline(task, model=folder)
-    content = [{"type": "image", "image": picture}, {"type": "text", "text": "what is this"}]
+    content = [{"type": "image", "image": image}, {"type": "text", "text": "what is this"}]
     chats = [[{"role": "user", "content": content}]] * 3
     settings = {"generate_kwargs": {"do_sample": False, "max_new_tokens": 4}, "return_full_text": False}
     results = ask(text=chats, batch_size=2, **settings)
@@ -94,14 +94,14 @@ def test_text_tasks(folder, picture, tmp_path, task):
     assert isinstance(result["generated_text"], str) and result["generated_text"] == results[0][0]["generated_text"]
 
 
-def test_visual_tasks(folder, tmp_path):
+def test_visual_tasks_generate_and_can_be_saved(folder, tmp_path):
     settings = {"do_sample": False, "guidance_scale": 2.0}
     draw = pipeline("text-to-image", model=folder)
     image = draw("a red square", **settings)[0]["generated_image"]
     draw.save_pretrained(tmp_path)
     assert pipeline("text-to-image", model=str(tmp_path))("a red square", **settings)[0]["generated_image"] == image
     chat = [{"role": "user", "content": [{"type": "text", "text": "a red square"}]}]
-    settings_alone = {"do_sample": False, "guidance_scale": 1.0}  # a model that was just built knows no empty prompt
+    settings_alone = {"do_sample": False, "guidance_scale": 1.0}  # a new model has no unconditional prompt
     both = pipeline("any-to-any", model=folder)(
         text=chat, generation_mode="image", generate_kwargs=dict(settings_alone)
     )
@@ -112,7 +112,7 @@ def test_visual_tasks(folder, tmp_path):
 
 
 @torch.no_grad()
-def test_diffusers_pipeline(folder, tmp_path):
+def test_diffusers_loaders_load_a_saved_pipeline(folder, tmp_path):
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     pipe = VilaUPipeline(model, processor)
     pipe.save_pretrained(tmp_path, flat=True)
@@ -123,7 +123,7 @@ def test_diffusers_pipeline(folder, tmp_path):
     assert torch.equal(AutoModel.from_pretrained(tmp_path).lm_head.weight, model.lm_head.weight)
 
 
-def test_zero_shot_classification_with_a_tower_that_was_just_built(picture, tmp_path):
+def test_zero_shot_classification_with_a_new_tower(image, tmp_path):
     processor = build_processor(num_visual_tokens=16, size=16)
     text = {**TEXT_TOWER, "vocab_size": len(processor.tokenizer), "max_position_embeddings": 64}
     VilaUVisionTowerForPreTraining(VilaUVisionConfig(**VISION, text_config=text)).save_pretrained(tmp_path)
@@ -132,8 +132,8 @@ def test_zero_shot_classification_with_a_tower_that_was_just_built(picture, tmp_
     auto = AutoModelForZeroShotImageClassification.from_pretrained(tmp_path)
     assert type(auto) is type(AutoModel.from_pretrained(tmp_path)) is VilaUVisionTowerForPreTraining
     classify = pipeline("zero-shot-image-classification", model=str(tmp_path))
-    results = classify([picture, picture], candidate_labels=["red", "green", "blue"])
+    results = classify([image, image], candidate_labels=["red", "green", "blue"])
     assert [sorted(each["label"] for each in result) for result in results] == [["blue", "green", "red"]] * 2
     classify.save_pretrained(tmp_path / "saved")
     again = pipeline("zero-shot-image-classification", model=str(tmp_path / "saved"))
-    assert again(picture, candidate_labels=["red", "green", "blue"]) == results[0]
+    assert again(image, candidate_labels=["red", "green", "blue"]) == results[0]

@@ -1,3 +1,5 @@
+"""The pipeline of diffusers on the shipped checkpoint."""
+
 import json
 
 import numpy as np
@@ -27,7 +29,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_every_loader_gives_the_same_pictures_from_one_folder(pipe):
+def test_every_loader_returns_a_pipeline_with_the_same_images(pipe):
     expected = pipe(CROSS, generator=seeded(), output_type="np").images
     for loader in (DiffusionPipeline, AutoPipelineForText2Image):
         other = loader.from_pretrained(TINY_CHECKPOINT)
@@ -38,20 +40,20 @@ def test_every_loader_gives_the_same_pictures_from_one_folder(pipe):
 
 
 @pytest.mark.parametrize("flat", [True, False])
-def test_saved_pipelines_draw_the_same(pipe, tmp_path, flat):
+def test_saved_pipelines_generate_the_same_images(pipe, tmp_path, flat):
     pipe.save_pretrained(tmp_path, flat=flat)
     index = json.loads((tmp_path / "model_index.json").read_text())
     assert index["_class_name"] == "VilaUPipeline"
     again = VilaUPipeline.from_pretrained(tmp_path)
     again.set_progress_bar_config(disable=True)
-    pictures = [p(CROSS, generator=seeded(), output_type="pt").images for p in (pipe, again)]
-    assert torch.equal(*pictures)
+    images = [p(CROSS, generator=seeded(), output_type="pt").images for p in (pipe, again)]
+    assert torch.equal(*images)
     if flat:
         assert isinstance(AutoModel.from_pretrained(tmp_path), VilaUForConditionalGeneration)
         assert isinstance(AutoProcessor.from_pretrained(tmp_path), VilaUProcessor)
 
 
-def test_output_types_hold_the_same_pictures(pipe):
+def test_output_types_contain_the_same_images(pipe):
     found = {kind: pipe(CROSS, generator=seeded(), output_type=kind)[0] for kind in ("pil", "np", "pt", "codes")}
     assert isinstance(found["pil"][0], Image.Image) and found["pil"][0].size == (32, 32)
     assert found["np"].shape == (1, 32, 32, 3) and found["pt"].shape == (1, 3, 32, 32)
@@ -62,7 +64,7 @@ def test_output_types_hold_the_same_pictures(pipe):
     assert np.array_equal(images, found["np"])
 
 
-def test_videos_can_be_written_by_diffusers(pipe, tmp_path):
+def test_diffusers_exports_videos(pipe, tmp_path):
     output = pipe("a large blue circle moving left on a gray background", num_frames=4, generator=seeded())
     assert len(output.frames) == 1 and len(output.frames[0]) == 4
     export_to_gif(output.frames[0], str(tmp_path / "video.gif"))
@@ -73,7 +75,7 @@ def test_videos_can_be_written_by_diffusers(pipe, tmp_path):
     assert (tmp_path / "video.mp4").stat().st_size > 0
 
 
-def test_a_row_of_a_batch_is_the_picture_drawn_alone(pipe):
+def test_an_image_of_a_batch_equals_the_image_generated_alone(pipe):
     prompts = [CROSS, CIRCLE, "red"]
     batch = pipe(prompts, generator=[seeded(i) for i in range(3)], output_type="pt").images
     for row, prompt in enumerate(prompts):
@@ -81,7 +83,7 @@ def test_a_row_of_a_batch_is_the_picture_drawn_alone(pipe):
         torch.testing.assert_close(batch[row], alone, atol=1e-4, rtol=0)
 
 
-def test_images_per_prompt_multiply_the_batch(pipe):
+def test_num_images_per_prompt_multiplies_the_batch(pipe):
     generators = [seeded(i) for i in range(4)]
     images = pipe([CROSS, CIRCLE], num_images_per_prompt=2, generator=generators, output_type="pt").images
     assert images.shape[0] == 4
@@ -89,7 +91,7 @@ def test_images_per_prompt_multiply_the_batch(pipe):
     torch.testing.assert_close(images[2], alone, atol=1e-4, rtol=0)
 
 
-def test_sampling_may_be_truncated(pipe):
+def test_truncated_sampling_changes_the_images(pipe):
     def codes(**kwargs):
         return pipe([CROSS, CIRCLE], generator=seeded(), output_type="codes", **kwargs).images
 
@@ -97,9 +99,11 @@ def test_sampling_may_be_truncated(pipe):
     assert not torch.equal(codes(), greedy)
     for truncation in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1 - 1e-6}):
         assert torch.equal(codes(**truncation), greedy)
+    with pytest.raises(TypeError, match="unexpected keyword argument `typo`"):
+        codes(typo=1)
 
 
-def test_a_generator_for_each_image_draws_its_candidates(pipe):
+def test_candidates_are_drawn_with_the_generator_of_their_image(pipe):
     def codes(prompts, seeds, **kwargs):
         generators = [seeded(seed) for seed in seeds]
         return pipe(prompts, generator=generators, num_candidates=2, output_type="codes", **kwargs).images
@@ -113,7 +117,7 @@ def test_a_generator_for_each_image_draws_its_candidates(pipe):
         codes([CROSS, CIRCLE], range(4))
 
 
-def test_guidance_and_negative_prompts_change_the_picture(pipe):
+def test_guidance_and_negative_prompts_change_the_image(pipe):
     def codes(**kwargs):
         return pipe([CROSS, CIRCLE], do_sample=False, output_type="codes", **kwargs).images
 
@@ -124,7 +128,7 @@ def test_guidance_and_negative_prompts_change_the_picture(pipe):
     assert torch.equal(codes(guidance_scale=1.0, negative_prompt=CIRCLE), plain)
 
 
-def test_the_callback_sees_every_position(pipe):
+def test_callback_is_called_at_every_position(pipe):
     seen = []
 
     def callback(pipeline, step, timestep, kwargs):
@@ -145,14 +149,14 @@ def test_the_callback_sees_every_position(pipe):
     assert nothing == [{}] * 64
 
 
-def test_a_negative_prompt_longer_than_the_prompt_leaves_the_picture_whole(pipe):
+def test_a_negative_prompt_can_be_longer_than_the_prompt(pipe):
     seen = []
     settings = {"negative_prompt": " ".join([CROSS, CIRCLE]), "do_sample": False, "output_type": "codes"}
     codes = pipe("red", callback_on_step_end=lambda *args: seen.append(args[1]), **settings).images
     assert seen == list(range(64)) and torch.equal(codes, pipe("red", **settings).images)
 
 
-def test_a_callback_may_change_codes_and_end_the_call(pipe):
+def test_a_callback_can_change_codes_and_interrupt_the_call(pipe):
     def blank(pipeline, step, timestep, kwargs):
         if step == pipeline.num_timesteps - 1:
             kwargs["latents"] = torch.zeros_like(kwargs["latents"])
@@ -175,7 +179,7 @@ def test_a_callback_may_change_codes_and_end_the_call(pipe):
     assert len(pipe(CROSS).images) == 1
 
 
-def test_the_processor_gives_the_unconditional_prompt_that_a_new_model_lacks(pipe):
+def test_a_model_without_unconditional_prompt_gets_that_of_the_processor(pipe):
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
     model.generation_config.unconditional_prompt_ids = None
     new = VilaUPipeline(model, pipe.processor)
@@ -184,7 +188,7 @@ def test_the_processor_gives_the_unconditional_prompt_that_a_new_model_lacks(pip
     assert torch.equal(*images)
 
 
-def test_it_can_be_moved_and_cast(tmp_path):
+def test_pipeline_can_be_moved_and_cast(tmp_path):
     pipe = VilaUPipeline.from_pretrained(TINY_CHECKPOINT, dtype=torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
     assert pipe.model.dtype == torch.bfloat16
@@ -194,7 +198,7 @@ def test_it_can_be_moved_and_cast(tmp_path):
     assert pipe.to("cpu")(CROSS, output_type="pt").images.isfinite().all()
 
 
-def test_an_offloaded_model_is_brought_for_a_call_and_taken_back():
+def test_an_offloaded_model_is_loaded_for_a_call_and_offloaded_again():
     brought = []
 
     class Watching(ModelHook):
@@ -223,11 +227,11 @@ def test_an_offloaded_model_leaves_the_gpu():
         assert codes.device.type == "cuda" and pipe.model.device.type == "cpu"
 
 
-def test_pictures_may_stand_before_the_prompt(pipe):
-    picture = Image.new("RGB", (40, 40), (200, 30, 30))
+def test_images_before_the_prompt_change_the_result(pipe):
+    red = Image.new("RGB", (40, 40), (200, 30, 30))
     plain, edited = (
         pipe([CROSS, CIRCLE], image=image, do_sample=False, output_type="codes").images
-        for image in (None, [picture, [picture]])
+        for image in (None, [red, [red]])
     )
     assert edited.shape == plain.shape and not torch.equal(edited, plain)
 
@@ -271,6 +275,6 @@ def test_pictures_may_stand_before_the_prompt(pipe):
         ),
     ],
 )
-def test_wrong_arguments_are_refused(pipe, arguments, message):
+def test_rejects_wrong_arguments(pipe, arguments, message):
     with pytest.raises(ValueError, match=message):
         pipe(**arguments)

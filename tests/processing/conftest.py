@@ -9,6 +9,10 @@ from vilau_hf.processing.processing_vilau import VilaUProcessor
 from vilau_hf.processing.video_processing_vilau import VilaUVideoProcessor
 
 
+IMAGE_SPAN = "<image_start>" + "<image>" * 4 + "<image_end>"
+VIDEO_SPAN = "<video_start>" + "<video>" * 8 + "<video_end>"  # two frames
+IMAGE = {"type": "image"}
+VIDEO = {"type": "video"}
 WORDS = f"{VICUNA_SYSTEM_PROMPT} USER : ASSISTANT draw a red green square circle what is this it moves then and blue"
 VISUAL_TOKENS = {
     "image_token": "<image>",
@@ -21,7 +25,7 @@ VISUAL_TOKENS = {
 
 
 def build_tokenizer(kind: str = "words", visual_tokens: dict = VISUAL_TOKENS) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each word and each sign, or with pieces of words as GPT (bytes) or LLaMA have."""
+    """Returns a tokenizer with one token a word and sign, or with sub-words like GPT ("bytes") or "llama"."""
     special = ["<pad>", "<s>", "</s>", "<unk>", *visual_tokens.values()]
     if kind == "words":
         tokenizer = Tokenizer(models.WordLevel(unk_token="<unk>"))
@@ -44,6 +48,18 @@ def build_tokenizer(kind: str = "words", visual_tokens: dict = VISUAL_TOKENS) ->
     )
 
 
+def user(*content):
+    return {"role": "user", "content": list(content)}
+
+
+def assistant(*content):
+    return {"role": "assistant", "content": list(content)}
+
+
+def text(words):
+    return {"type": "text", "text": words}
+
+
 def build_processor(num_visual_tokens: int = 4, size: int = 8, tokenizer: str = "words", **kwargs) -> VilaUProcessor:
     size = {"height": size, "width": size}
     return VilaUProcessor(
@@ -61,5 +77,10 @@ def processor() -> VilaUProcessor:
 
 
 @pytest.fixture
-def picture() -> Image.Image:
+def image() -> Image.Image:
     return Image.linear_gradient("L").convert("RGB").resize((20, 12))
+
+
+@pytest.fixture
+def video(image) -> list[Image.Image]:
+    return [image, image.rotate(180)]

@@ -1,3 +1,5 @@
+"""Pixels of both image processors, compared with recordings of the original and with the library."""
+
 import inspect
 import json
 from pathlib import Path
@@ -26,7 +28,7 @@ def recorded():
 
 
 def converted_first(recorded, file):
-    """What the original made of a file name: it converts to RGB before it resizes."""
+    """Returns the recorded pixels of a file name, which the original converts to RGB before it resizes."""
     stem = Path(file).stem
     name = f"{stem}.understanding_from_path.uint8"
     return recorded[name if name in recorded else f"{stem}.understanding.uint8"]
@@ -52,7 +54,7 @@ def test_an_opened_image_gives_the_pixels_of_the_original(resized_as_recorded, r
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("file", FILES)
 def test_pillow_12_differs_from_the_recording_by_a_few_levels_and_later_versions_do_not(recorded, cls, file):
-    """Without the fixture: what users of the installed Pillow get."""
+    """Has no fixture `resized_as_recorded`, so it tests the pixels that users of the installed Pillow get."""
     pixels = cls(size={"height": 64, "width": 64})(Image.open(GOLDEN / file), return_tensors="pt")["pixel_values"][0]
     levels = (to_uint8(pixels).int() - converted_first(recorded, file).int()).abs()
     is_exact = int(PIL.__version__.split(".")[0]) >= 13
@@ -98,7 +100,7 @@ def test_a_jpeg_gives_the_floats_of_the_library_processor_that_the_original_used
 @pytest.mark.parametrize(
     "settings", [{"image_mean": 0.5, "image_std": 0.5}, {"do_center_crop": True, "crop_size": 8}, {"do_pad": True}]
 )
-def test_unusual_settings_give_what_the_library_gives(cls, settings):
+def test_unusual_settings_give_the_pixels_of_the_library(cls, settings):
     values = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     settings = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_center_crop": False, **settings}
     settings["size"] = {"height": 16, "width": 16}
@@ -123,7 +125,7 @@ def test_both_backends_document_their_options_in_one_class_named_as_the_library_
     assert [cls.valid_kwargs.__name__ for cls in CLASSES] == ["VilaUImageProcessorKwargs"] * 2
 
 
-def test_backends_agree_on_a_batch_of_unlike_images():
+def test_backends_agree_on_a_batch_of_different_images():
     images = [Image.open(GOLDEN / file) for file in FILES]
     rng = np.random.default_rng(0)
     shapes = [(64, 64, 3), (1, 64, 64), (64, 64, 4)]
@@ -140,13 +142,13 @@ def test_backends_agree_on_a_batch_of_unlike_images():
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_settings_at_the_call_win(cls, picture):
+def test_settings_of_a_call_replace_those_of_the_processor(cls, image):
     processor = cls(size=8)
-    assert processor(picture, size={"height": 5, "width": 6}, return_tensors="pt")["pixel_values"].shape[2:] == (5, 6)
-    pixels = processor(picture, do_normalize=False, return_tensors="pt")["pixel_values"]
+    assert processor(image, size={"height": 5, "width": 6}, return_tensors="pt")["pixel_values"].shape[2:] == (5, 6)
+    pixels = processor(image, do_normalize=False, return_tensors="pt")["pixel_values"]
     assert pixels.min() >= 0 and pixels.max() <= 1
     with pytest.raises(ValueError, match="height"):
-        processor(picture, size={"shortest_edge": 8})
+        processor(image, size={"shortest_edge": 8})
 
 
 @pytest.mark.parametrize("saved_by", CLASSES)
@@ -160,7 +162,7 @@ def test_each_backend_loads_what_the_other_saved(saved_by, loaded_by, tmp_path):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_an_unreadable_file_is_named_with_its_reason(cls, tmp_path):
+def test_rejects_an_unreadable_file_with_its_name_and_the_reason(cls, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes((GOLDEN / FILES[0]).read_bytes()[:200])
     with pytest.raises(ValueError, match="broken.png.*truncated"):
@@ -170,13 +172,13 @@ def test_an_unreadable_file_is_named_with_its_reason(cls, tmp_path):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_postprocess_inverts_preprocessing(cls, picture):
+def test_postprocess_inverts_preprocessing(cls, image):
     processor = cls(size={"height": 12, "width": 20})
-    pixels = processor(picture, return_tensors="pt")["pixel_values"]
-    image = processor.postprocess(pixels)[0]
-    assert np.array_equal(np.asarray(image), np.asarray(picture))
+    pixels = processor(image, return_tensors="pt")["pixel_values"]
+    restored = processor.postprocess(pixels)[0]
+    assert np.array_equal(np.asarray(restored), np.asarray(image))
     array = processor.postprocess(pixels, output_type="np")
-    np.testing.assert_allclose(array[0], np.asarray(picture) / 255, atol=1e-6)
+    np.testing.assert_allclose(array[0], np.asarray(image) / 255, atol=1e-6)
     assert processor.postprocess(pixels * 10, output_type="pt").aminmax() == (0, 1)
     with pytest.raises(ValueError, match="output_type"):
         processor.postprocess(pixels, output_type="jpg")
@@ -185,11 +187,11 @@ def test_postprocess_inverts_preprocessing(cls, picture):
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_padding_to_a_square_keeps_the_whole_picture_in_the_middle(cls, recorded):
-    picture = Image.open(GOLDEN / "preprocess/image_0_RGB.png")  # 106 x 65
+def test_padding_to_a_square_centres_the_whole_image(cls, recorded):
+    image = Image.open(GOLDEN / "preprocess/image_0_RGB.png")  # 106 x 65
     square = Image.new("RGB", (106, 106), (127, 127, 127))
-    square.paste(picture, (0, 20))
+    square.paste(image, (0, 20))
     processor = cls(size={"height": 64, "width": 64}, pad_to_square=True)
-    pixels = processor(picture, return_tensors="pt")["pixel_values"][0]
+    pixels = processor(image, return_tensors="pt")["pixel_values"][0]
     assert torch.equal(to_uint8(pixels), torch.from_numpy(np.array(square.resize((64, 64), 3))).permute(2, 0, 1))
     assert torch.equal(to_uint8(pixels), recorded["image_0_RGB.pad.uint8"])

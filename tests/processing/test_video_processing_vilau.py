@@ -1,3 +1,5 @@
+"""Pixels and sampled frames of the video processor."""
+
 import numpy as np
 import pytest
 import torch
@@ -16,9 +18,9 @@ def frames():
     return [Image.fromarray(rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)) for _ in range(4)]
 
 
-@pytest.fixture(params=["mp4", "mkv"])  # the second does not say how many frames it has
+@pytest.fixture(params=["mp4", "mkv"])  # the second format does not store the number of frames
 def video_file(tmp_path, request):
-    """Twelve plain frames, each lighter than the one before."""
+    """Writes a video of twelve plain frames, each lighter than the one before."""
     av = pytest.importorskip("av")
     path = tmp_path / f"grey.{request.param}"
     with av.open(str(path), "w") as container:
@@ -42,14 +44,14 @@ def test_frames_get_the_pixels_of_the_image_processor(frames):
         torch.testing.assert_close(pixels[0], expected, atol=1e-6, rtol=0)
 
 
-def test_frames_of_other_modes_become_rgb(frames):
+def test_converts_frames_of_other_modes_to_rgb(frames):
     grey = [frame.convert("L").convert("P") for frame in frames]
     expected = VilaUImageProcessor(size=SIZE)(grey, return_tensors="pt")["pixel_values"]
     pixels = VilaUVideoProcessor(size=SIZE)(grey, return_tensors="pt")["pixel_values_videos"][0]
     torch.testing.assert_close(pixels, expected, atol=1e-6, rtol=0)
 
 
-def test_frames_as_image_files(frames, tmp_path):
+def test_opens_frames_from_image_files(frames, tmp_path):
     names = []
     for index, frame in enumerate(frames):
         names.append(str(tmp_path / f"{index}.png"))
@@ -62,13 +64,13 @@ def test_frames_as_image_files(frames, tmp_path):
         processor([[names, names]], do_sample_frames=True, num_frames=2)
 
 
-def test_a_batch_of_two_videos(frames):
+def test_processes_a_batch_of_two_videos(frames):
     pixels = VilaUVideoProcessor(size=SIZE)([frames, frames[::-1]], return_tensors="pt")["pixel_values_videos"]
     assert pixels.shape == (2, 4, 3, 8, 8)
     assert torch.equal(pixels[0], pixels[1].flip(0))
 
 
-def test_given_frames_are_sampled_only_if_asked(frames):
+def test_samples_given_frames_only_on_request(frames):
     array = np.stack([np.asarray(frame) for frame in frames * 4])
     processor = VilaUVideoProcessor(size=SIZE)
 
@@ -101,7 +103,7 @@ def test_a_file_is_decoded_and_sampled_uniformly(video_file):
     assert everything.shape[1] == 12
 
 
-def test_an_unreadable_file_is_named_with_its_reason(tmp_path, video_file):
+def test_rejects_an_unreadable_file_with_its_name_and_the_reason(tmp_path, video_file):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     processor = VilaUVideoProcessor(size=SIZE)
@@ -113,12 +115,12 @@ def test_an_unreadable_file_is_named_with_its_reason(tmp_path, video_file):
         processor(str(video_file), num_frames=13)
 
 
-def test_files_and_frames_in_one_batch_are_refused(video_file, frames):
+def test_rejects_files_and_frames_in_one_batch(video_file, frames):
     with pytest.raises(ValueError, match="mixture"):
         VilaUVideoProcessor(size=SIZE)([str(video_file), np.stack([np.asarray(frame) for frame in frames])])
 
 
-def test_save_and_load(tmp_path):
+def test_loads_what_was_saved(tmp_path):
     processor = VilaUVideoProcessor(size=SIZE, num_frames=3)
     processor.save_pretrained(tmp_path)
     loaded = VilaUVideoProcessor.from_pretrained(tmp_path)

@@ -1,6 +1,6 @@
-"""A run of training that is killed again and again, for test_resume.py; started as a program of its own.
+"""A program for test_checkpointing.py: it kills a run of training again and again.
 
-It imports once and forks every process of training, so that a restart costs no start of Python.
+It imports the libraries once and forks every process of training, so a restart is fast.
 """
 
 import json
@@ -26,22 +26,22 @@ from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 NUM_KILLS = 20
-MAX_STEPS = 80  # a kill comes at most four steps after its run began, and two on average
+MAX_STEPS = 80  # a kill comes at most four steps after the start of its run, two on average
 SAVE_STEPS = 2
 
 
 def make_records(folder):
-    """Twenty records: pictures to draw, pictures to describe, and text alone."""
+    """Makes twenty records: images to draw, images to describe, and text only."""
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     for number in range(20):
         words = {"type": "text", "text": ["a red square", "draw a circle", "what is this"][number % 3]}
-        picture = {"type": "image", "text": None}
+        image = {"type": "image", "text": None}
         file = folder / f"{number}.png"
         Image.new("RGB", (16, 16), (12 * number, 255 - 12 * number, 100)).save(file)
-        question, answer = [([words], [picture]), ([picture], [words]), ([words], [words])][number % 4 % 3]
+        question, answer = [([words], [image]), ([image], [words]), ([words], [words])][number % 4 % 3]
         messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        images = [str(file)] if picture in question + answer else []
+        images = [str(file)] if image in question + answer else []
         records.append({"id": str(number), "messages": messages, "images": images, "videos": []})
     return records
 
@@ -51,7 +51,7 @@ def write_data(folder):
 
 
 def build_dataset(kind, folder, processor):
-    """The records with random access (`"list"`), or as a stream that is shuffled and read over and over."""
+    """Builds the records with random access (`"list"`), or a shuffled stream without end."""
     if kind == "list":
         return [MediaLoader(processor).load(record) for record in make_records(folder)]
     mixture = Mixture([MixtureSource(str(folder / "records"), "records", "all")])
@@ -81,7 +81,7 @@ class Reporter(TrainerCallback):
 
 
 def build_trainer(folder, kind, trainer_class=ReportingTrainer, **kwargs):
-    """Dropout in the language model, prompts dropped, Adam, gradients of two batches: all that has a state."""
+    """Builds a trainer with all kinds of state: dropout, dropped prompts, Adam and accumulated gradients."""
     torch.manual_seed(0)
     processor = build_processor(num_visual_tokens=16, size=16)
     names = [name.removesuffix("_id") for name in TOKEN_IDS]
@@ -116,7 +116,7 @@ def build_trainer(folder, kind, trainer_class=ReportingTrainer, **kwargs):
 
 
 def train(folder, kind, pipe):
-    """Trains to the end, from the last checkpoint if there is one, and writes the weights."""
+    """Trains to the end, from the last checkpoint if there is one, and saves the weights."""
     trainer = build_trainer(folder, kind)
     trainer.pipe = pipe
     trainer.add_callback(Reporter(trainer))
@@ -127,7 +127,7 @@ def train(folder, kind, pipe):
 
 
 def fork(function, *args):
-    """Runs a function in a process of its own and returns its id."""
+    """Runs a function in a new process and returns the id of the process."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -159,7 +159,7 @@ def start(folder, kind, world_size):
 
 
 def finish(pids, pipe):
-    """Lets a run go to its end; with an error, all its processes are ended."""
+    """Waits for the end of a run, and raises an error if one of its processes failed."""
     while os.read(pipe, 4096):
         pass
     os.close(pipe)
@@ -169,7 +169,7 @@ def finish(pids, pipe):
 
 
 def kill(pids, pipe, choice):
-    """Kills a run some events after it began, or while it writes a checkpoint: one process, then the others."""
+    """Kills a run some events after its start, or while it saves a checkpoint: one process, then the others."""
     wanted = b"sc" if choice.random() < 0.5 else b"c"
     left = choice.randint(1, 5 if wanted == b"sc" else 2)
     while left:
@@ -196,7 +196,7 @@ def main(folder, kind, world_size, seed):
     choice, kills = random.Random(seed), []
     for name in ("whole", "killed"):
         (folder / name).mkdir()
-    # written by another process: threads of this one would not be there in its forks
+    # In another process: threads that this process would start do not exist in its forks.
     os.waitpid(fork(write_data, folder / "data"), 0)
     finish(*start(folder / "whole", kind, world_size))
     for _ in range(NUM_KILLS):

@@ -1,6 +1,8 @@
 """
-Trains the shipped model for two steps and saves what came of it; in the shards of FSDP2 if `accelerate launch` starts
-it with a configuration of these: python sharded_run.py FOLDER {no,bf16} {whole,adapters}
+Trains the shipped model for two steps and saves its weights and codes.
+
+`accelerate launch` with a configuration of FSDP2 trains in shards.
+Usage: python sharded_run.py FOLDER {no,bf16} {whole,adapters}
 """
 
 import sys
@@ -18,7 +20,7 @@ from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 def rows():
-    """Of two steps: text alone on the first of two processes and pictures on the other, then the other way around."""
+    """Returns the rows of two steps. In each step one of two processes has only text and the other has images."""
     question = {"role": "user", "content": "what color is the sky?"}
     texts = [{"messages": [question, {"role": "assistant", "content": color}]} for color in ("blue", "red")]
     tasks = ("text_to_image", "image_to_text", "text_to_image", "text_to_video")
@@ -43,7 +45,7 @@ args = VilaUTrainingArguments(
     report_to="none",
     use_cpu=True,
 )
-if state.num_processes > 1:  # accelerate makes shards on GPUs alone, or where it believes so
+if state.num_processes > 1:  # accelerate makes shards only on GPUs, so it must take the processes for GPUs
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
 model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT, dtype="float32")
 tower, codes = model.model.vision_tower, []

@@ -27,8 +27,8 @@ def label_of(record):
 
 
 @pytest.fixture(scope="module")
-def parts():
-    """The shipped tower with its processor, and held-out drawings."""
+def shipped():
+    """Loads the shipped tower with its processor, and held-out drawings."""
     folder = f"{TINY_CHECKPOINT}/tower"
     tower = VilaUVisionTowerForPreTraining.from_pretrained(folder, dtype=torch.float32)
     tokenizer, image_processor = AutoTokenizer.from_pretrained(folder), VilaUImageProcessor.from_pretrained(folder)
@@ -44,7 +44,7 @@ def parts():
     )
 
 
-def make_trainer(parts, folder, **kwargs):
+def make_trainer(shipped, folder, **kwargs):
     settings = {"max_steps": 2, "learning_rate": 0.0, "save_strategy": "no", "report_to": "none", **kwargs}
     arguments = VisionTowerTrainingArguments(
         output_dir=str(folder),
@@ -56,33 +56,33 @@ def make_trainer(parts, folder, **kwargs):
         **settings,
     )
     return VisionTowerTrainer(
-        model=parts.tower,
+        model=shipped.tower,
         args=arguments,
-        train_dataset=parts.drawings,
-        eval_dataset=parts.drawings,
-        data_collator=parts.collator,
+        train_dataset=shipped.drawings,
+        eval_dataset=shipped.drawings,
+        data_collator=shipped.collator,
     )
 
 
-def test_scores_are_those_of_the_table(parts, tmp_path):
-    trainer = make_trainer(parts, tmp_path)
-    trainer.add_callback(VisionTowerEvaluationCallback(trainer, CAPTIONS, label_of, num_pictures=0))
+def test_scores_equal_those_of_the_drawn_shapes(shipped, tmp_path):
+    trainer = make_trainer(shipped, tmp_path)
+    trainer.add_callback(VisionTowerEvaluationCallback(trainer, CAPTIONS, label_of, num_images=0))
     metrics = trainer.evaluate()
-    expected = evaluate_reconstruction(parts.tower.vision_tower, parts.processor, num_samples=60)
+    expected = evaluate_reconstruction(shipped.tower.vision_tower, shipped.processor, num_samples=60)
     assert metrics["eval_psnr"] == pytest.approx(expected["reconstruction_psnr"], abs=1e-3)
-    expected = evaluate_tower(parts.tower, parts.processor, parts.length, num_samples=60)
+    expected = evaluate_tower(shipped.tower, shipped.processor, shipped.length, num_samples=60)
     assert metrics["eval_zero_shot_accuracy"] == pytest.approx(expected["zero_shot_color_and_shape"])
     assert trainer.state.log_history[-1]["eval_psnr"] == metrics["eval_psnr"]
     assert not (tmp_path / "reconstructions").exists()
 
 
 @torch.no_grad()
-def test_ssim_is_its_equation(parts, tmp_path):
-    """Wang et al. (2004), eq. 13, with a Gaussian window of 11 pixels and deviation 1.5, mirrored at the borders."""
-    trainer = make_trainer(parts, tmp_path)
-    actual = VisionTowerEvaluationCallback(trainer).score(parts.tower)["ssim"]
-    pixels = parts.collator([parts.drawings[index] for index in range(60)])["pixel_values"]
-    rebuilt = to_uint8(parts.tower.vision_tower.decode(parts.tower.vision_tower.encode(pixels).codes)).double()
+def test_ssim_follows_its_equation(shipped, tmp_path):
+    """Wang et al. (2004), eq. 13: a Gaussian window of 11 pixels and deviation 1.5, mirrored at the borders."""
+    trainer = make_trainer(shipped, tmp_path)
+    actual = VisionTowerEvaluationCallback(trainer).score(shipped.tower)["ssim"]
+    pixels = shipped.collator([shipped.drawings[index] for index in range(60)])["pixel_values"]
+    rebuilt = to_uint8(shipped.tower.vision_tower.decode(shipped.tower.vision_tower.encode(pixels).codes)).double()
     original = to_uint8(pixels).double()
     steps = torch.arange(11, dtype=torch.float64) - 5
     line = torch.exp(-(steps**2) / (2 * 1.5**2))
@@ -100,10 +100,10 @@ def test_ssim_is_its_equation(parts, tmp_path):
     assert 0.8 < actual < 1
 
 
-def test_a_sheet_goes_to_the_log_and_to_a_file(parts, tmp_path, monkeypatch):
+def test_logs_and_saves_a_sheet(shipped, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "logs"))
-    trainer = make_trainer(parts, tmp_path, report_to="tensorboard", eval_strategy="steps", eval_steps=1)
-    trainer.add_callback(VisionTowerEvaluationCallback(trainer, num_pictures=3))
+    trainer = make_trainer(shipped, tmp_path, report_to="tensorboard", eval_strategy="steps", eval_steps=1)
+    trainer.add_callback(VisionTowerEvaluationCallback(trainer, num_images=3))
     trainer.train()
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
@@ -116,7 +116,7 @@ def test_a_sheet_goes_to_the_log_and_to_a_file(parts, tmp_path, monkeypatch):
     assert image.width > 3 * 2 * 96
 
 
-def test_averaged_weights_are_scored_too_and_choose_the_best_checkpoint(parts, tmp_path):
+def test_scores_averaged_weights_and_scores_choose_the_best_checkpoint(shipped, tmp_path):
     class Spoil(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs):
             if state.global_step == 2:
@@ -124,7 +124,7 @@ def test_averaged_weights_are_scored_too_and_choose_the_best_checkpoint(parts, t
                     model.vision_tower.pixel_decoder.conv_out.bias.add_(0.5)
 
     trainer = make_trainer(
-        parts,
+        shipped,
         tmp_path,
         max_steps=3,
         eval_strategy="steps",
@@ -136,20 +136,20 @@ def test_averaged_weights_are_scored_too_and_choose_the_best_checkpoint(parts, t
         metric_for_best_model="psnr",
         greater_is_better=True,
     )
-    trainer.eval_dataset = parts.drawings.select(range(10))
+    trainer.eval_dataset = shipped.drawings.select(range(10))
     trainer.add_callback(Spoil())
-    trainer.add_callback(VisionTowerEvaluationCallback(trainer, num_pictures=0))
-    before = parts.tower.vision_tower.pixel_decoder.conv_out.bias.detach().clone()
+    trainer.add_callback(VisionTowerEvaluationCallback(trainer, num_images=0))
+    before = shipped.tower.vision_tower.pixel_decoder.conv_out.bias.detach().clone()
     trainer.train()
     scores = [log for log in trainer.state.log_history if "eval_psnr" in log]
     assert scores[0]["eval_ema_psnr"] == pytest.approx(scores[0]["eval_psnr"])
     assert scores[2]["eval_psnr"] + 3 < scores[2]["eval_ema_psnr"] < scores[0]["eval_psnr"]
     assert trainer.state.best_global_step == 1
-    assert torch.equal(parts.tower.vision_tower.pixel_decoder.conv_out.bias, before)
+    assert torch.equal(shipped.tower.vision_tower.pixel_decoder.conv_out.bias, before)
 
 
-def test_what_cannot_be_scored_is_refused(parts, tmp_path):
-    trainer = make_trainer(parts, tmp_path)
+def test_rejects_a_trainer_that_cannot_be_scored(shipped, tmp_path):
+    trainer = make_trainer(shipped, tmp_path)
     with pytest.raises(ValueError, match="`classes` and `label_of` must be given together"):
         VisionTowerEvaluationCallback(trainer, classes=CAPTIONS)
     trainer.eval_dataset = None
@@ -161,16 +161,16 @@ def test_what_cannot_be_scored_is_refused(parts, tmp_path):
         VisionTowerEvaluationCallback(VisionTowerTrainer(model=siglip, args=arguments))
 
 
-def test_fid_without_its_network_is_an_error(parts, tmp_path, monkeypatch):
+def test_fid_without_its_weights_raises_an_error(shipped, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="the reconstruction FID needs the weights .*inception"):
-        VisionTowerEvaluationCallback(make_trainer(parts, tmp_path), fid=True)
+        VisionTowerEvaluationCallback(make_trainer(shipped, tmp_path), fid=True)
 
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_fid_is_its_equation(parts, tmp_path, monkeypatch):
-    """Heusel et al. (2017), eq. 6, of the features of the same network with random weights."""
+def test_fid_follows_its_equation(shipped, tmp_path, monkeypatch):
+    """Heusel et al. (2017), eq. 6, for features of the same network with random weights."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
     class Untrained(FeatureExtractorInceptionV3):
@@ -184,18 +184,18 @@ def test_fid_is_its_equation(parts, tmp_path, monkeypatch):
     network = Untrained("random", ["2048"], str(path))
     torch.save(network.state_dict(), path)
 
-    trainer = make_trainer(parts, tmp_path)
-    trainer.eval_dataset = parts.drawings.select(range(4))
+    trainer = make_trainer(shipped, tmp_path)
+    trainer.eval_dataset = shipped.drawings.select(range(4))
     callback = VisionTowerEvaluationCallback(trainer, fid=True)
-    actual = callback.score(parts.tower)["rfid"]
+    actual = callback.score(shipped.tower)["rfid"]
 
-    pixels = parts.collator([parts.drawings[index] for index in range(4)])["pixel_values"]
-    rebuilt = to_uint8(parts.tower.vision_tower.decode(parts.tower.vision_tower.encode(pixels).codes))
+    pixels = shipped.collator([shipped.drawings[index] for index in range(4)])["pixel_values"]
+    rebuilt = to_uint8(shipped.tower.vision_tower.decode(shipped.tower.vision_tower.encode(pixels).codes))
     features = [callback.fid.inception(images).double() for images in (to_uint8(pixels), rebuilt)]
     means = [vectors.mean(0) for vectors in features]
     centered = [vectors - mean for vectors, mean in zip(features, means, strict=True)]
     covariances = [vectors.T @ vectors / 3 for vectors in centered]
-    # the root's trace: singular values of the product of the two factors
+    # The trace of the root is the sum of the singular values of the product of the two factors.
     root = torch.linalg.svdvals(centered[0] @ centered[1].T).sum() / 3
     expected = (means[0] - means[1]).square().sum() + sum(c.trace() for c in covariances) - 2 * root
     assert actual == pytest.approx(expected.item(), rel=1e-2)

@@ -4,8 +4,8 @@ import torch
 from vilau_hf.training.discriminator import PatchDiscriminator
 
 
-def test_a_patch_of_three_layers_has_70_pixels_a_side():
-    """As Isola et al. (2017) say of theirs."""
+def test_patch_of_three_layers_has_70x70_pixels():
+    """The size that Isola et al. (2017) report."""
     discriminator = PatchDiscriminator(channels=2).eval()
     pixels = torch.randn(1, 3, 128, 128, requires_grad=True)
     scores = discriminator(pixels)
@@ -22,7 +22,7 @@ def test_channels_double_up_to_eight_times_the_first():
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_the_smallest_image_has_one_patch_and_a_smaller_one_is_refused(num_layers):
+def test_smallest_image_is_one_patch_and_a_smaller_one_is_rejected(num_layers):
     discriminator = PatchDiscriminator(2, num_layers).eval()
     side = discriminator.smallest_image
     assert discriminator(torch.zeros(1, 3, side, side)).shape == (1, 1, 1, 1)
@@ -30,6 +30,6 @@ def test_the_smallest_image_has_one_patch_and_a_smaller_one_is_refused(num_layer
         discriminator(torch.zeros(1, 3, side, side - 1))
 
 
-def test_no_layers_are_refused():
+def test_rejects_zero_layers():
     with pytest.raises(ValueError, match="`num_layers` must be at least 1, got 0"):
         PatchDiscriminator(num_layers=0)

@@ -7,10 +7,8 @@ from torchvision import models
 
 from vilau_hf.training.losses import PerceptualLoss, adaptive_weight, hinge_loss
 
-from .judge_weights import squeeze_weights  # noqa: F401
 
-
-def test_perceptual_loss_is_its_equation(squeeze_weights):  # noqa: F811
+def test_perceptual_loss_follows_its_equation(squeeze_weights):
     """Zhang et al. (2018), eq. 1, with the published weights of the channels."""
     loss = PerceptualLoss("squeeze")
     pixels, other = torch.rand(2, 2, 3, 32, 32) * 2 - 1
@@ -34,34 +32,34 @@ def test_perceptual_loss_is_its_equation(squeeze_weights):  # noqa: F811
     assert actual > 1e-3
 
 
-def test_perceptual_loss_trains_the_picture_and_nothing_else(squeeze_weights):  # noqa: F811
+def test_perceptual_loss_has_gradients_for_the_image_only(squeeze_weights):
     loss = PerceptualLoss("squeeze").train()
-    target, picture = torch.rand(1, 3, 32, 32), torch.randn(1, 3, 32, 32, requires_grad=True)
+    target, image = torch.rand(1, 3, 32, 32), torch.randn(1, 3, 32, 32, requires_grad=True)
     assert not any(parameter.requires_grad for parameter in loss.parameters())
     assert loss(target, target) == 0
-    before = loss(picture, target)
-    (gradient,) = torch.autograd.grad(before, picture)
-    assert loss(picture - 100 * gradient, target) < before
+    before = loss(image, target)
+    (gradient,) = torch.autograd.grad(before, image)
+    assert loss(image - 100 * gradient, target) < before
 
 
-def test_missing_weights_are_an_error_that_says_where_they_go(squeeze_weights):  # noqa: F811
+def test_missing_weights_raise_an_error_with_their_path(squeeze_weights):
     name = models.VGG16_Weights.DEFAULT.url.rpartition("/")[2]
     with pytest.raises(
-        FileNotFoundError, match=rf"{squeeze_weights}/checkpoints/{name}.*`download_judge_weights=True`"
+        FileNotFoundError, match=rf"{squeeze_weights}/checkpoints/{name}.*`download_metric_weights=True`"
     ):
         PerceptualLoss("vgg")
     with pytest.raises(ValueError, match="`network` must be one of vgg, alex, squeeze, got 'vgg16'"):
         PerceptualLoss("vgg16")
 
 
-def test_hinge_loss_is_its_equation():
+def test_hinge_loss_follows_its_equation():
     real, fake = torch.randn(2, 1, 3, 3), torch.randn(2, 1, 3, 3)
     expected = sum(max(0.0, 1 - score) for score in real.flatten().tolist()) / 18
     expected += sum(max(0.0, 1 + score) for score in fake.flatten().tolist()) / 18
     assert hinge_loss(real, fake).item() == pytest.approx(expected / 2, rel=1e-5)
 
 
-def test_adaptive_weight_is_the_quotient_of_the_gradients_at_the_last_layer():
+def test_adaptive_weight_is_the_ratio_of_gradient_norms_at_the_last_layer():
     layer = torch.nn.Linear(4, 2)
     inputs, target = torch.randn(3, 4), torch.randn(3, 2)
     outputs = layer(inputs)

@@ -8,7 +8,6 @@ from vilau_hf.training.discriminator import PatchDiscriminator
 from vilau_hf.training.losses import PerceptualLoss
 from vilau_hf.training.objective_vision_tower import VisionTowerObjective
 
-from .judge_weights import squeeze_weights  # noqa: F401
 from .towers import random_batch, tower_config
 
 
@@ -18,7 +17,7 @@ def tower():
 
 
 @pytest.fixture
-def objective(tower, squeeze_weights):  # noqa: F811
+def objective(tower, squeeze_weights):
     return VisionTowerObjective(tower, PerceptualLoss("squeeze"), PatchDiscriminator(4, 2), 0.7, 0.3)
 
 
@@ -28,7 +27,7 @@ def gradients_of(module):
     }
 
 
-def test_the_loss_is_the_sum_of_its_parts(objective):
+def test_loss_is_the_weighted_sum_of_all_losses(objective):
     output = objective(**random_batch(), return_loss=True, adversarial=True)
     added = 0.7 * output.perceptual_loss + 0.3 * output.adversarial_weight * output.adversarial_loss
     of_tower = output.contrastive_loss + 0.5 * (output.reconstruction_loss + 0.25 * output.commitment_loss)
@@ -36,10 +35,10 @@ def test_the_loss_is_the_sum_of_its_parts(objective):
 
 
 def test_one_backward_pass_gives_the_gradients_of_two(objective):
-    """The generator's from one pass, the discriminator's from another on reconstructions that are cut off."""
+    """The reference trains the tower in one pass, and the discriminator in another, on detached reconstructions."""
     batch = random_batch()
     apart, weight = copy.deepcopy(objective), objective.tower.vision_tower.pixel_decoder.conv_out.weight
-    torch.manual_seed(1)  # the codebook begins with random vectors
+    torch.manual_seed(1)  # the first batch fills the codebook with random features
     objective(**batch, return_loss=True, adversarial=True).loss.backward()
 
     torch.manual_seed(1)
@@ -65,7 +64,7 @@ def test_one_backward_pass_gives_the_gradients_of_two(objective):
             assert (actual[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-6, name
 
 
-def test_before_its_start_the_discriminator_is_left_alone(objective):
+def test_discriminator_has_no_gradients_before_its_start(objective):
     before = copy.deepcopy(objective.discriminator.state_dict())
     output = objective(**random_batch(), return_loss=True)
     output.loss.backward()
@@ -75,7 +74,7 @@ def test_before_its_start_the_discriminator_is_left_alone(objective):
         assert torch.equal(tensor, before[name]), name
 
 
-def test_without_judges_it_is_the_towers_own_loss(tower):
+def test_without_further_networks_it_is_the_loss_of_the_tower(tower):
     batch = random_batch()
     torch.manual_seed(1)
     expected = copy.deepcopy(tower)(**batch, return_loss=True).loss
@@ -83,7 +82,7 @@ def test_without_judges_it_is_the_towers_own_loss(tower):
     assert VisionTowerObjective(tower)(**batch, return_loss=True).loss == expected
 
 
-def test_the_perceptual_loss_is_computed_in_evaluation_too(objective):
+def test_evaluation_has_the_perceptual_loss(objective):
     batch = random_batch()
     with torch.no_grad():
         output = objective.eval()(**batch, return_loss=True)

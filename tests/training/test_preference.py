@@ -1,4 +1,4 @@
-"""Losses over preferences: against the equation, and against what a model does when it follows them."""
+"""The DPO loss, compared with its equation, and a model that is trained with it."""
 
 import math
 
@@ -11,7 +11,7 @@ from vilau_hf.training import dpo_loss
 IMAGE = [54, *[58] * 16, 55]
 
 
-def test_loss_and_rewards_are_equation_7():
+def test_loss_and_rewards_follow_equation_7():
     chosen, rejected, reference_chosen, reference_rejected = -50 * torch.rand(4, 5)
     output = dpo_loss(chosen, rejected, reference_chosen, reference_rejected, beta=0.3)
     losses, rewards = [], []
@@ -24,8 +24,8 @@ def test_loss_and_rewards_are_equation_7():
     torch.testing.assert_close(torch.stack([output.chosen_rewards, output.rejected_rewards], 1), torch.tensor(rewards))
 
 
-def test_gradients_are_those_below_equation_7():
-    """beta * sigmoid(reward of the rejected - reward of the chosen), up for the chosen, down for the rejected."""
+def test_gradients_follow_the_equation_below_equation_7():
+    """Their size is beta * sigmoid(rejected reward - chosen reward): up for chosen, down for rejected answers."""
     logs = (-50 * torch.rand(4, 6)).requires_grad_()
     output = dpo_loss(*logs, beta=0.2)
     output.loss.backward()
@@ -35,7 +35,7 @@ def test_gradients_are_those_below_equation_7():
     assert not output.chosen_rewards.requires_grad and not output.rejected_rewards.requires_grad
 
 
-def test_loss_is_finite_where_the_probabilities_are_not_representable():
+def test_loss_is_finite_where_probabilities_underflow():
     logs = torch.tensor([[-3000.0], [-1000.0], [-1000.0], [-3000.0]], requires_grad=True)
     loss = dpo_loss(*logs, beta=1.0).loss
     loss.backward()
@@ -43,7 +43,7 @@ def test_loss_is_finite_where_the_probabilities_are_not_representable():
     assert logs.grad[0].item() == -1 and logs.grad[1].item() == 1
 
 
-def test_a_model_that_follows_the_loss_ranks_as_it_was_told(model):
+def test_training_ranks_the_chosen_answers_higher(model):
     ids = torch.tensor([[1, 7, *IMAGE], [1, 9, *IMAGE]])
     labels = ids.where(ids == 58, -100)
     chosen, rejected = torch.randint(0, 24, (2, 2, 16, 3))
@@ -65,12 +65,12 @@ def test_a_model_that_follows_the_loss_ranks_as_it_was_told(model):
 
 
 @pytest.mark.parametrize("beta", [0, -0.1, math.nan])
-def test_beta_must_be_positive(beta):
+def test_rejects_a_beta_that_is_not_positive(beta):
     with pytest.raises(ValueError, match="`beta` must be above 0"):
         dpo_loss(*torch.zeros(4, 1), beta=beta)
 
 
-def test_shapes_must_be_one():
+def test_rejects_tensors_of_different_shapes():
     four = list(torch.zeros(4, 3))
     for index, name in ((1, "rejected"), (2, "reference_chosen"), (3, "reference_rejected")):
         wrong = [*four[:index], torch.zeros(3, 1), *four[index + 1 :]]

@@ -8,12 +8,12 @@ from transformers import Trainer, TrainingArguments
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
 from vilau_hf.data import VilaUDataCollator
 from vilau_hf.drawn import drawn_shapes
-from vilau_hf.modeling.parts_vilau import PARTS
+from vilau_hf.modeling.sub_models_vilau import SUB_MODELS
 from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 
 
 class Rows(Dataset):
-    """Rows with different numbers of text and visual targets: a picture, an answer about one, or text alone."""
+    """Rows with different numbers of text and visual targets: an image, an answer about an image, or text only."""
 
     def __init__(self, count):
         generator = torch.Generator().manual_seed(0)
@@ -77,18 +77,18 @@ def train(config, tmp_path, state=None, **kwargs):
     return trainer
 
 
-def test_batch_1_accumulated_8_times_equals_batch_8(config, tmp_path):
+def test_eight_accumulated_batches_of_one_train_like_a_batch_of_eight(config, tmp_path):
     settings = {"learning_rate": 0.1, "train_sampling_strategy": "sequential"}
     whole = train(config, tmp_path, **settings)
-    parts = train(config, tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=8, **settings)
-    for (name, expected), actual in zip(whole.model.named_parameters(), parts.model.parameters(), strict=True):
+    accumulated = train(config, tmp_path, per_device_train_batch_size=1, gradient_accumulation_steps=8, **settings)
+    for (name, expected), actual in zip(whole.model.named_parameters(), accumulated.model.parameters(), strict=True):
         torch.testing.assert_close(actual, expected, msg=name)
-    for expected, actual in zip(whole.state.log_history[:2], parts.state.log_history[:2], strict=True):
+    for expected, actual in zip(whole.state.log_history[:2], accumulated.state.log_history[:2], strict=True):
         for name in ("loss", "text_loss", "visual_loss"):
             assert actual[name] == pytest.approx(expected[name], rel=1e-4)
 
 
-def test_both_losses_are_logged_and_add_up(config, tmp_path):
+def test_logs_both_losses_and_their_sum(config, tmp_path):
     trainer = train(config, tmp_path, gradient_accumulation_steps=2, per_device_train_batch_size=4)
     for log in trainer.state.log_history[:2]:
         assert log["text_loss"] > 0 and log["visual_loss"] > 0
@@ -98,7 +98,7 @@ def test_both_losses_are_logged_and_add_up(config, tmp_path):
     assert metrics["eval_loss"] == pytest.approx(log["eval_text_loss"] + log["eval_visual_loss"], rel=1e-3)
 
 
-def test_the_loss_of_an_evaluation_set_does_not_depend_on_its_batches(config, tmp_path):
+def test_evaluation_loss_does_not_depend_on_the_batch_size(config, tmp_path):
     losses = [
         train(config, tmp_path, max_steps=1, learning_rate=0.0, per_device_eval_batch_size=size).evaluate()
         for size in (1, 3, 8)
@@ -108,7 +108,7 @@ def test_the_loss_of_an_evaluation_set_does_not_depend_on_its_batches(config, tm
         assert values == pytest.approx([values[0]] * 3, rel=1e-5) and values[0] > 0
 
 
-def test_targets_are_counted_over_all_batches_of_a_step(config, tmp_path):
+def test_counts_the_targets_of_all_batches_of_a_step(config, tmp_path):
     trainer = train(config, tmp_path, max_steps=1, learning_rate=0.0)
     batches = [collate([Rows(16)[index] for index in range(first, first + 4)]) for first in (0, 4, 8)]
     expected = [0, 0]
@@ -124,7 +124,7 @@ def test_targets_are_counted_over_all_batches_of_a_step(config, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16", "bf16_full_eval", "fp16_full_eval"])
-def test_rounding_by_deepspeed_is_refused(model, tmp_path, monkeypatch, name):
+def test_rejects_rounding_by_deepspeed(model, tmp_path, monkeypatch, name):
     def create(trainer, create=Trainer.create_accelerator_and_postprocess):
         create(trainer)
         trainer.is_deepspeed_enabled = True
@@ -136,13 +136,13 @@ def test_rounding_by_deepspeed_is_refused(model, tmp_path, monkeypatch, name):
         VilaUTrainer(model, args, train_dataset=Rows(1), data_collator=collate)
 
 
-@pytest.mark.parametrize("part", ["projector", "language_model", "depth_transformer"])
-def test_frozen_parts_stay_and_the_others_move(config, tmp_path, part):
+@pytest.mark.parametrize("sub_model", ["projector", "language_model", "depth_transformer"])
+def test_frozen_sub_models_stay_and_the_others_change(config, tmp_path, sub_model):
     torch.manual_seed(1)
     before = VilaUForConditionalGeneration(config).state_dict()
-    trainer = train(config, tmp_path, learning_rate=0.1, **{f"tune_{part}": False})
+    trainer = train(config, tmp_path, learning_rate=0.1, **{f"tune_{sub_model}": False})
     for name, tensor in trainer.model.state_dict().items():
-        frozen = name.startswith(PARTS[part]) or name.startswith(PARTS["vision_tower"])
+        frozen = name.startswith(SUB_MODELS[sub_model]) or name.startswith(SUB_MODELS["vision_tower"])
         assert torch.equal(tensor, before[name]) == frozen, name
 
 
@@ -162,8 +162,8 @@ def test_evaluation_drops_no_prompt(tmp_path):
 
 
 @pytest.mark.parametrize("lora", [False, True])
-def test_liger_kernels_are_those_of_the_language_model(config, tmp_path, monkeypatch, lora):
-    """Applied without being run, for they need a GPU."""
+def test_applies_liger_kernels_to_the_language_model(config, tmp_path, monkeypatch, lora):
+    """The kernels are applied and not run, because they need a GPU."""
     from liger_kernel.transformers import LigerSwiGLUMLP
     from transformers.models.llama import modeling_llama
 
@@ -180,10 +180,10 @@ def test_liger_kernels_are_those_of_the_language_model(config, tmp_path, monkeyp
     assert (model.base_model.model if lora else model).forward == forward
 
 
-def test_compiled_layers_train_as_without_compilation(config, tmp_path, monkeypatch):
+def test_compiled_layers_train_like_layers_without_compilation(config, tmp_path, monkeypatch):
     expected = train(config, tmp_path)
     monkeypatch.setenv("ACCELERATE_DYNAMO_USE_REGIONAL_COMPILATION", "true")
-    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")  # which the arguments set: so it is undone
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")  # the arguments set it, and `monkeypatch` restores it
     trainer = train(config, tmp_path, torch_compile_backend="aot_eager")
     compiled = trainer.model_wrapped
     for layers in (compiled.model.language_model.layers, compiled.depth_transformer.layers):
@@ -193,41 +193,46 @@ def test_compiled_layers_train_as_without_compilation(config, tmp_path, monkeypa
         torch.testing.assert_close(other, weight, msg=name)
 
 
-def test_tuning_the_tower_in_this_stage_is_refused(tmp_path):
+def test_rejects_training_of_the_vision_tower(tmp_path):
     with pytest.raises(ValueError, match="`tune_vision_tower` must be False"):
         VilaUTrainingArguments(output_dir=str(tmp_path), tune_vision_tower=True, use_cpu=True)
 
 
-def test_parts_get_their_learning_rates(config, tmp_path):
+def test_sub_models_have_their_learning_rates(config, tmp_path):
     trainer = train(config, tmp_path, projector_learning_rate=0.5, depth_transformer_learning_rate=0.25)
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     for group in trainer.optimizer.param_groups:
         for parameter in group["params"]:
             name = names[id(parameter)]
             expected = 1e-3
-            if name.startswith(PARTS["projector"]):
+            if name.startswith(SUB_MODELS["projector"]):
                 expected = 0.5
-            elif name.startswith(PARTS["depth_transformer"]):
+            elif name.startswith(SUB_MODELS["depth_transformer"]):
                 expected = 0.25
             assert group["lr"] == expected, name
 
 
-@pytest.mark.parametrize("part", ["projector", "language_model", "depth_transformer"])
+@pytest.mark.parametrize("sub_model", ["projector", "language_model", "depth_transformer"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
-def test_a_part_comes_in_at_its_step(config, tmp_path, part, schedule):
+def test_a_sub_model_is_trained_from_its_start_step_on(config, tmp_path, sub_model, schedule):
     torch.manual_seed(1)
     begun = VilaUForConditionalGeneration(config).state_dict()
-    settings = {f"{part}_start_step": 2, "lr_scheduler_type": schedule, "learning_rate": 0.1, "optim": "adamw_torch"}
+    settings = {
+        f"{sub_model}_start_step": 2,
+        "lr_scheduler_type": schedule,
+        "learning_rate": 0.1,
+        "optim": "adamw_torch",
+    }
     before = train(config, tmp_path, **settings).model.state_dict()
     after = train(config, tmp_path, max_steps=4, **settings).model.state_dict()
     for name, weight in begun.items():
-        if name.startswith(PARTS["vision_tower"]):
+        if name.startswith(SUB_MODELS["vision_tower"]):
             continue
-        assert torch.equal(before[name], weight) == name.startswith(PARTS[part]), name
+        assert torch.equal(before[name], weight) == name.startswith(SUB_MODELS[sub_model]), name
         assert not torch.equal(after[name], weight), name
 
 
-def test_an_optimizer_of_ones_own_is_used(config, tmp_path):
+def test_uses_a_given_optimizer(config, tmp_path):
     model = VilaUForConditionalGeneration(config)
     optimizer = torch.optim.SGD(model.model.multi_modal_projector.parameters(), lr=0.1)
     begun = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -236,16 +241,16 @@ def test_an_optimizer_of_ones_own_is_used(config, tmp_path):
         model=model, args=args, train_dataset=Rows(8), data_collator=collate, optimizers=(optimizer, None)
     ).train()
     for name, weight in model.state_dict().items():
-        assert torch.equal(weight, begun[name]) == (not name.startswith(PARTS["projector"])), name
+        assert torch.equal(weight, begun[name]) == (not name.startswith(SUB_MODELS["projector"])), name
 
 
-def test_a_later_part_needs_a_schedule_by_steps(config, tmp_path):
+def test_rejects_a_start_step_without_a_schedule_by_steps(config, tmp_path):
     settings = {"projector_start_step": 1, "lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps"}
     with pytest.raises(ValueError, match="`lr_scheduler_type` is 'reduce_lr_on_plateau'"):
         train(config, tmp_path, **settings)
 
 
-def test_other_trainers_get_the_mean_over_batches(config, tmp_path):
+def test_stock_trainer_gets_the_mean_over_batches(config, tmp_path):
     rows = [{"input_ids": ids, "labels": ids} for ids in torch.randint(3, 50, (8, 10))]
     losses = []
     for batch_size, steps in ((8, 1), (2, 4)):
@@ -265,12 +270,12 @@ def test_other_trainers_get_the_mean_over_batches(config, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_other_arguments_are_refused(model, tmp_path):
+def test_rejects_other_arguments(model, tmp_path):
     with pytest.raises(TypeError, match="`args` must be VilaUTrainingArguments, got TrainingArguments"):
         VilaUTrainer(model, TrainingArguments(str(tmp_path)))
 
 
-def test_several_gpus_in_one_process_are_refused(model, tmp_path):
+def test_rejects_several_gpus_in_one_process(model, tmp_path):
     args = VilaUTrainingArguments(str(tmp_path), use_cpu=True)
     args._n_gpu = 2
     with pytest.raises(ValueError, match=r"`args.n_gpu` must be at most 1, got 2: .* `torchrun`"):

@@ -13,11 +13,12 @@ from vilau_hf.evaluation.metrics import codebook_perplexity, codebook_usage
 from vilau_hf.training import VisionTowerTrainer, VisionTowerTrainingArguments
 
 from ..conftest import TEXT_TOWER, VISION
-from .judge_weights import squeeze_weights  # noqa: F401
 from .towers import SIDE, tower_config
 
 
-class Pictures(Dataset):
+class ColoredImages(Dataset):
+    """Images of one random colour, each with random ids of a caption."""
+
     def __init__(self, side=16):
         self.side = side
 
@@ -56,12 +57,12 @@ def train(tower, tmp_path, **kwargs):
         disable_tqdm=True,
         **{"max_steps": 3, "learning_rate": 1e-2, **kwargs},
     )
-    trainer = VisionTowerTrainer(model=tower, args=arguments, train_dataset=Pictures(), data_collator=collate)
+    trainer = VisionTowerTrainer(model=tower, args=arguments, train_dataset=ColoredImages(), data_collator=collate)
     trainer.train()
     return trainer
 
 
-def test_losses_are_logged_and_fall(tower, tmp_path):
+def test_logs_losses_that_fall(tower, tmp_path):
     logs = train(tower, tmp_path, max_steps=30, learning_rate=3e-3).state.log_history[:-1]
     for log in logs:
         expected = log["contrastive_loss"] + log["reconstruction_loss"] + 0.25 * log["commitment_loss"]
@@ -70,7 +71,7 @@ def test_losses_are_logged_and_fall(tower, tmp_path):
 
 
 @pytest.mark.parametrize("gradient_accumulation_steps", [1, 2])
-def test_logged_parts_are_means_over_the_step(tower, tmp_path, gradient_accumulation_steps):
+def test_logged_losses_are_means_over_the_step(tower, tmp_path, gradient_accumulation_steps):
     log = train(tower, tmp_path, gradient_accumulation_steps=gradient_accumulation_steps, max_steps=1)
     log = log.state.log_history[0]
     expected = log["contrastive_loss"] + log["reconstruction_loss"] + 0.25 * log["commitment_loss"]
@@ -81,7 +82,7 @@ def moved(tower, before):
     return {name for name, tensor in tower.state_dict().items() if not torch.equal(tensor, before[name])}
 
 
-def test_by_default_all_but_the_text_encoder_moves(tower, tmp_path):
+def test_trains_all_but_the_text_encoder_by_default(tower, tmp_path):
     before = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
     names = moved(train(tower, tmp_path).model, before)
     assert not any(name.startswith("text_model.") for name in names)
@@ -90,9 +91,9 @@ def test_by_default_all_but_the_text_encoder_moves(tower, tmp_path):
     assert "vision_tower.quantizer.codebook.weight" in names
 
 
-def test_codes_stay_while_the_text_encoder_follows_them(tower, tmp_path):
+def test_codes_stay_while_only_the_text_encoder_is_trained(tower, tmp_path):
     train(tower, tmp_path)
-    pixels = torch.stack([Pictures()[index]["pixel_values"] for index in range(4)])
+    pixels = torch.stack([ColoredImages()[index]["pixel_values"] for index in range(4)])
     before = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
     codes = tower.eval().vision_tower.encode(pixels).codes
     tower.config.reconstruction_loss_weight = 0.0
@@ -103,7 +104,7 @@ def test_codes_stay_while_the_text_encoder_follows_them(tower, tmp_path):
     assert torch.equal(tower.eval().vision_tower.encode(pixels).codes, codes)
 
 
-def test_scale_and_bias_of_the_logits_get_their_own_rate(tower, tmp_path):
+def test_scale_and_bias_of_the_logits_have_their_learning_rate(tower, tmp_path):
     trainer = train(tower, tmp_path, logit_learning_rate=0.5, lr_scheduler_type="constant")
     rates = {id(p): group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
     assert rates[id(tower.logit_scale)] == rates[id(tower.logit_bias)] == 0.5
@@ -112,7 +113,7 @@ def test_scale_and_bias_of_the_logits_get_their_own_rate(tower, tmp_path):
 
 # perceptual and adversarial losses, averaged weights
 
-JUDGED = {
+ADVERSARIAL = {
     "perceptual_loss_weight": 0.5,
     "perceptual_network": "squeeze",
     "adversarial_loss_weight": 0.8,
@@ -139,19 +140,19 @@ def make_trainer(tmp_path, callbacks=None, seed=0, config=None, **kwargs):
             **kwargs,
         },
     )
-    pictures = Pictures(SIDE)
+    images = ColoredImages(SIDE)
     return VisionTowerTrainer(
         model=tower,
         args=arguments,
-        train_dataset=pictures,
-        eval_dataset=pictures,
+        train_dataset=images,
+        eval_dataset=images,
         data_collator=collate,
         callbacks=callbacks,
     )
 
 
 def whole_state(trainer):
-    """Everything that training moves: tower, discriminator, averaged weights, and the optimizer."""
+    """Returns all tensors that training changes: tower, discriminator, averaged weights and optimizer."""
     state = {f"tower.{name}": tensor for name, tensor in trainer.tower.state_dict().items()}
     state.update({f"d.{name}": tensor for name, tensor in trainer.discriminator.state_dict().items()})
     state.update({f"ema.{name}": tensor for name, tensor in trainer.ema.module.state_dict().items()})
@@ -160,8 +161,8 @@ def whole_state(trainer):
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def test_every_loss_is_logged_from_its_start_on(tmp_path, squeeze_weights):  # noqa: F811
-    trainer = make_trainer(tmp_path, max_steps=4, adversarial_start_step=2, **JUDGED)
+def test_logs_every_loss_from_its_start_on(tmp_path, squeeze_weights):
+    trainer = make_trainer(tmp_path, max_steps=4, adversarial_start_step=2, **ADVERSARIAL)
     trainer.train()
     logs = trainer.state.log_history[:4]
     adversarial = {"adversarial_loss", "adversarial_weight", "discriminator_loss"}
@@ -176,8 +177,8 @@ def test_every_loss_is_logged_from_its_start_on(tmp_path, squeeze_weights):  # n
     assert metrics["eval_loss"] > 0 and "eval_perceptual_loss" in trainer.state.log_history[-1]
 
 
-def test_a_part_that_sets_in_between_two_logs_is_the_mean_over_its_steps(tmp_path):
-    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+def test_a_loss_that_starts_between_two_logs_is_the_mean_over_its_steps(tmp_path):
+    settings = {name: value for name, value in ADVERSARIAL.items() if "perceptual" not in name}
     often = make_trainer(tmp_path, max_steps=4, adversarial_start_step=2, **settings)
     often.train()
     seldom = make_trainer(tmp_path, max_steps=4, adversarial_start_step=2, logging_steps=4, **settings)
@@ -186,8 +187,8 @@ def test_a_part_that_sets_in_between_two_logs_is_the_mean_over_its_steps(tmp_pat
     assert seldom.state.log_history[0]["discriminator_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_discriminator_stands_still_before_its_start_and_moves_after(tmp_path):
-    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+def test_discriminator_changes_only_after_its_start(tmp_path):
+    settings = {name: value for name, value in ADVERSARIAL.items() if "perceptual" not in name}
     trainer = make_trainer(tmp_path, adversarial_start_step=3, weight_decay=0.1, **settings)
     before = {name: tensor.clone() for name, tensor in trainer.discriminator.state_dict().items()}
     trainer.train()
@@ -199,9 +200,9 @@ def test_the_discriminator_stands_still_before_its_start_and_moves_after(tmp_pat
     assert {name for name in before if name.endswith("weight")} <= names
 
 
-def test_resumed_training_is_bit_equal(tmp_path, squeeze_weights):  # noqa: F811
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(tmp_path, squeeze_weights):
     settings = {
-        **JUDGED,
+        **ADVERSARIAL,
         "max_steps": 4,
         "adversarial_start_step": 1,
         "ema_decay": 0.7,
@@ -210,17 +211,17 @@ def test_resumed_training_is_bit_equal(tmp_path, squeeze_weights):  # noqa: F811
     settings.update(per_device_train_batch_size=4, lr_scheduler_type="cosine")
     straight = make_trainer(tmp_path / "straight", **settings)
     straight.train()
-    make_trainer(tmp_path / "parts", save_strategy="steps", save_steps=2, **settings).train()
-    resumed = make_trainer(tmp_path / "parts", seed=3, **settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-2"))
+    make_trainer(tmp_path / "resumed", save_strategy="steps", save_steps=2, **settings).train()
+    resumed = make_trainer(tmp_path / "resumed", seed=3, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "resumed" / "checkpoint-2"))
     expected, actual = whole_state(straight), whole_state(resumed)
     assert set(actual) == set(expected)
     for name, tensor in expected.items():
         assert torch.equal(actual[name], tensor), name
 
 
-def test_a_checkpoint_is_a_tower_and_the_saved_model_has_no_discriminator(tmp_path, squeeze_weights):  # noqa: F811
-    trainer = make_trainer(tmp_path, save_strategy="steps", save_steps=3, ema_decay=0.5, **JUDGED)
+def test_checkpoint_is_a_tower_and_saved_model_has_no_discriminator(tmp_path, squeeze_weights):
+    trainer = make_trainer(tmp_path, save_strategy="steps", save_steps=3, ema_decay=0.5, **ADVERSARIAL)
     trainer.train()
     trainer.save_model(tmp_path / "final")
     expected = {name: tensor for name, tensor in trainer.tower.state_dict().items()}
@@ -241,9 +242,9 @@ def test_a_checkpoint_is_a_tower_and_the_saved_model_has_no_discriminator(tmp_pa
     assert not list((tmp_path / "final").rglob("*discriminator*"))
 
 
-def test_what_is_pushed_to_the_hub_is_a_tower_alone(tmp_path):
+def test_push_to_the_hub_uploads_only_a_tower(tmp_path):
     """`push_to_hub` saves with these arguments before it uploads."""
-    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+    settings = {name: value for name, value in ADVERSARIAL.items() if "perceptual" not in name}
     trainer = make_trainer(tmp_path, ema_decay=0.5, **settings)
     trainer.save_model(_internal_call=True)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -252,17 +253,17 @@ def test_what_is_pushed_to_the_hub_is_a_tower_alone(tmp_path):
         "model.safetensors",
         "training_args.bin",
     }
-    assert trainer.model is not trainer.tower  # which it is while it is saved
+    assert trainer.model is not trainer.tower  # it is only while it is saved
 
 
-def test_a_checkpoint_without_averaged_weights_is_refused(tmp_path):
+def test_rejects_a_checkpoint_without_averaged_weights(tmp_path):
     make_trainer(tmp_path, save_strategy="steps", save_steps=3).train()
     with pytest.raises(ValueError, match="ema has no weights: expected model.safetensors"):
         make_trainer(tmp_path, ema_decay=0.5, max_steps=4).train(resume_from_checkpoint=True)
 
 
-def test_the_best_model_is_loaded_into_the_tower(tmp_path):
-    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+def test_loads_the_best_model_into_the_tower(tmp_path):
+    settings = {name: value for name, value in ADVERSARIAL.items() if "perceptual" not in name}
     trainer = make_trainer(
         tmp_path,
         save_strategy="steps",
@@ -282,7 +283,7 @@ def test_the_best_model_is_loaded_into_the_tower(tmp_path):
             assert torch.equal(tower.state_dict()[name], tensor), name
 
 
-def test_averaged_weights_are_the_moving_average_of_the_steps(tmp_path):
+def test_averaged_weights_follow_the_moving_average(tmp_path):
     class Record(TrainerCallback):
         steps = []
 
@@ -299,8 +300,8 @@ def test_averaged_weights_are_the_moving_average_of_the_steps(tmp_path):
     assert torch.equal(quantizer.cluster_sum, trainer.tower.vision_tower.quantizer.cluster_sum)
 
 
-def test_gradients_of_tower_and_discriminator_are_clipped_apart(tmp_path):
-    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+def test_clips_gradients_of_tower_and_discriminator_separately(tmp_path):
+    settings = {name: value for name, value in ADVERSARIAL.items() if "perceptual" not in name}
     trainer = make_trainer(tmp_path, max_grad_norm=2.0, **settings)
     for module, value in ((trainer.tower, 1e-3), (trainer.discriminator, 1e3)):
         for parameter in module.parameters():
@@ -315,8 +316,8 @@ def test_gradients_of_tower_and_discriminator_are_clipped_apart(tmp_path):
     torch.testing.assert_close(norm_of(trainer.discriminator), torch.tensor(2.0))
 
 
-def test_the_discriminator_learns_to_tell_a_tower_that_stands_still(tmp_path):
-    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+def test_discriminator_learns_to_recognise_a_fixed_tower(tmp_path):
+    settings = {name: value for name, value in ADVERSARIAL.items() if "perceptual" not in name}
     settings.update(learning_rate=0.0, discriminator_learning_rate=2e-3, tune_codebook=False, max_steps=25)
     trainer = make_trainer(tmp_path, **settings)
     trainer.train()
@@ -324,8 +325,8 @@ def test_the_discriminator_learns_to_tell_a_tower_that_stands_still(tmp_path):
     assert losses[0] > 0.9 and losses[-1] < 0.3
 
 
-def test_the_discriminator_gets_its_rate_and_betas(tmp_path):
-    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+def test_discriminator_has_its_learning_rate_and_betas(tmp_path):
+    settings = {name: value for name, value in ADVERSARIAL.items() if "perceptual" not in name}
     settings.update(discriminator_learning_rate=0.25, discriminator_adam_beta1=0.5, weight_decay=0.1)
     trainer = make_trainer(tmp_path, **settings)
     groups = {id(p): group for group in trainer.create_optimizer().param_groups for p in group["params"]}
@@ -337,8 +338,8 @@ def test_the_discriminator_gets_its_rate_and_betas(tmp_path):
         make_trainer(tmp_path, optim="sgd", **settings).create_optimizer()
 
 
-def test_activation_checkpointing_changes_nothing_but_memory(tmp_path):
-    settings = {name: value for name, value in JUDGED.items() if "perceptual" not in name}
+def test_activation_checkpointing_trains_the_same_weights(tmp_path):
+    settings = {name: value for name, value in ADVERSARIAL.items() if "perceptual" not in name}
     plain = make_trainer(tmp_path, ema_decay=0.5, **settings)
     plain.train()
     checkpointed = make_trainer(tmp_path, ema_decay=0.5, activation_checkpointing=True, **settings)
@@ -353,7 +354,7 @@ def test_activation_checkpointing_changes_nothing_but_memory(tmp_path):
 # recipes and logs
 
 
-def test_reconstruction_alone_needs_no_texts_and_moves_what_it_reaches(tmp_path):
+def test_reconstruction_only_needs_no_texts_and_trains_the_vision_tower(tmp_path):
     trainer = make_trainer(tmp_path, config={"contrastive_loss_weight": 0.0})
     trainer.data_collator = lambda records: {
         "pixel_values": torch.stack([record["pixel_values"] for record in records]),
@@ -366,7 +367,7 @@ def test_reconstruction_alone_needs_no_texts_and_moves_what_it_reaches(tmp_path)
     assert names and all(name.startswith("vision_tower.") for name in names)
 
 
-def test_the_softmax_loss_trains_the_scale_and_leaves_the_bias(tmp_path):
+def test_softmax_loss_trains_the_scale_and_not_the_bias(tmp_path):
     trainer = make_trainer(tmp_path, config={"contrastive_loss_type": "softmax"})
     before = {name: tensor.clone() for name, tensor in trainer.tower.state_dict().items()}
     trainer.train()
@@ -374,7 +375,7 @@ def test_the_softmax_loss_trains_the_scale_and_leaves_the_bias(tmp_path):
     assert "logit_scale" in names and "logit_bias" not in names
 
 
-def test_use_of_the_codebook_is_logged_for_each_depth(tmp_path):
+def test_logs_the_usage_of_the_codebook_at_each_depth(tmp_path):
     seen = []
     trainer = make_trainer(tmp_path, logging_steps=2, max_steps=2)
     trainer.tower.vision_tower.quantizer.register_forward_hook(lambda module, args, output: seen.append(output[1]))
@@ -390,26 +391,27 @@ def test_use_of_the_codebook_is_logged_for_each_depth(tmp_path):
     assert "eval_codebook_usage_depth_3" in trainer.state.log_history[-1] and metrics["eval_loss"] > 0
 
 
-def test_logs_of_others_leave_the_parts_alone(tmp_path):
-    class Speaks(TrainerCallback):
+def test_logs_of_callbacks_do_not_take_the_recorded_losses(tmp_path):
+    class LoggingCallback(TrainerCallback):
         trainer = None
 
         def on_step_begin(self, args, state, control, **kwargs):
             self.trainer.log({"something": 1.0})
 
-    speaks = Speaks()
-    trainer = make_trainer(tmp_path, callbacks=[speaks], logging_steps=3)
-    speaks.trainer = trainer
+    callback = LoggingCallback()
+    trainer = make_trainer(tmp_path, callbacks=[callback], logging_steps=3)
+    callback.trainer = trainer
     trainer.train()
-    own, others = ([log for log in trainer.state.log_history if name in log] for name in ("loss", "something"))
+    training, others = ([log for log in trainer.state.log_history if name in log] for name in ("loss", "something"))
     assert len(others) == 3 and not any("contrastive_loss" in log for log in others)
-    expected = own[0]["contrastive_loss"] + own[0]["reconstruction_loss"] + 0.25 * own[0]["commitment_loss"]
-    assert own[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    expected = training[0]["contrastive_loss"] + training[0]["reconstruction_loss"]
+    expected += 0.25 * training[0]["commitment_loss"]
+    assert training[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_siglip_is_trained_by_its_own_loss(tmp_path):
+def test_trains_siglip_by_its_contrastive_loss(tmp_path):
     siglip = SiglipModel(SiglipConfig(vision_config=VISION["encoder_config"], text_config=TEXT_TOWER))
-    batch = collate([Pictures()[index] for index in range(8)])
+    batch = collate([ColoredImages()[index] for index in range(8)])
     expected = siglip(**batch).loss.item()
     trainer = train(siglip, tmp_path, max_steps=1, learning_rate=0.0, train_sampling_strategy="sequential")
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-4)
@@ -422,31 +424,31 @@ def test_siglip_is_trained_by_its_own_loss(tmp_path):
         (
             {"reconstruction_loss_weight": 0.0},
             {"adversarial_loss_weight": 1.0},
-            "must be 0 where the weight of the reconstruction loss is",
+            "must be 0 if `reconstruction_loss_weight` of the vision tower is 0",
         ),
         ({"mse_loss_weight": 0.0}, {"adversarial_loss_weight": 1.0}, "weights are all 0"),
         ({}, {"perceptual_loss_weight": -1.0}, "`perceptual_loss_weight` must be at least 0, got -1.0"),
         ({}, {"ema_decay": 1.0}, "`ema_decay` must be between 0 and 1, got 1.0"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(tmp_path, config, arguments, message):
+def test_rejects_settings_that_do_not_fit(tmp_path, config, arguments, message):
     with pytest.raises(ValueError, match=message):
         make_trainer(tmp_path, config=config, **arguments)
 
 
-def test_other_arguments_are_refused(tower, tmp_path):
+def test_rejects_other_arguments(tower, tmp_path):
     with pytest.raises(TypeError, match="`args` must be VisionTowerTrainingArguments, got TrainingArguments"):
         VisionTowerTrainer(tower, TrainingArguments(str(tmp_path)))
 
 
-def test_several_gpus_in_one_process_are_refused(tower, tmp_path):
+def test_rejects_several_gpus_in_one_process(tower, tmp_path):
     args = VisionTowerTrainingArguments(str(tmp_path), use_cpu=True)
     args._n_gpu = 2
     with pytest.raises(ValueError, match=r"`args.n_gpu` must be at most 1, got 2: .* `torchrun`"):
         VisionTowerTrainer(tower, args)
 
 
-def test_shards_are_refused(tower, tmp_path, monkeypatch):
+def test_rejects_fsdp(tower, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     args = VisionTowerTrainingArguments(str(tmp_path), use_cpu=True)
     monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType.MULTI_GPU)
@@ -456,7 +458,7 @@ def test_shards_are_refused(tower, tmp_path, monkeypatch):
         VisionTowerTrainer(tower, args)
 
 
-def test_siglip_has_nothing_to_judge(tmp_path):
+def test_rejects_an_adversarial_loss_for_siglip(tmp_path):
     siglip = SiglipModel(SiglipConfig(vision_config=VISION["encoder_config"], text_config=TEXT_TOWER))
     with pytest.raises(ValueError, match="a model without a pixel decoder"):
         train(siglip, tmp_path, adversarial_loss_weight=1.0)

@@ -1,4 +1,4 @@
-"""Two processes with half of the batch each do what one does with all of it."""
+"""Two processes with half of the batch each train like one process with the whole batch."""
 
 import os
 
@@ -22,7 +22,7 @@ QUANTIZERS = [(kind, shared) for kind in ("random", "kmeans") for shared in (Tru
 
 
 def half(tensor, rank):
-    """The rank's half of a batch; one process, of rank None, has it all."""
+    """Returns the half of a batch of a rank, or the whole batch for the rank `None`."""
     return tensor if rank is None else tensor.chunk(2)[rank]
 
 
@@ -35,7 +35,7 @@ class RestartCounter(VilaUResidualQuantizer):
 
 
 def train_quantizer(rank, kind, shared):
-    """The features move away from the codes, so that some of these die; the ranks have 3 and 5 images."""
+    """Trains on features that move away, so that some codes are not used; the ranks have 3 and 5 images."""
     torch.manual_seed(0)
     sizes = {**VISION, "codebook_size": 32, "codebook_initialization": kind, "shared_codebook": shared}
     quantizer = RestartCounter(VilaUVisionConfig(**sizes, codebook_decay=0.1)).train()
@@ -90,7 +90,7 @@ def train(rank, folder, model, side, **kwargs):
         report_to="none",
         use_cpu=True,
         disable_tqdm=True,
-        # one process reads 8 in a row, two read 4 each: by turns
+        # one process reads 8 records in a row, and two processes read 4 each in turns
         train_sampling_strategy="sequential",
         **kwargs,
     )
@@ -118,19 +118,19 @@ def train_tower(rank, folder):
 
 
 def train_reconstruction(rank, folder):
-    """Without the contrastive loss a part of the tower has no gradients."""
+    """Trains without the contrastive loss: then some sub-models have no gradients."""
     torch.manual_seed(0)
     tower = VilaUVisionTowerForPreTraining(tower_config(code_depth=2, contrastive_loss_weight=0.0))
     return train(rank, folder, tower, 32, activation_checkpointing=True)
 
 
 def train_with_discriminator(rank, folder):
-    """Starts at the second step: before it, the discriminator has no gradients."""
+    """Trains with a discriminator that has no gradients before the second step."""
     torch.manual_seed(0)
     tower = VilaUVisionTowerForPreTraining(tower_config(code_depth=2))
-    judged = {"adversarial_loss_weight": 0.5, "adversarial_start_step": 1}
+    adversarial = {"adversarial_loss_weight": 0.5, "adversarial_start_step": 1}
     sizes = {"discriminator_channels": 4, "discriminator_num_layers": 2, "activation_checkpointing": True}
-    return train(rank, folder, tower, 32, **judged, **sizes)
+    return train(rank, folder, tower, 32, **adversarial, **sizes)
 
 
 def train_siglip(rank, folder):
@@ -163,7 +163,7 @@ def results(tmp_path_factory):
 @pytest.mark.parametrize(
     "index", range(4), ids=[f"{kind}-{'shared' if one else 'separate'}" for kind, one in QUANTIZERS]
 )
-def test_buffers_of_the_quantizer(results, index):
+def test_quantizers_have_the_same_buffers(results, index):
     first, second, one = (result["quantizers"][index] for result in results)
     assert one["restarts"] > 0
     for name, tensor in one.items():
@@ -174,14 +174,14 @@ def test_buffers_of_the_quantizer(results, index):
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["sigmoid", "softmax"])
-def test_loss_and_gradients_of_the_contrast(results, index):
+def test_contrastive_loss_has_the_same_value_and_gradients(results, index):
     first, second, one = (result["contrasts"][index] for result in results)
     for ours, theirs, expected in zip(first, second, one, strict=True):
         torch.testing.assert_close((ours + theirs) / 2, expected)
 
 
 @pytest.mark.parametrize("model", ["tower", "siglip", "reconstruction"])
-def test_weights_and_logs_of_the_trainer(results, model):
+def test_trainers_have_the_same_weights_and_logs(results, model):
     first, second, one = (result[model] for result in results)
     for name, tensor in one["weights"].items():
         assert torch.equal(first["weights"][name], second["weights"][name]), name
@@ -194,14 +194,14 @@ def test_weights_and_logs_of_the_trainer(results, model):
             assert log[name] == pytest.approx(value, rel=1e-3), name
 
 
-def test_scores_of_the_evaluation_set(results):
-    """Of 15 pictures: one rank has one more than the other."""
+def test_evaluations_have_the_same_scores(results):
+    """The set has 15 images, so one rank has one more than the other."""
     first, second, one = (result["tower"]["scores"] for result in results)
     assert first == second
     assert first == pytest.approx(one, rel=1e-3)
 
 
-def test_ranks_agree_where_a_discriminator_sets_in(results):
+def test_ranks_agree_when_a_discriminator_starts(results):
     first, second, one = (result["adversarial"] for result in results)
     for name, tensor in first["weights"].items():
         assert torch.equal(second["weights"][name], tensor), name

@@ -1,4 +1,4 @@
-"""Towers and batches at tiny size; LPIPS needs pictures of 32 pixels."""
+"""Vision towers and batches at tiny size. LPIPS needs images of 32 pixels."""
 
 import torch
 

@@ -1,6 +1,6 @@
 """
-The verbs of the `vilau` command, one module for each.
+The verbs of the `vilau` command, one module for each verb.
 
-Each has `HELP` (one line), `add_arguments(parser)`, which imports no library, and `run(args)`, which imports what it
-needs. So `vilau --help` and mistakes in arguments are answered at once.
+Each module has `HELP` (one line), `add_arguments(parser)` and `run(args)`. Only `run` imports libraries. So
+`vilau --help` and error messages about arguments appear at once.
 """

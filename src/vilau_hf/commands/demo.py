@@ -7,22 +7,22 @@ from pathlib import Path
 from .. import TINY_CHECKPOINT
 
 
-HELP = "draw, animate, reconstruct and answer with a model of drawn shapes"
+HELP = "generate images and videos, reconstruct images and answer questions with a model of drawn shapes"
 
 
-def add_arguments(parser: argparse.ArgumentParser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the verb."""
+    parser.add_argument("--out", type=Path, default=Path("vilau_demo"), help="output folder (default: %(default)s)")
     parser.add_argument(
-        "--out", type=Path, default=Path("vilau_demo"), help="folder to write to (default: %(default)s)"
+        "--model", default=TINY_CHECKPOINT, help="folder or Hub id of the model (default: the shipped checkpoint)"
     )
     parser.add_argument(
-        "--model", default=TINY_CHECKPOINT, help="folder or Hub id of a model (default: the shipped checkpoint)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=0, help="seed for the captions, the questions and sampling (default: %(default)s)"
+        "--seed", type=int, default=0, help="seed for captions, questions and sampling (default: %(default)s)"
     )
 
 
-def run(args: argparse.Namespace):
+def run(args: argparse.Namespace) -> None:
+    """Runs the demo and prints its scores."""
     from .. import VilaUForConditionalGeneration, VilaUProcessor
     from ..drawn.demo import run_demo
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace):
     model = VilaUForConditionalGeneration.from_pretrained(args.model).eval()
     processor = VilaUProcessor.from_pretrained(args.model)
     scores = run_demo(model, processor, args.out, args.seed)
-    print(f"\nWritten to {args.out.resolve()} in {time.time() - started:.0f} s; judged by the drawing oracle:")
+    print(f"\nWritten to {args.out.resolve()} in {time.time() - started:.0f} s; scores of the drawing oracle:")
     for name, file in (
         ("pictures", "pictures.png"),
         ("videos", "*.gif"),

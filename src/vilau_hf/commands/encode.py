@@ -6,10 +6,11 @@ from pathlib import Path
 from .. import TINY_CHECKPOINT
 
 
-HELP = "encode the images and videos of a dataset once, to train from their codes"
+HELP = "encode the images and videos of a dataset as codes, so that training needs no vision tower"
 
 
-def add_arguments(parser: argparse.ArgumentParser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the verb."""
     parser.epilog = (
         "On several GPUs: accelerate launch -m vilau_hf.cli encode DATASET OUT. After an interruption, the same "
         "command continues the run."
@@ -17,31 +18,40 @@ def add_arguments(parser: argparse.ArgumentParser):
     parser.add_argument(
         "dataset", help="folder or Hub id of records (see vilau records --help), or drawn_shapes for the toy dataset"
     )
-    parser.add_argument("out", type=Path, help="folder of the encoded records: new, or of an interrupted run")
+    parser.add_argument(
+        "out", type=Path, help="folder for the encoded records: new, empty, or from an interrupted run"
+    )
     parser.add_argument(
         "--model",
         default=TINY_CHECKPOINT,
-        help="folder or Hub id of a model or vision tower (default: the shipped checkpoint)",
+        help="folder or Hub id of the model or vision tower (default: the shipped checkpoint)",
     )
     parser.add_argument("--processor", help="folder or Hub id of the processor (default: the processor of the model)")
     parser.add_argument("--split", default="train", help="split of the dataset (default: %(default)s)")
     parser.add_argument(
         "--num-records",
         type=int,
-        help="number of records to encode, from the first (default: all; 1000 of drawn_shapes)",
+        help="number of records to encode, counted from the first (default: all; 1000 for drawn_shapes)",
     )
     parser.add_argument(
         "--on-bad-media",
         choices=["error", "skip"],
         default="error",
-        help="stop at media that cannot be opened, or skip their records (default: %(default)s)",
+        help="whether unreadable images and videos end the run or their records are skipped (default: %(default)s)",
     )
-    parser.add_argument("--batch-size", type=int, default=64, help="images encoded at once (default: %(default)s)")
-    parser.add_argument("--shard-size", type=int, default=5000, help="records in one file (default: %(default)s)")
-    parser.add_argument("--num-workers", type=int, default=0, help="processes that read images (default: %(default)s)")
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="number of images in a batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shard-size", type=int, default=5000, help="number of records in one file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--num-workers", type=int, default=0, help="number of processes that open images (default: %(default)s)"
+    )
 
 
-def run(args: argparse.Namespace):
+def run(args: argparse.Namespace) -> None:
+    """Encodes the dataset in each launched process and prints a report."""
     from datasets import load_dataset
     from transformers.utils import logging
 

@@ -1,35 +1,43 @@
 """`vilau estimate`."""
 
 import argparse
+from typing import TYPE_CHECKING
 
-from ..choices import MODEL_PARTS, STRATEGIES
-
-
-HELP = "estimate the memory that training and generation need, without running them"
+from ..choices import STRATEGIES, SUB_MODELS
 
 
-def add_arguments(parser: argparse.ArgumentParser):
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+HELP = "estimate the memory of training and generation without running them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the verb."""
     parser.add_argument(
-        "config", help="name of a published size (vilau-7b-256, vilau-7b-384), or folder or Hub id of a checkpoint"
+        "config", help="name of a published model (vilau-7b-256, vilau-7b-384), or folder or Hub id of a checkpoint"
     )
-    parser.add_argument("--float32", action="store_true", help="compute in float32 (default: in bfloat16)")
+    parser.add_argument("--float32", action="store_true", help="compute in float32 instead of bfloat16")
     training = parser.add_argument_group("training")
     training.add_argument("--gpus", type=int, default=1, help="number of devices (default: %(default)s)")
     training.add_argument(
         "--strategy", choices=STRATEGIES, default="ddp", help="strategy of distributed training (default: %(default)s)"
     )
     training.add_argument(
-        "--rows", type=int, default=1, help="rows in the micro-batch of a device (default: %(default)s)"
+        "--rows", type=int, default=1, help="number of rows in the micro-batch of a device (default: %(default)s)"
     )
-    training.add_argument("--length", type=int, default=8192, help="positions in a row (default: %(default)s)")
+    training.add_argument(
+        "--length", type=int, default=8192, help="number of positions in a row (default: %(default)s)"
+    )
     training.add_argument(
         "--text-targets",
         type=int,
         default=0,
-        help="text labels in a micro-batch; all other positions are visual tokens (default: %(default)s)",
+        help="number of text labels in a micro-batch; all other positions are visual tokens (default: %(default)s)",
     )
     training.add_argument(
-        "--packed", action="store_true", help="several samples in a row; attention is then sdpa with a mask"
+        "--packed", action="store_true", help="pack several samples into a row, which uses sdpa attention with a mask"
     )
     training.add_argument(
         "--no-activation-checkpointing", action="store_true", help="keep all activations for the backward pass"
@@ -38,36 +46,43 @@ def add_arguments(parser: argparse.ArgumentParser):
         "--freeze",
         nargs="*",
         default=(),
-        choices=sorted(MODEL_PARTS),
-        metavar="PART",
-        help=f"parts of the model that are not trained: {', '.join(sorted(MODEL_PARTS))}",
+        choices=sorted(SUB_MODELS),
+        metavar="NAME",
+        help=f"sub-models that are not trained: {', '.join(sorted(SUB_MODELS))}",
     )
-    training.add_argument("--lora-rank", type=int, help="rank of LoRA adapters (default: full training)")
+    training.add_argument("--lora-rank", type=int, help="rank of the LoRA adapters (default: full training)")
     training.add_argument(
         "--lora-targets",
         metavar="REGEX",
-        help="regular expression of the modules that get an adapter (default: as lora_target_modules of a recipe)",
+        help="regular expression for the modules that get an adapter (default: lora_target_modules of a recipe)",
     )
     training.add_argument(
         "--lora-modules-to-save",
         nargs="*",
         metavar="MODULE",
-        help="modules that are trained in full beside the adapters (default: as lora_trained_modules of a recipe)",
+        help="modules that are trained completely, without adapters (default: lora_trained_modules of a recipe)",
     )
     generation = parser.add_argument_group("generation")
     generation.add_argument(
-        "--mode", choices=["image", "video"], default="image", help="what is generated (default: %(default)s)"
+        "--mode", choices=["image", "video"], default="image", help="output of generation (default: %(default)s)"
     )
-    generation.add_argument("--num-frames", type=int, default=8, help="frames of a video (default: %(default)s)")
+    generation.add_argument(
+        "--num-frames", type=int, default=8, help="number of frames of a video (default: %(default)s)"
+    )
     generation.add_argument("--batch-size", type=int, default=1, help="number of prompts (default: %(default)s)")
-    generation.add_argument("--prompt-length", type=int, default=64, help="tokens of a prompt (default: %(default)s)")
+    generation.add_argument(
+        "--prompt-length", type=int, default=64, help="number of tokens of a prompt (default: %(default)s)"
+    )
     generation.add_argument(
         "--no-guidance", action="store_true", help="generate without classifier-free guidance, which doubles the batch"
     )
-    generation.add_argument("--int8", action="store_true", help="8-bit weights in the layers of the language model")
+    generation.add_argument(
+        "--int8", action="store_true", help="store the weights of the language model's layers in 8 bits"
+    )
 
 
-def run(args: argparse.Namespace):
+def run(args: argparse.Namespace) -> None:
+    """Prints the estimates for training and generation."""
     import torch
 
     from ..loading import load_config
@@ -100,11 +115,11 @@ def run(args: argparse.Namespace):
     print(f"{args.config}, bytes of one device\n\n{training}\n\n{generation}")
 
 
-def lora_config(args: argparse.Namespace):
-    """Builds the `LoraConfig`, with the defaults of a recipe."""
+def lora_config(args: argparse.Namespace) -> "LoraConfig":
+    """Returns the LoRA config of the arguments, with the defaults of a recipe."""
     from peft import LoraConfig
 
-    from ..training.recipe import LoraArguments
+    from ..training.recipe_language_model import LoraArguments
 
     lora = LoraArguments()
     if args.lora_targets is not None:

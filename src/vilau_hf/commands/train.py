@@ -4,23 +4,36 @@ import argparse
 from pathlib import Path
 
 
-HELP = "train a model by a recipe: pretraining, fine-tuning, LoRA"
+HELP = "train a model by a recipe: vision tower, pretraining, fine-tuning, LoRA"
 
 
-def add_arguments(parser: argparse.ArgumentParser):
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    Adds the arguments of the command.
+
+    Args:
+        parser (`argparse.ArgumentParser`): parser of the command, changed in place.
+    """
     parser.epilog = (
-        "On several GPUs: accelerate launch -m vilau_hf.cli train RECIPE. Recipes to begin with: examples/recipes. "
-        "All arguments of a recipe: vilau train RECIPE --help."
+        "The key `stage` of a recipe says what is trained: `vision_tower` or `language_model`. There are recipes in "
+        "examples/recipes. `vilau train RECIPE --help` lists all arguments of a recipe's stage. On several GPUs: "
+        "accelerate launch -m vilau_hf.cli train RECIPE."
     )
-    parser.add_argument("recipe", type=Path, help="YAML file of arguments")
+    parser.add_argument("recipe", type=Path, help="YAML file with the arguments of a training run")
     parser.add_argument(
         "overrides",
         nargs=argparse.REMAINDER,
-        help="arguments that replace those of the recipe, as in --max_steps 100; --dry_run checks the recipe only",
+        help="arguments that override those of the recipe, as in --max_steps 100; --dry_run only checks the recipe",
     )
 
 
-def run(args: argparse.Namespace):
+def run(args: argparse.Namespace) -> None:
+    """
+    Trains a model, or checks the recipe.
+
+    Args:
+        args (`argparse.Namespace`): the parsed arguments.
+    """
     from ..training import check_recipe, read_recipe, run_training
 
     recipe = read_recipe(args.recipe, args.overrides)
@@ -29,4 +42,4 @@ def run(args: argparse.Namespace):
         return
     trainer = run_training(recipe)
     if trainer.is_world_process_zero():
-        print(f"Written to {Path(recipe.training.output_dir).resolve()}")
+        print(f"Written to {Path(str(recipe.training.output_dir)).resolve()}")

@@ -1,10 +1,12 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Code cache: records whose images and videos were encoded once, so that training runs without the tower."""
+"""Code cache: records whose images and videos were encoded once, so that training runs without the vision tower."""
 
 import itertools
 import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -16,22 +18,34 @@ from transformers.utils import logging
 from ..modeling import VilaUVisionTower
 from .code_shards import CodeShards, code_dtype
 from .media import NoMediaLeftError
-from .records import text_part, validate_record
+from .records import text_content_part, validate_record
 from .tower_fingerprint import describe_tower, differences, vision_tower_of
+
+
+if TYPE_CHECKING:
+    from ..processing import VilaUProcessor
+
+
+class SlicedRecords(Protocol):
+    """Records with a length and slices, such as `datasets.Dataset`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice) -> dict[str, list]: ...
 
 
 @dataclass
 class EncodingReport:
     """
-    What one process did in [`encode_dataset`].
+    Counts what one process encoded in [`encode_dataset`].
 
     Args:
-        num_records (`int`): records it encoded.
-        num_images (`int`): images and frames of videos it encoded.
+        num_records (`int`): encoded records.
+        num_images (`int`): encoded images and frames of videos.
         num_skipped (`int`): records that the dataset left out.
-        num_bytes (`int`): size of the files it wrote.
-        seconds (`float`): how long that took, reading and writing included.
-        is_complete (`bool`): whether all shards are there, those of other processes too.
+        num_bytes (`int`): size of the written files.
+        seconds (`float`): time for reading, encoding and writing.
+        is_complete (`bool`): whether all shards are written, including those of other processes.
     """
 
     num_records: int = 0
@@ -43,188 +57,238 @@ class EncodingReport:
 
     @property
     def images_per_second(self) -> float:
+        """Returns the encoded images and frames per second."""
         return self.num_images / max(self.seconds, 1e-9)
 
     @property
     def bytes_per_image(self) -> float:
-        """Bytes of an image with its share of the text."""
+        """Returns the bytes in files for each image, including its share of the text."""
         return self.num_bytes / max(1, self.num_images)
 
 
 def encode_dataset(
-    dataset: Dataset,
+    dataset: SlicedRecords,
     folder: str | Path,
-    model,
-    processor,
+    model: torch.nn.Module,
+    processor: "VilaUProcessor",
     batch_size: int = 64,
     shard_size: int = 5000,
     num_workers: int = 0,
 ) -> EncodingReport:
     """
-    Writes the records of a dataset with codes in place of images and videos, as parquet files of `shard_size` records
-    and an `index.json`; [`load_encoded`] reads them.
+    Writes the records of a dataset with codes instead of images and videos.
 
-    Every process of `accelerate launch` encodes its share of the shards. Run again after an interruption, with any
-    number of processes, it goes on with the shards that are missing; their content does not depend on that. The
-    folder must be one that all processes see.
+    The folder gets parquet files of `shard_size` records and an `index.json`. [`load_encoded`] reads them.
+
+    Each process of `accelerate launch` encodes its share of the shards. All processes must see the same folder. After
+    an interruption, the same call with any number of processes encodes the shards that are missing. The content of a
+    shard does not depend on the number of processes.
 
     Args:
-        dataset (`datasets.Dataset`): records with `messages` and, where they have any, open `images` and `videos`.
-        folder (`str` or `Path`): new, empty, or of an interrupted run with the same arguments.
-        model ([`VilaUVisionTower`] or a model that has one): on the device where it shall run; its tower is put into
+        dataset (`datasets.Dataset`): records with `messages`, and with open `images` and `videos` if they have any.
+        folder (`str` or `Path`): a new or empty folder, or the folder of an interrupted run with the same arguments.
+        model ([`VilaUVisionTower`] or a model that has one): a model on the device that encodes. Its tower is set to
             evaluation mode.
         processor ([`VilaUProcessor`]): prepares the pixels.
-        batch_size (`int`, *optional*, defaults to 64): images that the tower gets at once, and records read at once.
-        shard_size (`int`, *optional*, defaults to 5000): records of a file; what an interruption can cost a process.
-        num_workers (`int`, *optional*, defaults to 0): processes that read and prepare images beside this one.
+        batch_size (`int`, *optional*, defaults to 64): images that the tower encodes at once, and records that are
+            read at once.
+        shard_size (`int`, *optional*, defaults to 5000): records of a file. An interrupted process loses at most this
+            many records.
+        num_workers (`int`, *optional*, defaults to 0): additional processes that read and prepare images.
 
     Returns:
         [`EncodingReport`] of this process.
 
     Raises:
         TypeError: if `dataset` is a stream.
-        ValueError: if the folder was begun with another tower, dataset or `shard_size`, or for a record that breaks
+        ValueError: if the folder was begun with another tower, dataset or `shard_size`, or if a record does not follow
             the schema.
     """
     if not hasattr(dataset, "__len__"):
         raise TypeError(
-            f"`dataset` must have a length and slices, got {type(dataset).__name__}: write the records of a stream to "
+            f"`dataset` must have a length and slices, got {type(dataset).__name__}. Write the records of a stream to "
             "a folder first."
         )
     if not len(dataset):
         raise ValueError("`dataset` has no records.")
     if batch_size < 1:
         raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-    tower, state = vision_tower_of(model), launched_processes()
+    tower = vision_tower_of(model)
+    state = launched_processes()
     shards = CodeShards(folder, describe_tower(tower, processor), len(dataset), shard_size)
     if state.is_main_process:
         shards.begin()
+    # `begin` deletes temporary files, so no process may write before it has ended.
     state.wait_for_everyone()
-    missing = shards.missing()  # all look before any writes
+    # All processes list the missing shards before any process writes, so that they divide the same list.
+    missing = shards.missing()
     state.wait_for_everyone()
     kept = sorted(set(range(shards.num_shards)) - set(missing))
     for shard in kept[state.process_index :: state.num_processes]:
         _check_first_record(dataset, shards, shard, batch_size)
     started = time.perf_counter()
-    mine = missing[state.process_index :: state.num_processes]
-    batches = PreparedBatches(dataset, processor, shards, mine, batch_size)
+    assigned = missing[state.process_index :: state.num_processes]
+    batches = PreparedBatches(dataset, processor, shards, assigned, batch_size)
     with logging.tqdm(total=len(batches), unit="batch", disable=not state.is_main_process) as progress:
-        report = _encode_shards(batches, shards, tower.eval(), num_workers, progress)
+        report = _encode_shards(batches, shards, tower.eval(), num_workers, progress.update)
     report.seconds = time.perf_counter() - started
     report.is_complete = shards.finish()
     return report
 
 
 def launched_processes() -> PartialState:
-    """This process among those of the launch; without an accelerator they must be told to talk on the CPU."""
+    """Returns the state of this process among those of the launch."""
+    # Without an accelerator, accelerate has to be told to communicate on the CPU.
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def _encode_shards(
-    batches: "PreparedBatches", shards: CodeShards, tower, num_workers: int, progress
+    batches: "PreparedBatches",
+    shards: CodeShards,
+    tower: VilaUVisionTower,
+    num_workers: int,
+    on_batch: Callable[[], object],
 ) -> EncodingReport:
-    report, rows = EncodingReport(), []
+    """Encodes all batches, writes each shard after its last batch, and calls `on_batch` after each batch."""
+    report = EncodingReport()
+    rows: list[dict] = []
+    # `PreparedBatches` gives whole batches, so the loader must not collate them again.
     loader = DataLoader(batches, batch_size=None, shuffle=False, num_workers=num_workers)
-    for (shard, begin, end), (records, pixels) in zip(batches.places, loader, strict=True):
-        rows += place_codes(records, encode_pixels(pixels, tower, batches.batch_size))
+    for (shard, begin, end), (records, pixels) in zip(batches.ranges, loader, strict=True):
+        rows += attach_codes(records, encode_pixels(pixels, tower, batches.batch_size))
         report.num_images += len(pixels)
         report.num_skipped += end - begin - len(records)
-        if end == shards.places(shard).stop:
+        if end == shards.record_range(shard).stop:
             report.num_bytes += shards.write(shard, rows)
             report.num_records += len(rows)
             rows = []
-        progress.update()
+        on_batch()
     return report
 
 
-def _check_first_record(dataset: Dataset, shards: CodeShards, shard: int, batch_size: int):
-    """What an interrupted run left must be of this dataset. Batches are read, for records may be skipped."""
-    places = shards.places(shard)
-    batches = (read_columns(dataset, begin, min(begin + batch_size, places.stop)) for begin in places[::batch_size])
+def _check_first_record(dataset: SlicedRecords, shards: CodeShards, shard: int, batch_size: int) -> None:
+    """Checks that a shard of an interrupted run was made from this dataset."""
+    indices = shards.record_range(shard)
+    # Batches are read until one has a record, because the first records of a shard may be skipped.
+    batches = (read_columns(dataset, begin, min(begin + batch_size, indices.stop)) for begin in indices[::batch_size])
     columns = next(filter(None, batches), None)
     if columns is None:
         return
-    record = text_of_record({name: values[0] for name, values in columns.items()}, str(places.start))
+    # Only text is compared. Comparing codes would need the tower, and another tower has another fingerprint.
+    record = text_of_record({name: values[0] for name, values in columns.items()}, str(indices.start))
     if shards.read_first(shard) != record:
         raise ValueError(
-            f"{shards.path(shard)} was not made of `dataset`, whose record {record['id']!r} is another: choose "
-            "another folder, or the dataset it was begun with."
+            f"{shards.path(shard)} was not made from `dataset`: its record {record['id']!r} differs. Choose another "
+            "folder, or the dataset that the folder was begun with."
         )
 
 
 class PreparedBatches(torch.utils.data.Dataset):
     """
-    Batches as [`prepare_records`] gives them, in the order of `shard_indices`; none reaches over the end of a shard,
-    so that codes do not depend on which process makes them.
+    Batches of [`prepare_records`], in the order of `shard_indices`.
+
+    No batch crosses the end of a shard, so the codes of a shard do not depend on which process encodes it.
+
+    Args:
+        dataset (`datasets.Dataset`): records with open media.
+        processor ([`VilaUProcessor`]): prepares the pixels.
+        shards ([`CodeShards`]): the shards of the dataset.
+        shard_indices (`list[int]`): the shards to read.
+        batch_size (`int`): records that are read at once.
 
     Attributes:
-        places (`list[tuple[int, int, int]]`): shard, begin and end of each batch.
+        ranges (`list[tuple[int, int, int]]`): shard, begin and end of each batch.
     """
 
-    def __init__(self, dataset: Dataset, processor, shards: CodeShards, shard_indices: list[int], batch_size: int):
+    def __init__(
+        self,
+        dataset: SlicedRecords,
+        processor: "VilaUProcessor",
+        shards: CodeShards,
+        shard_indices: list[int],
+        batch_size: int,
+    ) -> None:
         self.dataset = dataset
         self.processor = processor
         self.batch_size = batch_size
-        self.places = [
-            (shard, begin, min(begin + batch_size, shards.places(shard).stop))
+        self.ranges = [
+            (shard, begin, min(begin + batch_size, shards.record_range(shard).stop))
             for shard in shard_indices
-            for begin in range(shards.places(shard).start, shards.places(shard).stop, batch_size)
+            for begin in shards.record_range(shard)[::batch_size]
         ]
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.ranges)
 
     def __getitem__(self, index: int) -> tuple[list[dict], torch.Tensor]:
-        _, begin, end = self.places[index]
+        _, begin, end = self.ranges[index]
         return prepare_records(self.dataset, begin, end, self.processor)
 
 
-def prepare_records(dataset: Dataset, begin: int, end: int, processor) -> tuple[list[dict], torch.Tensor]:
+def prepare_records(
+    dataset: SlicedRecords, begin: int, end: int, processor: "VilaUProcessor"
+) -> tuple[list[dict], torch.Tensor]:
     """
-    Reads the records from `begin` to `end`.
+    Reads the records from `begin` to `end` and prepares their pixels.
+
+    Args:
+        dataset (`datasets.Dataset`): records with open media.
+        begin (`int`): index of the first record.
+        end (`int`): index after the last record.
+        processor ([`VilaUProcessor`]): prepares the pixels.
 
     Returns:
-        The records with `id`, `messages`, and `num_frames` of each image (1) and video in the order of their
-        placeholders; and the pixels of all of these, `(N, 3, S, S)`.
+        The records with `id`, `messages` and `num_frames`, the frames of each image (1) and video in the order of
+        their placeholders; and the pixels of all of them, `(N, 3, S, S)`.
     """
     columns = read_columns(dataset, begin, end)
-    records, pixels = [], []
-    for place, values in enumerate(zip(*columns.values(), strict=True)):
+    records: list[dict] = []
+    pixels: list[torch.Tensor] = []
+    for index, values in enumerate(zip(*columns.values(), strict=True)):
         raw = dict(zip(columns, values, strict=True))
-        record = text_of_record(raw, str(begin + place))
+        record = text_of_record(raw, str(begin + index))
         frames = _frames(raw, record, processor)
         records.append({**record, "num_frames": [len(each) for each in frames]})
         pixels += frames
     return records, torch.cat(pixels) if pixels else torch.empty(0)
 
 
-def read_columns(dataset: Dataset, begin: int, end: int) -> dict[str, list]:
-    """The records from `begin` to `end` by columns; none if all of them are skipped."""
+def read_columns(dataset: SlicedRecords, begin: int, end: int) -> dict[str, list]:
+    """Returns the records from `begin` to `end` by columns, or no column if all of them are skipped."""
     try:
         return dataset[begin:end]
     except NoMediaLeftError:
         return {}
 
 
-def text_of_record(record: dict, default_id: str) -> dict:
-    """`id` and `messages` of a record as they are stored, content as a list of parts."""
+def text_of_record(record: Mapping[str, Any], default_id: str) -> dict[str, Any]:
+    """Returns `id` and `messages` of a record as they are stored, with `content` as a list of content parts."""
     messages = []
     for message in record["messages"]:
         content = message["content"]
-        parts = [text_part(content)] if isinstance(content, str) else content
-        parts = [{"type": part["type"], "text": part.get("text")} for part in parts]
-        messages.append({"role": message["role"], "content": parts})
+        content_parts = [text_content_part(content)] if isinstance(content, str) else content
+        content_parts = [
+            {"type": content_part["type"], "text": content_part.get("text")} for content_part in content_parts
+        ]
+        messages.append({"role": message["role"], "content": content_parts})
     return {"id": default_id if record.get("id") is None else record["id"], "messages": messages}
 
 
-def _frames(raw: dict, record: dict, processor) -> list[torch.Tensor]:
-    """Pixels `(F, 3, S, S)` of the images (F = 1) and videos of a record in the order of their placeholders."""
+def _frames(raw: dict, record: dict, processor: "VilaUProcessor") -> list[torch.Tensor]:
+    """Returns pixels `(F, 3, S, S)` of the images (F = 1) and videos of a record, in the order of placeholders."""
     validate_record({**raw, **record})
-    kinds = [part["type"] for message in record["messages"] for part in message["content"] if part["type"] != "text"]
-    images, videos = ([] if raw.get(name) is None else raw[name] for name in ("images", "videos"))
-    pixels = {"image": [], "video": []}
+    kinds = [
+        content_part["type"]
+        for message in record["messages"]
+        for content_part in message["content"]
+        if content_part["type"] != "text"
+    ]
+    images = [] if raw.get("images") is None else raw["images"]
+    videos = [] if raw.get("videos") is None else raw["videos"]
+    pixels: dict[str, list[torch.Tensor]] = {"image": [], "video": []}
     if images:
         pixels["image"] = list(processor.image_processor(images, return_tensors="pt")["pixel_values"][:, None])
+    # One by one, because videos of different lengths cannot be stacked.
     for video in videos:
         pixels["video"].append(torch.as_tensor(processor.video_processor([video])["pixel_values_videos"][0]))
     return [pixels[kind].pop(0) for kind in kinds]
@@ -232,16 +296,29 @@ def _frames(raw: dict, record: dict, processor) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def encode_pixels(pixels: torch.Tensor, tower: VilaUVisionTower, batch_size: int) -> np.ndarray:
-    """Codes `(N, L * D)` of `pixels` `(N, 3, S, S)`, of the smallest type that holds them."""
+    """
+    Encodes images.
+
+    Args:
+        pixels (`torch.Tensor` of shape `(N, 3, S, S)`): prepared images.
+        tower ([`VilaUVisionTower`]): the vision tower.
+        batch_size (`int`): images that are encoded at once.
+
+    Returns:
+        Codes `(N, L * D)`, of the smallest integer type for this codebook.
+    """
     config = tower.config
-    parts = [tower.encode(part.to(tower.device)).codes.flatten(1) for part in pixels.split(batch_size) if len(part)]
-    codes = torch.cat(parts) if parts else torch.empty(0, config.grid_size**2 * config.code_depth)
+    chunks = [
+        tower.encode(chunk.to(tower.device)).codes.flatten(1) for chunk in pixels.split(batch_size) if len(chunk)
+    ]
+    codes = torch.cat(chunks) if chunks else torch.empty(0, config.grid_size**2 * config.code_depth)
     return codes.cpu().numpy().astype(code_dtype(config.codebook_size))
 
 
-def place_codes(records: list[dict], codes: np.ndarray) -> list[dict]:
-    """Records of [`prepare_records`] with `codes`, an array `(F, L * D)` for each image and video."""
-    rows, begin = [], 0
+def attach_codes(records: list[dict], codes: np.ndarray) -> list[dict]:
+    """Returns records of [`prepare_records`] with `codes`, an array `(F, L * D)` for each image and video."""
+    rows = []
+    begin = 0
     for record in records:
         ends = begin + np.cumsum([0, *record["num_frames"]])
         items = [codes[first:last] for first, last in itertools.pairwise(ends)]
@@ -250,44 +327,62 @@ def place_codes(records: list[dict], codes: np.ndarray) -> list[dict]:
     return rows
 
 
-def check_tower(folders: list[str | Path], model, processor):
+def check_tower(folders: Sequence[str | Path], model: torch.nn.Module, processor: "VilaUProcessor") -> None:
     """
-    Checks that codes are those of a model's tower.
+    Checks that stored codes are codes of a model's vision tower.
 
     Args:
-        folders (`list[str]` or `list[Path]`): what [`encode_dataset`] wrote, complete.
+        folders (`list[str]` or `list[Path]`): complete folders of [`encode_dataset`].
         model ([`VilaUForConditionalGeneration`] or another model with a tower): the model to train.
-        processor ([`VilaUProcessor`]): its processor.
+        processor ([`VilaUProcessor`]): the processor of the model.
 
     Raises:
-        ValueError: if encoding was not finished, or the codes are those of another tower or of images prepared in
-            another way.
+        ValueError: if encoding was not finished, or if the codes were made by another tower or from images that were
+            prepared in another way.
     """
+    if not folders:
+        return
     towers = {folder: CodeShards.read_index(folder)["tower"] for folder in folders}
-    own = describe_tower(vision_tower_of(model), processor) if towers else None
+    expected = describe_tower(vision_tower_of(model), processor)
     for folder, tower in towers.items():
-        if tower["fingerprint"] != own["fingerprint"]:
+        if tower["fingerprint"] != expected["fingerprint"]:
             raise ValueError(
                 f"the codes in {folder} are of the tower {tower['fingerprint']}, but `model` and `processor` "
-                f"have the tower {own['fingerprint']}; they differ in {differences(tower, own)}. Encode the "
+                f"have the tower {expected['fingerprint']}; they differ in {differences(tower, expected)}. Encode the "
                 "dataset with this model, or train the model that it was encoded with."
             )
 
 
-def load_encoded(folder: str | Path, model, processor, streaming: bool = False) -> Dataset | IterableDataset:
+def load_encoded(
+    folder: str | Path, model: torch.nn.Module, processor: "VilaUProcessor", streaming: bool = False
+) -> Dataset | IterableDataset:
     """
-    Encoded records for [`VilaUDataCollator`]: `id`, `messages` and `codes`.
+    Loads encoded records for [`VilaUDataCollator`]: `id`, `messages` and `codes`.
 
     Args:
-        folder (`str` or `Path`): what [`encode_dataset`] wrote.
+        folder (`str` or `Path`): a complete folder of [`encode_dataset`].
         model ([`VilaUForConditionalGeneration`] or another model with a tower): the model to train.
-        processor ([`VilaUProcessor`]): its processor.
-        streaming (`bool`, *optional*, defaults to `False`): read the files one after the other while training.
+        processor ([`VilaUProcessor`]): the processor of the model.
+        streaming (`bool`, *optional*, defaults to `False`): whether to read the files one by one during training.
+
+    Returns:
+        `datasets.Dataset`, or `datasets.IterableDataset` with `streaming=True`.
 
     Raises:
-        ValueError: if encoding was not finished, or the codes are those of another tower or of images prepared in
-            another way.
+        ValueError: if encoding was not finished, or if the codes were made by another tower or from images that were
+            prepared in another way.
     """
     check_tower([folder], model, processor)
     files = CodeShards.files(folder, CodeShards.read_index(folder))
     return load_dataset("parquet", data_files=[str(file) for file in files], split="train", streaming=streaming)
+
+
+__all__ = [
+    "EncodingReport",
+    "check_tower",
+    "encode_dataset",
+    "encode_pixels",
+    "load_encoded",
+    "attach_codes",
+    "prepare_records",
+]

@@ -1,25 +1,42 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Batches for training: records of messages and media become ids, labels and pixels."""
+"""Batches for stage 2: turns records into token ids, labels and pixels or codes."""
 
 import copy
 import json
 import random
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 
 
+if TYPE_CHECKING:
+    from ..processing import VilaUProcessor
+
+
 _VISUAL = ("image", "video")
+# value of a label that no loss counts, the `ignore_index` of `torch.nn.functional.cross_entropy`
+_IGNORED = -100
 
 
 def without_prompt(messages: list[dict]) -> list[dict]:
-    """Drops the text of every user turn that is answered by an image or a video; its own images and videos stay."""
+    """
+    Removes the text of each user turn whose reply has an image or a video.
+
+    The images and videos of the user turn stay.
+
+    Args:
+        messages (`list[dict]`): the messages of a record.
+
+    Returns:
+        New messages. The given messages are not changed.
+    """
     result = []
     for message, reply in zip(messages, [*messages[1:], None], strict=True):
         if message["role"] == "user" and reply is not None and _has_visual_target(reply):
             content = message["content"]
-            kept = [] if isinstance(content, str) else [item for item in content if item["type"] != "text"]
-            message = {**message, "content": kept}
+            media = [] if isinstance(content, str) else [item for item in content if item["type"] != "text"]
+            message = {**message, "content": media}
         result.append(message)
     return result
 
@@ -34,7 +51,8 @@ def _has_visual_target(message: dict) -> bool:
 
 
 def _identity(record: dict) -> list:
-    """What tells a record from others, the same for its pixels and its codes: its `id`, or else its messages."""
+    """Returns what identifies a record: its `id`, or its messages if it has none."""
+    # It must be the same for a record with pixels and with codes, so that both lose their prompts in the same batches.
     if record.get("id") is not None:
         return [str(record["id"])]
     contents = [(message["role"], message["content"]) for message in record["messages"]]
@@ -44,8 +62,8 @@ def _identity(record: dict) -> list:
     ]
 
 
-def _refuse_pixels(records: list[dict]):
-    """Raises a `ValueError` if some of `records` have images or videos, where others have codes."""
+def _refuse_pixels(records: list[dict]) -> None:
+    """Raises a `ValueError` if some records have images or videos, while others have codes."""
     is_encoded = [record.get("codes") is not None and len(record["codes"]) > 0 for record in records]
     encoded = records[is_encoded.index(True)]
     for record in (record for record, other in zip(records, is_encoded, strict=True) if not other):
@@ -53,43 +71,45 @@ def _refuse_pixels(records: list[dict]):
             if record.get(name) is not None and len(record[name]):
                 raise ValueError(
                     f"a batch must not mix pixels and codes, but the record {encoded.get('id')!r} has codes and "
-                    f"{record.get('id')!r} has {name}: encode all sources of a mixture that have any (`vilau encode`)."
+                    f"{record.get('id')!r} has {name}. Encode all sources of a mixture that have images or videos "
+                    "(`vilau encode`)."
                 )
 
 
 class VilaUDataCollator:
     r"""
-    Makes a batch of records `{"messages": [...], "images": [...], "videos": [...]}`; `images` and `videos` may be
-    missing, or stand as `codes` (see [`load_encoded`]).
+    Makes a batch of records `{"messages": [...], "images": [...], "videos": [...]}`.
 
-    What the assistant says is supervised, and the text of a `document`. For classifier-free guidance some records lose
-    the text of the user turns that ask for an image or a video. Which ones is drawn for each batch anew, from `seed`,
-    the pass over the data, and the records of the batch (their `id`, or what they say if they have none). So it
-    depends on no worker and no batch before, and a resumed run makes the batches of an uninterrupted one.
+    `images` and `videos` may be missing. Records that were encoded have `codes` instead (see [`load_encoded`]).
 
-    Records are padded, each in a row of its own. Packs (see [`RecordPacker`]) become rows of several records, and with
-    `padding_free` a batch is one row. In such rows no record sees another: position ids begin anew with each, there is
-    no attention mask, and flash attention is told where they begin.
+    The targets are what the assistant says, and the text of a `document`. For classifier-free guidance, some records
+    lose the text of the user turns that ask for an image or a video. They are drawn for each batch. The draw depends
+    only on `seed`, the number of the pass over the data, and the records of the batch (their `id`, or their messages).
+    It does not depend on workers or earlier batches, so a resumed run makes the same batches.
+
+    A record is a padded row of the batch. Packs (see [`RecordPacker`]) become rows of several records. With
+    `padding_free`, a batch is one row. In such rows no record sees another: position ids begin again with each record,
+    there is no attention mask, and the batch has the arguments of flash attention.
 
     Args:
-        processor ([`VilaUProcessor`]).
+        processor ([`VilaUProcessor`]): tokenizes messages and prepares images and videos.
         unconditional_probability (`float`, *optional*, defaults to 0.1): share of records that lose their prompt.
         seed (`int`, *optional*, defaults to 0): seed of that choice.
         max_length (`int`, *optional*): text of a record beyond this many tokens is cut off.
-        padding_free (`bool`, *optional*, defaults to `False`): put all records of a batch into one row.
-        pad_to_multiple_of (`int`, *optional*): lengthen rows to a multiple of this; with the `max_length` of packed
-            rows all batches have the same shape.
+        padding_free (`bool`, *optional*, defaults to `False`): whether to put all records of a batch into one row.
+        pad_to_multiple_of (`int`, *optional*): pads the length of rows to a multiple of this. With the `max_length` of
+            packed rows, all batches have the same shape.
     """
 
     def __init__(
         self,
-        processor,
+        processor: "VilaUProcessor",
         unconditional_probability: float = 0.1,
         seed: int = 0,
         max_length: int | None = None,
         padding_free: bool = False,
         pad_to_multiple_of: int | None = None,
-    ):
+    ) -> None:
         if not 0 <= unconditional_probability <= 1:
             raise ValueError(f"`unconditional_probability` must be in [0, 1], got {unconditional_probability}.")
         if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
@@ -100,17 +120,21 @@ class VilaUDataCollator:
         self.max_length = max_length
         self.padding_free = padding_free
         self.pad_to_multiple_of = pad_to_multiple_of
-        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()  # workers that outlive a pass see it change
+        # Shared memory: persistent workers hold a copy of the collator, and have to see the epoch change.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     def for_evaluation(self) -> "VilaUDataCollator":
-        """A collator that drops no prompt; [`VilaUTrainer`] evaluates with it."""
+        """Returns a collator that keeps all prompts, with which [`VilaUTrainer`] evaluates."""
+        # A shallow copy shares `_epoch` and the processor.
         collator = copy.copy(self)
         collator.unconditional_probability = 0.0
         return collator
 
-    def set_epoch(self, epoch: int):
+    def set_epoch(self, epoch: int) -> None:
         """
-        Says which pass over the data begins; [`VilaUTrainer`] does. Records of a [`RecordStream`] say it themselves.
+        Sets the number of the pass over the data. [`VilaUTrainer`] calls it at the beginning of each pass.
+
+        Records of a [`RecordStream`] have the number themselves.
 
         Args:
             epoch (`int`): number of the pass, from 0.
@@ -118,75 +142,93 @@ class VilaUDataCollator:
         self._epoch.fill_(epoch)
 
     def _choice(self, rows: list[dict], records: list[dict]) -> random.Random:
-        """The generator that decides for `records`, those of `rows`, whose prompt is dropped."""
+        """Returns the generator that draws which of `records`, the records of `rows`, lose their prompt."""
         passes = [row.get("pass", self._epoch.item()) for row in rows]
+        # A string as seed: `random.Random` hashes it with SHA-512, so the draw is the same in all processes.
         return random.Random(json.dumps([self.seed, passes, [_identity(record) for record in records]]))
 
     def __call__(self, records: list[dict]) -> dict[str, torch.Tensor | int]:
         """
+        Makes a batch.
+
         Args:
-            records (`list[dict]`): records, or packs of them, `{"records": [...]}`.
+            records (`list[dict]`): records, or packs of records, `{"records": [...]}`.
 
         Returns:
             `input_ids`, `labels` `(B, T)`; `attention_mask` `(B, T)` for padded records, otherwise `position_ids`
-            `(B, T)`, `cu_seq_lens_q`, `cu_seq_lens_k` (int32 `(samples + 1,)`, over all rows one after the other) and
+            `(B, T)`, `cu_seq_lens_q`, `cu_seq_lens_k` (int32 `(samples + 1,)`, over the concatenated rows) and
             `max_length_q`, `max_length_k` (`int`); `pixel_values` `(N, 3, S, S)` and `pixel_values_videos`
             `(V, F, 3, S, S)`, or `codes` `(N, L, D)`, if the records have any.
         """
         rows = [record["records"] if "records" in record else [record] for record in records]
         packed = self.padding_free or any("records" in record for record in records)
         flat = [record for row in rows for record in row]
+        # Packs are encoded as single padded records first, so that each record has the tokens it has without packing.
         batch = self._encode(flat, self._choice(records, flat))
         if packed:
             counts = [sum(map(len, rows))] if self.padding_free else [len(row) for row in rows]
             batch.update(self._pack(batch.pop("input_ids"), batch.pop("labels"), batch.pop("attention_mask"), counts))
         elif self.pad_to_multiple_of is not None:
             fill = -batch["input_ids"].shape[1] % self.pad_to_multiple_of
-            pads = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": -100}
+            pads = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": _IGNORED}
             batch.update({name: functional.pad(batch[name], (0, fill), value=pad) for name, pad in pads.items()})
         return batch
 
-    def _encode(self, records: list[dict], choice: random.Random) -> dict[str, torch.Tensor]:
-        """The records as padded rows, one each."""
+    def _encode(self, records: list[dict], choice: random.Random) -> dict[str, Any]:
+        """Returns the records as padded rows, each record in a row."""
         conversations = [
             without_prompt(record["messages"])
             if choice.random() < self.unconditional_probability
             else record["messages"]
             for record in records
         ]
-        images, videos, codes = (
-            [[] if record.get(name) is None else record[name] for record in records]
-            for name in ("images", "videos", "codes")
-        )
-        codes = codes if any(len(row) for row in codes) else None
-        if codes is not None:
-            _refuse_pixels(records)
+        images = _column(records, "images")
+        videos = _column(records, "videos")
+        codes = _column(records, "codes")
+        if not any(len(row) for row in codes):
+            return dict(self.processor.encode_training_samples(conversations, images, videos, self.max_length))
+        _refuse_pixels(records)
         return dict(self.processor.encode_training_samples(conversations, images, videos, self.max_length, codes))
 
-    def _pack(self, input_ids, labels, attention_mask, counts: list[int]) -> dict[str, torch.Tensor | int]:
-        """Rows of `counts` samples each, of padded samples `(samples, T)`; a row's end is filled with one more."""
+    def _pack(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor, counts: list[int]
+    ) -> dict[str, torch.Tensor | int]:
+        """Concatenates padded samples `(samples, T)` to rows of `counts` samples each, without the padding."""
         lengths = attention_mask.sum(1)
-        row_lengths = torch.stack([part.sum() for part in lengths.split(counts)])
-        longest, multiple = int(row_lengths.max()), self.pad_to_multiple_of or 1
-        shape = (len(counts), -(-longest // multiple) * multiple)
-        places = torch.arange(shape[1]) < row_lengths[:, None]  # (B, T)
-        labels[:, 0] = -100  # or the sample before would predict it
+        row_lengths = torch.stack([of_row.sum() for of_row in lengths.split(counts)])
+        multiple = self.pad_to_multiple_of or 1
+        shape = (len(counts), -(-int(row_lengths.max()) // multiple) * multiple)
+        is_filled = torch.arange(shape[1]) < row_lengths[:, None]  # (B, T)
+        # Labels are shifted by one, so the last token of the previous sample would predict the first label.
+        labels[:, 0] = _IGNORED
         is_token = attention_mask.bool()
-        batch = {
-            "input_ids": torch.full(shape, self.processor.tokenizer.pad_token_id),
-            "labels": torch.full(shape, -100),
-        }
-        batch["input_ids"][places], batch["labels"][places] = input_ids[is_token], labels[is_token]
-        fills = shape[1] - row_lengths
-        segments = [torch.cat([part, fill[None]]) for part, fill in zip(lengths.split(counts), fills, strict=True)]
-        segments = torch.cat(segments)
+        packed_ids = torch.full(shape, self.processor.tokenizer.pad_token_id)
+        packed_labels = torch.full(shape, _IGNORED)
+        packed_ids[is_filled] = input_ids[is_token]
+        packed_labels[is_filled] = labels[is_token]
+        # The padding at the end of a row counts as one more sample, so that no real sample contains it.
+        padding = shape[1] - row_lengths
+        of_rows = zip(lengths.split(counts), padding, strict=True)
+        segments = torch.cat([torch.cat([of_row, fill[None]]) for of_row, fill in of_rows])
         segments = segments[segments > 0]
         ends = segments.cumsum(0)
         begins = (ends - segments).repeat_interleave(segments)
-        batch["position_ids"] = (torch.arange(begins.numel()) - begins).view(shape)
-        batch["cu_seq_lens_q"] = batch["cu_seq_lens_k"] = functional.pad(ends, (1, 0)).int()
-        batch["max_length_q"] = batch["max_length_k"] = int(segments.max())
-        return batch
+        borders = functional.pad(ends, (1, 0)).int()
+        longest = int(segments.max())
+        return {
+            "input_ids": packed_ids,
+            "labels": packed_labels,
+            "position_ids": (torch.arange(begins.numel()) - begins).view(shape),
+            "cu_seq_lens_q": borders,
+            "cu_seq_lens_k": borders,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
+
+
+def _column(records: list[dict], name: str) -> list:
+    """Returns a field of each record, an empty list where it is missing."""
+    return [[] if record.get(name) is None else record[name] for record in records]
 
 
 __all__ = ["VilaUDataCollator"]

@@ -1,6 +1,14 @@
 """Batches for stage 1: images with their captions."""
 
+from typing import TYPE_CHECKING
+
 import torch
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..processing import VilaUImageProcessor, VilaUImageProcessorPil
 
 
 class VisionTowerDataCollator:
@@ -8,17 +16,21 @@ class VisionTowerDataCollator:
     Turns records with one image and its caption into a batch for [`VisionTowerTrainer`].
 
     Args:
-        image_processor ([`VilaUImageProcessor`]): resizes and normalises.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*): tokenizer of the text encoder; without it captions are left
+        image_processor ([`VilaUImageProcessor`]): resizes and normalises the images.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): tokenizer of the text encoder. Without it captions are left
             out, for a tower whose contrastive loss has weight 0.
-        max_length (`int`, *optional*): tokens of a caption, to be given with a tokenizer; SigLIP reads its text
-            embedding from the last, padded place.
+        max_length (`int`, *optional*): tokens of a caption, required with a tokenizer.
 
     Raises:
         ValueError: for a tokenizer without `max_length`.
     """
 
-    def __init__(self, image_processor, tokenizer=None, max_length: int | None = None):
+    def __init__(
+        self,
+        image_processor: "VilaUImageProcessor | VilaUImageProcessorPil",
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        max_length: int | None = None,
+    ) -> None:
         if tokenizer is not None and max_length is None:
             raise ValueError("`max_length` must be given with a `tokenizer`, got None.")
         self.image_processor = image_processor
@@ -27,28 +39,32 @@ class VisionTowerDataCollator:
 
     def __call__(self, records: list[dict]) -> dict[str, torch.Tensor | bool]:
         """
+        Makes a batch.
+
         Args:
-            records (`list[dict]`): with `images` (a list of one picture) and, with a tokenizer, `caption` (`str`).
+            records (`list[dict]`): records with `images` (a list of one image) and, with a tokenizer, `caption`
+                (`str`).
 
         Returns:
             `pixel_values` `(N, 3, S, S)`, `input_ids` `(N, max_length)` with a tokenizer, and `return_loss=True`.
 
         Raises:
-            ValueError: if a record has not exactly one image.
+            ValueError: if a record does not have exactly one image.
         """
         for record in records:
             if len(record["images"]) != 1:
                 raise ValueError(f"a record needs exactly one image in `images`, got {len(record['images'])}.")
         pixels = self.image_processor([record["images"][0] for record in records], return_tensors="pt")
         batch = {"pixel_values": pixels["pixel_values"], "return_loss": True}
-        if self.tokenizer is not None:
+        if self.tokenizer is not None and self.max_length is not None:
             captions = [record["caption"] for record in records]
             batch["input_ids"] = tokenize_captions(self.tokenizer, captions, self.max_length)
         return batch
 
 
-def tokenize_captions(tokenizer, captions: list[str], max_length: int) -> torch.LongTensor:
-    """Ids `(N, max_length)` of captions for a SigLIP text encoder, padded on the right."""
+def tokenize_captions(tokenizer: "PreTrainedTokenizerBase", captions: list[str], max_length: int) -> torch.LongTensor:
+    """Returns token ids `(N, max_length)` of captions for a SigLIP text encoder, padded on the right."""
+    # SigLIP reads the text embedding from the last position, which is padding for a short caption.
     return tokenizer(
         captions,
         padding="max_length",

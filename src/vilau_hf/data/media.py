@@ -1,61 +1,71 @@
-"""Images and videos of records are opened here, as late as possible, and what cannot be opened is dealt with."""
+"""Opens the images and videos of records as late as possible, and handles those that cannot be opened."""
 
 import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from datasets import Image
+from datasets import Dataset, Image
 from transformers.utils import logging
 
 from .records import MEDIA_FIELDS
+
+
+if TYPE_CHECKING:
+    from ..processing import VilaUProcessor
+    from .packing import PackedDataset
 
 
 logger = logging.get_logger(__name__)
 
 
 class MediaError(ValueError):
-    """An image or a video of a record that cannot be opened."""
+    """An image or a video of a record cannot be opened."""
 
 
 class NoMediaLeftError(MediaError):
-    """Records that were asked for at once and all of which are skipped."""
+    """All records of a batch were skipped."""
 
 
 class MediaLoader:
     r"""
-    Opens the media of records: images become PIL images, video files arrays of sampled frames `(F, H, W, 3)`; what is
-    open already stays, and so do `codes`. A transform for map-style datasets of records, used by [`RecordStream`] for
-    streams:
+    Opens the media of records.
+
+    Images become PIL images. Video files become arrays of sampled frames `(F, height, width, 3)`. Media that are open
+    already, and `codes`, stay as they are. [`RecordStream`] uses a loader for streams. A dataset with random access
+    takes it as a transform:
 
     ```python
     dataset = dataset.with_transform(MediaLoader(processor))
     ```
 
     Args:
-        processor ([`VilaUProcessor`], *optional*): its video processor says how many frames are taken of a video file.
-            Without, records must not have videos.
-        on_bad_media (`str`, *optional*, defaults to `"error"`): `"error"` stops at a record with an image or a video
-            that cannot be opened, and names the record; `"skip"` leaves the record out, logs and counts it
-            (`num_skipped`, in the process that opens it). A map-style dataset to train on is then put into
-            [`ReadableRows`], or a batch may be left without records.
+        processor ([`VilaUProcessor`], *optional*): its video processor defines how many frames are sampled from a
+            video file. Without it, records must not have videos.
+        on_bad_media (`str`, *optional*, defaults to `"error"`): what happens to a record with an image or a video that
+            cannot be opened. `"error"` raises an error that names the record. `"skip"` leaves the record out, logs it
+            and counts it (`num_skipped`, in the process that opens it). With `"skip"`, wrap a dataset with random
+            access in [`ReadableRows`] for training, because a batch may be left without records.
     """
 
-    def __init__(self, processor=None, on_bad_media: str = "error"):
+    def __init__(self, processor: "VilaUProcessor | None" = None, on_bad_media: str = "error") -> None:
         if on_bad_media not in ("error", "skip"):
             raise ValueError(f"`on_bad_media` must be 'error' or 'skip', got {on_bad_media!r}.")
         self.video_processor = None if processor is None else processor.video_processor
         self.on_bad_media = on_bad_media
         self.num_skipped = 0
 
-    def load(self, record: Mapping) -> dict | None:
+    def load(self, record: Mapping[str, Any]) -> dict | None:
         """
         Opens the media of one record.
 
+        Args:
+            record (`Mapping`): a record, as [`validate_record`] accepts it.
+
         Returns:
-            The record with its images and videos, or `None` if it is skipped.
+            The record with its images and videos open, or `None` if it is skipped.
 
         Raises:
             MediaError: with `on_bad_media="error"`, naming the record, the image or video and the cause.
@@ -66,14 +76,15 @@ class MediaLoader:
         loaded = dict(record)
         for kind, name in MEDIA_FIELDS.items():
             opened = []
-            for place, item in enumerate(record[name] or [] if name in record else []):
+            for index, item in enumerate(record[name] or [] if name in record else []):
                 try:
                     opened.append(open_image(item) if kind == "image" else self.open_video(item))
                 except ImportError:
+                    # A missing decoder is a fault of the installation. It must not be skipped as a bad file.
                     raise
-                except Exception as error:  # every codec has errors of its own
+                except Exception as error:  # each decoder raises errors of other classes
                     message = (
-                        f"Cannot open {name}[{place}] of record {record.get('id')!r} ({_name(item)}): "
+                        f"Cannot open {name}[{index}] of record {record.get('id')!r} ({_describe(item)}): "
                         f"{type(error).__name__}: {str(error)[:300]}"
                     )
                     if self.on_bad_media == "error":
@@ -87,10 +98,16 @@ class MediaLoader:
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
         """
-        Opens the media of a batch, a list for each field; skipped records are missing in what it gives.
+        Opens the media of a batch and leaves out the records that are skipped.
+
+        Args:
+            batch (`Mapping[str, list]`): a list for each field of the records.
+
+        Returns:
+            A list for each field.
 
         Raises:
-            MediaError: as [`load`] does.
+            MediaError: if [`load`] raises it.
             NoMediaLeftError: if all records of the batch are skipped.
         """
         size = len(next(iter(batch.values())))
@@ -101,44 +118,47 @@ class MediaLoader:
         return {name: [record[name] for record in kept] for name in kept[0]} if kept else dict(batch)
 
     def open_video(self, item: Any) -> Any:
-        """The sampled frames of a video file, or the frames that are given."""
+        """Returns the sampled frames of a video file, or the given frames."""
         if isinstance(item, (list, tuple)):
             return [open_image(frame) for frame in item]
         if hasattr(item, "shape"):
             return item
         path, data = _path_and_bytes(item)
         if data is None:
-            return self._sample(path)
-        # decoders of the processor read files only
+            return self._sample_frames(path)
+        # The processor decodes files only, so bytes are saved to a temporary file.
         with tempfile.NamedTemporaryFile(suffix=Path(path or "video.mp4").suffix) as file:
             file.write(data)
             file.flush()
-            return self._sample(file.name)
+            return self._sample_frames(file.name)
 
-    def _sample(self, path: str) -> Any:
-        processor = self.video_processor
-        frames, _ = processor.fetch_videos(
-            path, None if processor.do_sample_frames is False else processor.sample_frames
-        )
+    def _sample_frames(self, path: str | None) -> Any:
+        if self.video_processor is None:
+            raise ValueError("`MediaLoader` needs a `processor` to open a video file.")
+        sample = None if self.video_processor.do_sample_frames is False else self.video_processor.sample_frames
+        frames, _ = self.video_processor.fetch_videos(path, sample)
         return frames
 
 
 class ReadableRows(torch.utils.data.Dataset):
     r"""
-    The rows of a dataset that skips records; in place of one of which nothing can be opened, the next that can:
+    Replaces each row that cannot be opened by the next row that can.
+
+    For a dataset whose [`MediaLoader`] skips records:
 
     ```python
     dataset = ReadableRows(dataset.with_transform(MediaLoader(processor, on_bad_media="skip")))
     ```
 
     Args:
-        dataset (`datasets.Dataset` or [`PackedDataset`]): with a [`MediaLoader`] as the transform of its records.
+        dataset (`datasets.Dataset` or [`PackedDataset`]): a dataset with a [`MediaLoader`] as the transform of its
+            records.
 
     Raises:
-        MediaError: if no row is left, when one is read.
+        MediaError: if no row can be opened. It is raised when a row is read.
     """
 
-    def __init__(self, dataset):
+    def __init__(self, dataset: "Dataset | PackedDataset") -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
@@ -146,6 +166,7 @@ class ReadableRows(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> dict:
         size = len(self)
+        # Iteration without `__iter__` ends at the first `IndexError`.
         if not 0 <= index < size:
             raise IndexError(f"`index` must be in [0, {size}), got {index}.")
         for step in range(size):
@@ -157,7 +178,7 @@ class ReadableRows(torch.utils.data.Dataset):
 
 
 def open_image(item: Any) -> Any:
-    """An image of a record as a PIL image, turned as its file says; arrays and open images stay."""
+    """Returns an image of a record as a PIL image, rotated by its EXIF data. Arrays and open images stay."""
     if hasattr(item, "shape") or hasattr(item, "convert"):
         return item
     path, data = _path_and_bytes(item)
@@ -165,7 +186,7 @@ def open_image(item: Any) -> Any:
 
 
 def _path_and_bytes(item: Any) -> tuple[str | None, bytes | None]:
-    """Where a stored image or video is; a URL is refused, training downloads nothing."""
+    """Returns path and bytes of a stored image or video. Refuses URLs, because training downloads nothing."""
     if isinstance(item, (bytes, bytearray)):
         return None, bytes(item)
     path, data = (item.get("path"), item.get("bytes")) if isinstance(item, Mapping) else (os.fspath(item), None)
@@ -174,9 +195,11 @@ def _path_and_bytes(item: Any) -> tuple[str | None, bytes | None]:
     return path, data
 
 
-def _name(item: Any) -> str:
+def _describe(item: Any) -> str:
+    """Returns a short description of an image or a video, for error messages."""
     if isinstance(item, Mapping):
-        path, data = item.get("path"), item.get("bytes")
+        path = item.get("path")
+        data = item.get("bytes")
         return repr(path) if data is None else f"{len(data)} bytes of {path!r}"
     return repr(item)[:200]
 

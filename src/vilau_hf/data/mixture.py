@@ -4,13 +4,17 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from datasets import Dataset, IterableDataset, interleave_datasets, load_dataset
 
 from .converters import build_converter, stream_records
 from .packing import count_tokens
+
+
+if TYPE_CHECKING:
+    from ..processing import VilaUProcessor
 
 
 STOPPING_STRATEGIES = ("all_exhausted", "all_exhausted_without_replacement", "first_exhausted")
@@ -24,11 +28,12 @@ class MixtureSource:
     Args:
         source (`str` or `list[str]`): see [`convert_records`].
         format (`str`): see [`convert_records`].
-        name (`str`): put before the ids of its records.
-        weight (`float`, *optional*, defaults to 1.0): share of its records in the mixture, relative to the others.
-        target (`str`, *optional*): its role, for formats of captions: `"media"` to learn the image or video of a
-            caption, `"text"` to learn the caption. In all others what the assistant says is learned.
-        options (`dict`, *optional*): other options of the format's converter.
+        name (`str`): prefix of the ids of its records.
+        weight (`float`, *optional*, defaults to 1.0): share of its records in the mixture, relative to the other
+            sources.
+        target (`str`, *optional*): the target of training, for formats of captions: `"media"` for the image or video
+            of a caption, `"text"` for the caption. In all other formats the target is what the assistant says.
+        options (`dict`, *optional*): other options of the converter of this format.
     """
 
     source: str | list[str]
@@ -38,18 +43,22 @@ class MixtureSource:
     target: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        # `True` is an `int` in Python, but a mistake in a YAML file.
         if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not self.weight > 0:
             raise ValueError(f"`weight` of the source {self.name!r} must be a positive number, got {self.weight!r}.")
         options = self.options if self.target is None else {"target": self.target, **self.options}
         self.converter = build_converter(self.format, **options)
-        self.files = self.converter.list_sources(self.source)  # once: all ranks, workers and passes see the same
+        # Listed only once, so that all ranks, workers and passes have the same files.
+        self.files = self.converter.list_sources(self.source)
 
 
 @dataclass
 class Mixture:
     r"""
-    Sources of records that are interleaved, each record from a source drawn by weight. As YAML:
+    Interleaves sources of records: the source of each record is drawn by weight.
+
+    A YAML file can describe a mixture:
 
     ```yaml
     seed: 0
@@ -61,23 +70,25 @@ class Mixture:
       - {name: documents, format: mmc4, source: "mmc4/*.jsonl", options: {media_folder: mmc4/images}}
     ```
 
-    Sources of the format `"encoded"` hold the codes of their images and videos (see [`encode_dataset`]). A mixture of
-    them trains without the tower; the others of its sources may then have text alone.
+    A source of the format `"encoded"` holds the codes of its images and videos (see [`encode_dataset`]). If a mixture
+    has such a source, training does not run the vision tower. Its other sources must then be encoded or have text
+    only.
 
     Args:
-        sources (`list[MixtureSource]`): at least one, with different names.
+        sources (`list[MixtureSource]`): at least one source. Their names must differ.
         seed (`int`, *optional*, defaults to 0): seed of the draws.
         stopping_strategy (`str`, *optional*, defaults to `"all_exhausted"`): when a pass ends, as in
-            `datasets.interleave_datasets`. `"all_exhausted"`: a source that ran out starts again until each has run
-            out once, so that weights hold throughout; `"all_exhausted_without_replacement"`: every record once,
-            weights hold until the first source ran out; `"first_exhausted"`: until then.
+            `datasets.interleave_datasets`. With `"all_exhausted"`, a source that ends starts again until each source
+            has ended once, so the weights hold for the whole pass. With `"all_exhausted_without_replacement"`, each
+            record is read once, and the weights hold until the first source ends. With `"first_exhausted"`, the pass
+            ends with the first source.
     """
 
     sources: list[MixtureSource]
     seed: int = 0
     stopping_strategy: str = "all_exhausted"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         names = [source.name for source in self.sources]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"`sources` must be at least one, with different names, got {names}.")
@@ -89,39 +100,43 @@ class Mixture:
     @classmethod
     def from_yaml(cls, file: str | os.PathLike) -> "Mixture":
         """
-        Reads a mixture from a YAML file; its relative paths begin at the working directory.
+        Reads a mixture from a YAML file. Relative paths in it are relative to the working directory.
+
+        Args:
+            file (`str` or `PathLike`): the YAML file.
 
         Raises:
-            ValueError: for keys that are unknown or missing, naming the file and the data set.
+            ValueError: for keys that are unknown or missing, naming the file and the dataset.
         """
         config = yaml.safe_load(Path(file).read_text())
         if not isinstance(config, Mapping) or not isinstance(config.get("datasets"), list):
             raise ValueError(f"`file` {str(file)!r} must hold a key `datasets` with a list.")
+        # Unknown keys are errors, because a misspelled key would silently have its default.
         _check_keys(config, {"datasets"}, {"seed", "stopping_strategy"}, f"{str(file)!r}")
         allowed = set(MixtureSource.__dataclass_fields__)
-        for place, entry in enumerate(config["datasets"]):
-            _check_keys(entry, {"source", "format", "name"}, allowed, f"`datasets[{place}]` of {str(file)!r}")
+        for index, entry in enumerate(config["datasets"]):
+            _check_keys(entry, {"source", "format", "name"}, allowed, f"`datasets[{index}]` of {str(file)!r}")
         sources = [MixtureSource(**entry) for entry in config["datasets"]]
         return cls(sources, **{name: value for name, value in config.items() if name != "datasets"})
 
     @property
     def encoded_folders(self) -> list[str]:
-        """Folders of codes among the sources: [`check_tower`] says whether they are of the tower of a model."""
+        """Returns the folders of codes among the sources. [`check_tower`] compares them with the tower of a model."""
         folders = [source.source for source in self.sources if source.format == "encoded"]
         return [name for each in folders for name in ([each] if isinstance(each, str) else each)]
 
     @property
     def probabilities(self) -> list[float]:
-        """Chance of each source to give the next record."""
+        """Returns the probability of each source to give the next record."""
         total = sum(source.weight for source in self.sources)
         return [source.weight / total for source in self.sources]
 
     def stream(self, num_shards: int = 1) -> IterableDataset:
         """
-        The mixture as a stream of records.
+        Returns the mixture as a stream of records.
 
         Args:
-            num_shards (`int`, *optional*, defaults to 1): every source is readable in a multiple of this many parts.
+            num_shards (`int`, *optional*, defaults to 1): the number of shards of each source is a multiple of this.
         """
         streams = [
             stream_records(source.converter, source.files, num_shards=num_shards, name=source.name)
@@ -133,8 +148,12 @@ class Mixture:
 
     def dataset(self) -> Dataset:
         """
-        The mixture with random access, for length-grouped batches (see [`add_lengths`]): of sources of the format
-        `"records"` alone, which [`write_records`] makes of the others.
+        Returns the mixture with random access, for length-grouped batches (see [`add_lengths`]).
+
+        All sources must be of the format `"records"`. [`write_records`] converts other formats into it.
+
+        Raises:
+            ValueError: for a source of another format.
         """
         for source in self.sources:
             if source.format != "records":
@@ -142,16 +161,17 @@ class Mixture:
                     f"The source {source.name!r} must be of the format 'records' for random access, got "
                     f"{source.format!r}: write its records to a folder first (`vilau records`)."
                 )
-        parts = [load_dataset("parquet", data_files=source.files, split="train") for source in self.sources]
-        if len(parts) == 1:
-            return parts[0]
-        return interleave_datasets(parts, self.probabilities, self.seed, stopping_strategy=self.stopping_strategy)
+        datasets = [load_dataset("parquet", data_files=source.files, split="train") for source in self.sources]
+        if len(datasets) == 1:
+            return datasets[0]
+        return interleave_datasets(datasets, self.probabilities, self.seed, stopping_strategy=self.stopping_strategy)
 
 
-def _check_keys(entry: Any, needed: set[str], optional: set[str], where: str):
+def _check_keys(entry: Any, needed: set[str], optional: set[str], where: str) -> None:
     if not isinstance(entry, Mapping):
         raise ValueError(f"{where} must be a dictionary, got {entry!r}.")
-    missing, unknown = needed - set(entry), set(entry) - needed - optional
+    missing = needed - set(entry)
+    unknown = set(entry) - needed - optional
     if missing or unknown:
         raise ValueError(
             f"{where} must have the keys {', '.join(sorted(needed))}, and may have "
@@ -159,19 +179,21 @@ def _check_keys(entry: Any, needed: set[str], optional: set[str], where: str):
         )
 
 
-def add_lengths(dataset: Dataset, processor, column: str = "length") -> Dataset:
+def add_lengths(dataset: Dataset, processor: "VilaUProcessor", column: str = "length") -> Dataset:
     """
-    Adds the number of tokens of each record, for `train_sampling_strategy="group_by_length"`. No media are opened: an
-    image has always the same number of visual tokens, a video is counted with the frames that are sampled of a file.
+    Adds the number of tokens of each record, for `train_sampling_strategy="group_by_length"`.
+
+    No media are opened. All images have the same number of visual tokens. A video file is counted with the number of
+    frames that are sampled.
 
     Args:
         dataset (`datasets.Dataset`): records.
-        processor ([`VilaUProcessor`]).
-        column (`str`, *optional*, defaults to `"length"`): name of the new column, `length_column_name` of the
+        processor ([`VilaUProcessor`]): counts the tokens.
+        column (`str`, *optional*, defaults to `"length"`): name of the new column, the `length_column_name` of the
             trainer.
     """
 
-    def count(batch):
+    def count(batch: Mapping[str, list]) -> dict[str, list[int]]:
         records = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
         return {column: count_tokens(records, processor)}
 

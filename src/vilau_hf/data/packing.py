@@ -1,8 +1,9 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Packing: short samples share a row, so that little of a batch is padding."""
+"""Packing: short records share a row, so that a batch has little padding."""
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,22 +12,37 @@ from datasets import Dataset
 from transformers.utils import logging
 
 
+if TYPE_CHECKING:
+    from ..processing import VilaUProcessor, VilaUVideoProcessor
+
+
 logger = logging.get_logger(__name__)
 
 
 def best_fit(lengths: list[int], max_length: int) -> list[list[int]]:
     """
-    Indices of `lengths` in bins of at most `max_length`, by best fit, longest first. Bins are in order of their first
-    index, and the indices of each are, too.
+    Distributes lengths to bins by best fit decreasing: the longest first, each into the fullest bin with enough room.
+
+    Args:
+        lengths (`list[int]`): lengths of at most `max_length` each.
+        max_length (`int`): size of a bin.
+
+    Returns:
+        The indices of `lengths` in each bin, in ascending order. Bins are ordered by their first index.
     """
-    bins, free = [], []  # `free` holds (room left, bin) of the bins that are not full, in order
+    bins: list[list[int]] = []
+    # (room left, index of the bin) of the bins that are not full, in ascending order: bisection finds the fullest bin
+    # that a length fits into
+    free: list[tuple[int, int]] = []
+    # The sort is stable, so equal lengths stay in their order and the result depends on `lengths` only.
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        place = bisect.bisect_left(free, (lengths[index], -1))
-        if place == len(free):
-            room, chosen = max_length, len(bins)
+        fullest = bisect.bisect_left(free, (lengths[index], -1))
+        if fullest == len(free):
+            room = max_length
+            chosen = len(bins)
             bins.append([])
         else:
-            room, chosen = free.pop(place)
+            room, chosen = free.pop(fullest)
         bins[chosen].append(index)
         if room > lengths[index]:
             bisect.insort(free, (room - lengths[index], chosen))
@@ -35,12 +51,13 @@ def best_fit(lengths: list[int], max_length: int) -> list[list[int]]:
 
 class RecordPacker:
     r"""
-    Puts records together so that each pack fills a row of `max_length` tokens as far as possible;
-    [`VilaUDataCollator`] makes the rows. Records stay whole, and the same records give the same packs: those of best
-    fit, longest records first (Johnson et al., 1974: Worst-case performance bounds for simple one-dimensional packing
-    algorithms).
+    Groups records into packs, so that each pack fills a row of `max_length` tokens as far as possible.
 
-    Datasets with random access are packed by [`PackedDataset`], streams as they are read:
+    [`VilaUDataCollator`] makes the rows. Records are never split, and the same records give the same packs. The
+    algorithm is best fit decreasing (Johnson et al., 1974: Worst-case performance bounds for simple one-dimensional
+    packing algorithms).
+
+    [`PackedDataset`] packs a dataset with random access. A stream is packed while it is read:
 
     ```python
     train_dataset = PackedDataset(dataset, RecordPacker(processor, max_length=4096))
@@ -50,14 +67,14 @@ class RecordPacker:
     Args:
         processor ([`VilaUProcessor`]): counts the tokens.
         max_length (`int`): tokens of a row.
-        on_too_long (`str`, *optional*, defaults to `"error"`): what becomes of records of more than `max_length`
-            tokens: `"error"` stops and names the record, `"skip"` leaves them out, logs and counts them.
+        on_too_long (`str`, *optional*, defaults to `"error"`): what happens to records of more than `max_length`
+            tokens. `"error"` raises an error that names the record. `"skip"` leaves them out, logs and counts them.
 
     Attributes:
         num_skipped (`int`): records left out so far, in the process that packs.
     """
 
-    def __init__(self, processor, max_length: int, on_too_long: str = "error"):
+    def __init__(self, processor: "VilaUProcessor", max_length: int, on_too_long: str = "error") -> None:
         if max_length < 1:
             raise ValueError(f"`max_length` must be at least 1, got {max_length}.")
         if on_too_long not in ("error", "skip"):
@@ -69,7 +86,10 @@ class RecordPacker:
 
     def __call__(self, columns: dict[str, list]) -> dict[str, list[list[dict]]]:
         """
-        Packs the records of a batch, given by columns as `datasets` does.
+        Packs the records of a batch.
+
+        Args:
+            columns (`dict[str, list]`): a list for each field of the records, as `datasets` gives a batch.
 
         Returns:
             `records`, a list of records for each pack.
@@ -80,18 +100,28 @@ class RecordPacker:
         records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         lengths = count_tokens(records, self.processor)
         kept = self.keep([record.get("id") for record in records], lengths)
+        # `best_fit` gives indices of `kept`, not of `records`.
         packs = best_fit([lengths[index] for index in kept], self.max_length)
         return {"records": [[records[kept[index]] for index in pack] for pack in packs]}
 
-    def keep(self, ids: list, lengths: list[int]) -> list[int]:
-        """Places of the records that are not too long."""
+    def keep(self, ids: Sequence[str | int | None], lengths: list[int]) -> list[int]:
+        """
+        Returns the indices of the records that are not too long.
+
+        Args:
+            ids (`Sequence`): the id of each record, for the error. It may be `None`.
+            lengths (`list[int]`): tokens of each record.
+
+        Raises:
+            ValueError: for a record that is too long, with `on_too_long="error"`.
+        """
         kept = [index for index, length in enumerate(lengths) if length <= self.max_length]
         if len(kept) < len(lengths):
             first = next(index for index, length in enumerate(lengths) if length > self.max_length)
-            name = f"the record {ids[first]!r}" if ids[first] is not None else f"a record ({first} of those at hand)"
+            name = f"the record {ids[first]!r}" if ids[first] is not None else f"the record {first} of a batch"
             message = f"{name} has {lengths[first]} tokens, more than `max_length` ({self.max_length})"
             if self.on_too_long == "error":
-                raise ValueError(f"{message}: raise that, or leave such records out with `on_too_long='skip'`.")
+                raise ValueError(f"{message}. Raise `max_length`, or skip such records with `on_too_long='skip'`.")
             self.num_skipped += len(lengths) - len(kept)
             logger.warning(f"{message}; {self.num_skipped} such records are left out so far")
         return kept
@@ -99,40 +129,43 @@ class RecordPacker:
 
 class PackedDataset(torch.utils.data.Dataset):
     """
-    Packs `{"records": [...]}` of the records of a dataset, found when it is made; no stored media are opened for that.
+    Gives the records of a dataset in packs `{"records": [...]}`.
+
+    All packs are computed when the object is created. For that, no stored media are opened.
 
     Args:
-        dataset (`datasets.Dataset`): records, with [`MediaLoader`] as their transform; shuffle it before. Where that
-            skips records, put the packs into [`ReadableRows`].
-        packer ([`RecordPacker`]).
-        window (`int`, *optional*, defaults to 1000): successive records that are packed together.
+        dataset (`datasets.Dataset`): records, shuffled, with [`MediaLoader`] as their transform. If the loader skips
+            records, wrap the packed dataset in [`ReadableRows`].
+        packer ([`RecordPacker`]): forms the packs.
+        window (`int`, *optional*, defaults to 1000): number of successive records that are packed together.
 
     Attributes:
-        packs (`list[list[int]]`): places of the records of each pack.
-        fill (`float`): share of the rows that is tokens and not padding.
+        packs (`list[list[int]]`): indices of the records of each pack.
+        fill (`float`): share of the rows that holds tokens and not padding.
         num_skipped (`int`): records left out because they are too long.
 
     Raises:
         TypeError: if `dataset` is a stream.
-        ValueError: for a record that is too long, with its id or place.
+        ValueError: for a record that is too long, with its id or its index.
     """
 
-    def __init__(self, dataset: Dataset, packer: RecordPacker, window: int = 1000):
+    def __init__(self, dataset: Dataset, packer: RecordPacker, window: int = 1000) -> None:
         if not isinstance(dataset, Dataset):
             raise TypeError(
-                f"`dataset` must be a datasets.Dataset, got {type(dataset).__name__}: streams are packed by "
+                f"`dataset` must be a datasets.Dataset, got {type(dataset).__name__}. Pack a stream with "
                 "`RecordStream(..., packer=RecordPacker(...))`."
             )
         if window < 1:
             raise ValueError(f"`window` must be at least 1, got {window}.")
         self.dataset = dataset
-        self.packs, tokens = [], 0
+        self.packs: list[list[int]] = []
+        num_tokens = 0
         for begin, ids, lengths in _lengths_by_window(dataset, packer.processor, window):
-            kept = packer.keep([begin + place if name is None else name for place, name in enumerate(ids)], lengths)
-            tokens += sum(lengths[place] for place in kept)
-            packs = best_fit([lengths[place] for place in kept], packer.max_length)
-            self.packs += [[begin + kept[place] for place in pack] for pack in packs]
-        self.fill = tokens / max(1, len(self.packs) * packer.max_length)
+            kept = packer.keep([begin + index if name is None else name for index, name in enumerate(ids)], lengths)
+            num_tokens += sum(lengths[index] for index in kept)
+            packs = best_fit([lengths[index] for index in kept], packer.max_length)
+            self.packs += [[begin + kept[index] for index in pack] for pack in packs]
+        self.fill = num_tokens / max(1, len(self.packs) * packer.max_length)
         self.num_skipped = packer.num_skipped
 
     def __len__(self) -> int:
@@ -143,8 +176,12 @@ class PackedDataset(torch.utils.data.Dataset):
         return {"records": [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]}
 
 
-def _lengths_by_window(dataset: Dataset, processor, window: int) -> Iterator[tuple[int, list, list[int]]]:
-    """First index, ids and tokens of each run of records. A transform that opens their media is not called."""
+def _lengths_by_window(
+    dataset: Dataset, processor: "VilaUProcessor", window: int
+) -> Iterator[tuple[int, list[str | None], list[int]]]:
+    """Yields the first index, the ids and the token counts of each window of records."""
+    # A dataset of stored records has the column `messages`. Its transform, which would open media, is replaced by the
+    # Arrow format. Other datasets (the drawn shapes) make their records in the transform, so it has to run.
     is_stored = "messages" in dataset.column_names
     if is_stored:
         names = [name for name in ("id", "messages", "videos", "codes") if name in dataset.column_names]
@@ -152,13 +189,14 @@ def _lengths_by_window(dataset: Dataset, processor, window: int) -> Iterator[tup
     for begin in range(0, len(dataset), window):
         columns = dataset[begin : begin + window]
         if is_stored:
-            columns = {name: _stand_in(name, columns[name]) for name in columns.column_names}
+            columns = {name: _column_without_media(name, columns[name]) for name in columns.column_names}
         records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         yield begin, [record.get("id") for record in records], count_tokens(records, processor)
 
 
-def _stand_in(name: str, column: pa.ChunkedArray) -> list:
-    """A column as Python objects; of frames and codes their number alone, for they are many."""
+def _column_without_media(name: str, column: pa.ChunkedArray) -> list:
+    """Returns a column as Python objects. Frames and codes become lists of `None` with the right lengths."""
+    # Only their number matters here, and as Python objects they would need much memory and time.
     if name not in ("videos", "codes") or not pa.types.is_nested(column.type):
         return column.to_pylist()
     frames = column.type.value_type
@@ -170,22 +208,22 @@ def _stand_in(name: str, column: pa.ChunkedArray) -> list:
     ]
 
 
-def count_tokens(records: list[dict], processor) -> list[int]:
-    """Tokens of each record in a row of its own, as [`VilaUDataCollator`] makes it where it drops no prompt."""
+def count_tokens(records: list[dict], processor: "VilaUProcessor") -> list[int]:
+    """Returns the tokens of each record in a row of [`VilaUDataCollator`], with its prompt."""
     frames = [num_frames(record, processor.video_processor) for record in records]
     return processor.count_training_tokens([record["messages"] for record in records], frames)
 
 
-def num_frames(record: dict, video_processor) -> list[int]:
-    """Frames of the images (1) and videos of a record, in the order of their placeholders."""
+def num_frames(record: dict, video_processor: "VilaUVideoProcessor") -> list[int]:
+    """Returns the frames of the images (1) and videos of a record, in the order of their placeholders."""
     if record.get("codes") is not None:
         return [len(item) for item in record["codes"]]
     videos = iter(() if record.get("videos") is None else record["videos"])
     kinds = [
-        item["type"]
+        content_part["type"]
         for message in record["messages"]
         if not isinstance(message["content"], str)
-        for item in message["content"]
+        for content_part in message["content"]
     ]
     return [
         1 if kind == "image" else _frames_of_video(next(videos, None), video_processor)
@@ -194,14 +232,15 @@ def num_frames(record: dict, video_processor) -> list[int]:
     ]
 
 
-def _frames_of_video(video, video_processor) -> int:
-    """Frames that the processor takes: all of those that are given, or so many of a file."""
+def _frames_of_video(video: Any, video_processor: "VilaUVideoProcessor") -> int:
+    """Returns the number of frames that the processor uses: all given frames, or those it samples from a file."""
+    # `do_sample_frames` also samples from frames that are given.
     if isinstance(video, (list, tuple, np.ndarray, torch.Tensor)) and not video_processor.do_sample_frames:
         return len(video)
     if video_processor.fps is not None:
         raise ValueError(
-            "`processor.video_processor` samples by `fps`, and how long a video file is would be known too late: "
-            "set `num_frames` instead."
+            "`processor.video_processor` samples by `fps`, so the number of frames is not known before a video file "
+            "is opened. Set `num_frames` instead."
         )
     return video_processor.num_frames
 

@@ -8,16 +8,17 @@ from torch.utils.data import Sampler
 
 class LengthGroupedBatchSampler(Sampler[int]):
     """
-    Indices in which each run of `batch_size` has records of similar length, the runs in random order: batches need
-    little padding, and long and short ones alternate.
+    Yields indices such that each batch has records of similar length, and batches are in random order.
+
+    So batches need little padding, and long and short batches alternate.
 
     Args:
-        lengths (`list[int]`): length of each record; only their order matters.
+        lengths (`list[int]`): length of each record. Only the order of the lengths matters.
         batch_size (`int`): records of a batch.
-        seed (`int`): the epoch's number is added to it.
+        seed (`int`): seed of the order. The number of the epoch is added to it.
     """
 
-    def __init__(self, lengths: list[int], batch_size: int, seed: int):
+    def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
         self.lengths = torch.tensor(lengths)
@@ -25,7 +26,8 @@ class LengthGroupedBatchSampler(Sampler[int]):
         self.seed = seed
         self.epoch = 0
 
-    def set_epoch(self, epoch: int):
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the number of the epoch, which changes the order."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -34,8 +36,10 @@ class LengthGroupedBatchSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         shuffled = torch.randperm(len(self.lengths), generator=generator)
-        grouped = shuffled[self.lengths[shuffled].argsort(stable=True)]  # records of equal length stay shuffled
+        # A stable sort keeps records of equal length in their shuffled order.
+        grouped = shuffled[self.lengths[shuffled].argsort(stable=True)]
         batches = list(grouped.split(self.batch_size))
-        rest = [batches.pop()] if len(batches[-1]) < self.batch_size else []  # a short batch must stay the last one
+        # The loader cuts the indices into batches of equal size. A short batch that is not last would shift the rest.
+        rest = [batches.pop()] if len(batches[-1]) < self.batch_size else []
         order = torch.randperm(len(batches), generator=generator).tolist()
         yield from torch.cat([*(batches[index] for index in order), *rest]).tolist()

@@ -1,14 +1,24 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""What decides on the codes of an image: weights, sizes, and how its pixels are prepared."""
+"""Describes everything that the codes of an image depend on: weights, sizes, and how its pixels are prepared."""
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import torch
 
+from ..processing.image_functions_vilau import PIXEL_SETTINGS
 
-# of the image encoder's configuration; the rest of it does not reach the codes
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor, BaseVideoProcessor
+
+    from ..modeling import VilaUVisionTower
+    from ..processing import VilaUProcessor
+
+
+# Fields of the image encoder's configuration that change the codes. Others, such as dropout or the attention
+# implementation, do not.
 ENCODER_FIELDS = (
     "hidden_size",
     "intermediate_size",
@@ -21,78 +31,104 @@ ENCODER_FIELDS = (
     "layer_norm_eps",
 )
 VISION_FIELDS = ("codebook_size", "code_depth", "shared_codebook")
-PIXEL_FIELDS = (
-    "do_convert_rgb",
-    "do_resize",
-    "size",
-    "resample",
-    "do_center_crop",
-    "crop_size",
-    "do_rescale",
-    "rescale_factor",
-    "do_normalize",
-    "image_mean",
-    "image_std",
-    "resize_before_rgb",
-    "crop_to_square",
-    "pad_to_square",
-)
 
 
-def vision_tower_of(model: torch.nn.Module) -> torch.nn.Module:
+class TowerDescription(TypedDict):
     """
-    The vision tower of a model, or the model if it is one.
+    What the codes of an image depend on, as a code cache stores it.
+
+    Args:
+        fingerprint (`str`): hash of all other fields.
+        weights (`str`): SHA-256 of the weights of image encoder and codebook.
+        config (`dict`): sizes of image encoder and quantizer.
+        images (`dict`): settings of the image processor.
+        videos (`dict`): settings of the video processor.
+    """
+
+    fingerprint: str
+    weights: str
+    config: dict[str, Any]
+    images: dict[str, Any]
+    videos: dict[str, Any]
+
+
+def vision_tower_of(model: torch.nn.Module) -> "VilaUVisionTower":
+    """
+    Returns the vision tower of a model, or the model if it is a vision tower.
+
+    Args:
+        model (`torch.nn.Module`): a [`VilaUVisionTower`] or a model that contains one.
 
     Raises:
         ValueError: if there is none.
     """
     for module in model.modules():
         if hasattr(module, "image_encoder") and hasattr(module, "quantizer"):
-            return module
+            # Not `isinstance`: the class of a checkpoint with its code is a copy of ours.
+            return cast("VilaUVisionTower", module)
     raise ValueError(f"`model` must be or have a VILA-U vision tower, got {type(model).__name__}.")
 
 
-def describe_tower(tower: torch.nn.Module, processor) -> dict[str, Any]:
+def describe_tower(tower: "VilaUVisionTower", processor: "VilaUProcessor") -> TowerDescription:
     """
-    Everything that the codes of an image depend on.
+    Describes everything that the codes of an image depend on.
 
     Args:
-        tower ([`VilaUVisionTower`]): its image encoder and codebook count; its pixel decoder does not.
-        processor ([`VilaUProcessor`]): the settings of its image and video processors count, but not how many frames
-            are taken of a video.
+        tower ([`VilaUVisionTower`]): its image encoder and its codebook are described. The pixel decoder does not
+            change the codes.
+        processor ([`VilaUProcessor`]): the settings of its image and video processors are described, except the number
+            of frames of a video.
 
     Returns:
-        `weights` (SHA-256), `config`, `images` and `videos` (settings by name), and the `fingerprint` of these.
+        [`TowerDescription`].
     """
     config = tower.config
     description = {
         "weights": _hash_weights(tower),
         "config": {
-            **{name: getattr(config.encoder_config, name) for name in ENCODER_FIELDS},
+            # a family of vision models may lack a field; its weights have other names
+            **{
+                name: getattr(config.encoder_config, name)
+                for name in ENCODER_FIELDS
+                if hasattr(config.encoder_config, name)
+            },
             **{name: getattr(config, name) for name in VISION_FIELDS},
         },
         "images": _pixel_settings(processor.image_processor),
         "videos": _pixel_settings(processor.video_processor),
     }
-    text = json.dumps(description, sort_keys=True)  # tuples and lists are the same here
-    return {"fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16], **json.loads(text)}
+    # The fingerprint is computed from JSON, so that it does not depend on tuples or lists, or on the order of keys.
+    text = json.dumps(description, sort_keys=True)
+    plain = json.loads(text)
+    return {
+        "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:16],
+        "config": plain["config"],
+        "images": plain["images"],
+        "videos": plain["videos"],
+        "weights": plain["weights"],
+    }
 
 
-def differences(first: dict[str, Any], second: dict[str, Any]) -> str:
-    """Which parts of two descriptions differ, and from what to what where that is short."""
+def differences(first: TowerDescription, second: TowerDescription) -> str:
+    """Returns the fields in which two descriptions differ, with both values of each setting."""
     found = []
-    for name in ("weights", "config", "images", "videos"):
-        if name == "weights" and first[name] != second[name]:
-            found.append("weights")
-        elif name != "weights":
-            fields = sorted(field for field in first[name] if first[name][field] != second[name].get(field))
-            found += [f"`{name}.{field}` ({first[name][field]} and {second[name].get(field)})" for field in fields]
+    if first["weights"] != second["weights"]:
+        found.append("weights")
+    for name, one, other in (
+        ("config", first["config"], second["config"]),
+        ("images", first["images"], second["images"]),
+        ("videos", first["videos"], second["videos"]),
+    ):
+        fields = sorted(field for field in one if one[field] != other.get(field))
+        found += [f"`{name}.{field}` ({one[field]} and {other.get(field)})" for field in fields]
     return ", ".join(found)
 
 
-def _hash_weights(tower: torch.nn.Module) -> str:
+def _hash_weights(tower: "VilaUVisionTower") -> str:
+    """Returns the SHA-256 of the weights as float32, so that bfloat16 weights cast to float32 have the same hash."""
     digest = hashlib.sha256()
     weights = {**tower.image_encoder.state_dict(), "codebook": tower.quantizer.codebook.weight}
+    # Sorted, because the order of a state dict depends on the order in which modules were created.
     for name in sorted(weights):
         tensor = weights[name].detach().float().cpu().contiguous()
         digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -100,6 +136,9 @@ def _hash_weights(tower: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _pixel_settings(processor) -> dict[str, Any]:
+def _pixel_settings(processor: "BaseImageProcessor | BaseVideoProcessor") -> dict[str, Any]:
     settings = processor.to_dict()
-    return {name: settings.get(name) for name in PIXEL_FIELDS}
+    return {name: settings.get(name) for name in PIXEL_SETTINGS}
+
+
+__all__ = ["describe_tower", "differences", "vision_tower_of"]

@@ -1,20 +1,36 @@
-"""Scores of a model on held-out drawn shapes, judged by the drawing oracle."""
+"""Scores of a model on held-out drawn shapes, as the drawing oracle reads them."""
 
 from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 from tqdm.auto import tqdm
+from transformers import BatchFeature
 
 from ..evaluation.metrics import codebook_usage, exact_match, psnr
 from ..evaluation.sheets import to_uint8
 from ..evaluation.zero_shot import embed_classes
+from ..modeling import VilaUForConditionalGeneration, VilaUVisionTower, VilaUVisionTowerForPreTraining
+from ..processing import VilaUProcessor
 from .dataset import drawn_shapes
 from .oracle import read_drawing, read_motion
 from .shapes import COLORS, SHAPES, Drawing, drawings, motions
 
 
-def chat_prompts(processor, messages: list[list[dict]], **media):
-    """Model inputs for conversations that the assistant is to continue."""
+ATTRIBUTES = ("color", "shape", "size", "place", "background")
+# The longest answer, a caption, has fewer tokens.
+MAX_ANSWER_TOKENS = 24
+
+
+def chat_prompts(processor: VilaUProcessor, messages: list[list[dict]], **media: Any) -> BatchFeature:
+    """
+    Builds model inputs for conversations that the assistant continues.
+
+    Args:
+        processor ([`VilaUProcessor`]): processor of the model.
+        messages (`list[list[dict]]`): the messages of each conversation.
+        media: `images` or `videos` of all conversations, in their order.
+    """
     prompts = [processor.apply_chat_template(turns, add_generation_prompt=True) for turns in messages]
     return processor(text=prompts, return_tensors="pt", **media)
 
@@ -25,7 +41,7 @@ def _batches(items: list, size: int, description: str) -> Iterator[list]:
 
 
 def _evenly(items: list, count: int) -> list:
-    """`count` of `items`, as evenly spread and as often repeated as possible."""
+    """Returns `count` entries of `items`, spread evenly; all entries are repeated if there are fewer than `count`."""
     return [
         items[index * len(items) // count] if count < len(items) else items[index % len(items)]
         for index in range(count)
@@ -33,16 +49,34 @@ def _evenly(items: list, count: int) -> list:
 
 
 @torch.no_grad()
-def draw_captions(model, processor, captions: list[str], mode: str, seed: int, batch_size: int = 50, **settings):
+def generate_from_captions(
+    model: VilaUForConditionalGeneration,
+    processor: VilaUProcessor,
+    captions: list[str],
+    mode: Literal["image", "video"],
+    seed: int,
+    batch_size: int = 50,
+    **settings: Any,
+) -> torch.Tensor:
     """
-    Pictures or videos of captions, with the model's own generation settings unless `settings` say otherwise.
+    Generates an image or a video for each caption.
+
+    Args:
+        model ([`VilaUForConditionalGeneration`]): the model.
+        processor ([`VilaUProcessor`]): its processor.
+        captions (`list[str]` of length N): captions.
+        mode (`str`): `"image"` or `"video"`.
+        seed (`int`): seed of sampling.
+        batch_size (`int`, *optional*, defaults to 50): captions in a batch.
+        settings: arguments of `generate` that replace the saved generation settings of the model.
 
     Returns:
-        uint8 `(N, 3, S, S)` for mode `"image"`, `(N, F, 3, S, S)` for `"video"`.
+        `torch.Tensor`, uint8, of shape `(N, 3, S, S)` for images and `(N, F, 3, S, S)` for videos.
     """
-    generator, results = torch.Generator(model.device).manual_seed(seed), []
-    for part in _batches(captions, batch_size, f"drawing {mode}s"):
-        messages = [[{"role": "user", "content": [{"type": "text", "text": caption}]}] for caption in part]
+    generator = torch.Generator(model.device).manual_seed(seed)
+    results = []
+    for batch in _batches(captions, batch_size, f"drawing {mode}s"):
+        messages = [[{"role": "user", "content": [{"type": "text", "text": caption}]}] for caption in batch]
         inputs = chat_prompts(processor, messages).to(model.device)
         codes = model.generate(**inputs, generation_mode=mode, generator=generator, **settings)
         decode = model.decode_image_tokens if mode == "image" else model.decode_video_tokens
@@ -51,40 +85,81 @@ def draw_captions(model, processor, captions: list[str], mode: str, seed: int, b
 
 
 @torch.no_grad()
-def answer(model, processor, records: list[dict], batch_size: int = 50) -> list[str]:
-    """Greedy answers to the questions about the pictures of `records`, the assistant's turn left out."""
+def answer_questions(
+    model: VilaUForConditionalGeneration, processor: VilaUProcessor, records: list[dict], batch_size: int = 50
+) -> list[str]:
+    """
+    Answers the question about the image of each record by greedy decoding.
+
+    Args:
+        model ([`VilaUForConditionalGeneration`]): the model.
+        processor ([`VilaUProcessor`]): its processor.
+        records (`list[dict]`): records of [`drawn_shapes`] for `"image_to_text"`. Their last message, the assistant's
+            answer, is not shown to the model.
+        batch_size (`int`, *optional*, defaults to 50): records in a batch.
+    """
     answers = []
-    for part in _batches(records, batch_size, "answering"):
-        messages = [record["messages"][:-1] for record in part]
-        images = [image for record in part for image in record["images"]]
+    for batch in _batches(records, batch_size, "answering"):
+        messages = [record["messages"][:-1] for record in batch]
+        images = [image for record in batch for image in record["images"]]
         inputs = chat_prompts(processor, messages, images=images).to(model.device)
-        ids = model.generate(**inputs, max_new_tokens=24, do_sample=False)
+        ids = model.generate(**inputs, max_new_tokens=MAX_ANSWER_TOKENS, do_sample=False)
         answers += processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in answers]
 
 
-def evaluate_pictures(pixels: torch.Tensor, targets: list[Drawing]) -> dict[str, float]:
-    """Share of pictures in which the oracle reads each attribute of its target."""
+def evaluate_images(pixels: torch.Tensor, targets: list[Drawing]) -> dict[str, float]:
+    """
+    Computes the share of images in which the oracle reads each attribute of the target.
+
+    Args:
+        pixels (`torch.Tensor` of shape `(N, 3, S, S)`): images, uint8.
+        targets (`list[Drawing]` of length N): the drawings that the images should show.
+
+    Returns:
+        Shares in [0, 1] by name: `picture_color` and so on for each attribute, `picture_color_and_shape`, and
+        `picture_all` for all five attributes together.
+    """
     readings = read_drawing(pixels)
     pairs = list(zip(readings, targets, strict=True))
-    names = ("color", "shape", "size", "place", "background")
-    right = {name: [getattr(reading, name) == getattr(target, name) for reading, target in pairs] for name in names}
+    right = {
+        name: [getattr(reading, name) == getattr(target, name) for reading, target in pairs] for name in ATTRIBUTES
+    }
     right["color_and_shape"] = [a and b for a, b in zip(right["color"], right["shape"], strict=True)]
-    right["all"] = [all(values) for values in zip(*(right[name] for name in names), strict=True)]
+    right["all"] = [all(values) for values in zip(*(right[name] for name in ATTRIBUTES), strict=True)]
     return {f"picture_{name}": sum(values) / len(values) for name, values in right.items()}
 
 
+def _held_out_images(
+    processor: VilaUProcessor, num_samples: int, image_size: int, seed: int
+) -> tuple[torch.Tensor, list[dict]]:
+    """Returns preprocessed held-out drawings `(N, 3, S, S)` and their attributes."""
+    records = drawn_shapes("test", num_samples, image_size, tasks={"text_to_image": 1}, seed=seed)[:]
+    images = [images[0] for images in records["images"]]
+    return processor.image_processor(images, return_tensors="pt")["pixel_values"], records["drawing"]
+
+
 @torch.no_grad()
-def evaluate_reconstruction(tower, processor, num_samples: int = 200, seed: int = 0) -> dict[str, float]:
-    """PSNR, use of the codebook, and what the oracle still reads off reconstructions of held-out drawings."""
-    records = drawn_shapes("test", num_samples, tower.config.image_size, tasks={"text_to_image": 1}, seed=seed)[:]
-    pixels = processor.image_processor([images[0] for images in records["images"]], return_tensors="pt")[
-        "pixel_values"
-    ]
+def evaluate_reconstruction(
+    tower: VilaUVisionTower, processor: VilaUProcessor, num_samples: int = 200, seed: int = 0
+) -> dict[str, float]:
+    """
+    Scores the reconstructions of held-out drawings.
+
+    Args:
+        tower ([`VilaUVisionTower`]): the vision tower.
+        processor ([`VilaUProcessor`]): its processor.
+        num_samples (`int`, *optional*, defaults to 200): number of drawings.
+        seed (`int`, *optional*, defaults to 0): seed that chooses the drawings.
+
+    Returns:
+        `reconstruction_psnr` in dB, `codebook_usage`, and `reconstruction_color_and_shape`, the share of
+        reconstructions in which the oracle reads both.
+    """
+    pixels, attributes = _held_out_images(processor, num_samples, tower.config.image_size, seed)
     codes = tower.encode(pixels.to(tower.device)).codes
     reconstruction = to_uint8(tower.decode(codes)).cpu()
-    targets = [Drawing(**drawing) for drawing in records["drawing"]]
-    scores = evaluate_pictures(reconstruction, targets)
+    scores = evaluate_images(reconstruction, [Drawing(**drawing) for drawing in attributes])
     return {
         "reconstruction_psnr": psnr(reconstruction, to_uint8(pixels), data_range=255),
         "codebook_usage": codebook_usage(codes, tower.config.codebook_size),
@@ -93,40 +168,83 @@ def evaluate_reconstruction(tower, processor, num_samples: int = 200, seed: int 
 
 
 @torch.no_grad()
-def evaluate_tower(tower, processor, caption_length: int, num_samples: int = 200, seed: int = 0) -> dict[str, float]:
+def evaluate_tower(
+    tower: VilaUVisionTowerForPreTraining,
+    processor: VilaUProcessor,
+    caption_length: int,
+    num_samples: int = 200,
+    seed: int = 0,
+) -> dict[str, float]:
     """
-    Zero-shot accuracy of colour and shape, 24 classes named as in "a red cross", on held-out drawings.
+    Scores zero-shot classification of held-out drawings into 24 classes such as "a red cross".
+
+    Args:
+        tower ([`VilaUVisionTowerForPreTraining`]): a vision tower with its text encoder.
+        processor ([`VilaUProcessor`]): its processor.
+        caption_length (`int`): length in tokens that captions are padded to.
+        num_samples (`int`, *optional*, defaults to 200): number of drawings.
+        seed (`int`, *optional*, defaults to 0): seed that chooses the drawings.
+
+    Returns:
+        `zero_shot_color_and_shape`, the share of drawings in the right class.
     """
     classes = [(color, shape) for color in COLORS for shape in SHAPES]
     captions = [f"a {color} {shape}" for color, shape in classes]
     texts = embed_classes(tower, processor.tokenizer, captions, caption_length)
-    records = drawn_shapes("test", num_samples, tower.config.image_size, tasks={"text_to_image": 1}, seed=seed)[:]
-    pixels = processor.image_processor([images[0] for images in records["images"]], return_tensors="pt")[
-        "pixel_values"
-    ]
+    pixels, attributes = _held_out_images(processor, num_samples, tower.config.image_size, seed)
     images = tower.get_image_features(pixels.to(tower.device)).float()
     chosen = (images @ texts.T).argmax(-1)
     right = [
         classes[index] == (drawing["color"], drawing["shape"])
-        for index, drawing in zip(chosen.tolist(), records["drawing"], strict=True)
+        for index, drawing in zip(chosen.tolist(), attributes, strict=True)
     ]
     return {"zero_shot_color_and_shape": sum(right) / len(right)}
 
 
 @torch.no_grad()
-def evaluate_model(model, processor, num_samples: int = 200, num_videos: int = 50, seed: int = 0) -> dict[str, float]:
-    """All scores of a generative model on held-out combinations, with its saved generation settings."""
+def evaluate_model(
+    model: VilaUForConditionalGeneration,
+    processor: VilaUProcessor,
+    num_samples: int = 200,
+    num_videos: int = 50,
+    seed: int = 0,
+) -> dict[str, float]:
+    """
+    Computes all scores of a model on held-out combinations, with its saved generation settings.
+
+    Args:
+        model ([`VilaUForConditionalGeneration`]): the model.
+        processor ([`VilaUProcessor`]): its processor.
+        num_samples (`int`, *optional*, defaults to 200): images, questions and reconstructions.
+        num_videos (`int`, *optional*, defaults to 50): videos.
+        seed (`int`, *optional*, defaults to 0): seed of questions and sampling.
+
+    Returns:
+        The scores of [`evaluate_reconstruction`] and [`evaluate_images`], `answer_exact_match`, and `video_direction`,
+        `video_color` and `video_shape`.
+    """
     side = model.config.vision_config.image_size
     scores = evaluate_reconstruction(model.model.vision_tower, processor, num_samples, seed)
     targets = _evenly(drawings("test"), num_samples)
-    pixels = draw_captions(model, processor, [drawing.caption for drawing in targets], "image", seed)
-    scores.update(evaluate_pictures(pixels, targets))
+    captions = [drawing.caption for drawing in targets]
+    scores.update(evaluate_images(generate_from_captions(model, processor, captions, "image", seed), targets))
     records = list(drawn_shapes("test", num_samples, side, tasks={"image_to_text": 1}, seed=seed))
     references = [record["messages"][-1]["content"][0]["text"] for record in records]
-    scores["answer_exact_match"] = exact_match(answer(model, processor, records), references)
+    scores["answer_exact_match"] = exact_match(answer_questions(model, processor, records), references)
     moving = _evenly(motions("test"), num_videos)
-    readings = read_motion(draw_captions(model, processor, [motion.caption for motion in moving], "video", seed))
-    pairs = list(zip(readings, moving, strict=True))
+    videos = generate_from_captions(model, processor, [motion.caption for motion in moving], "video", seed)
+    pairs = list(zip(read_motion(videos), moving, strict=True))
     for name in ("direction", "color", "shape"):
         scores[f"video_{name}"] = sum(getattr(a, name) == getattr(b, name) for a, b in pairs) / len(pairs)
     return scores
+
+
+__all__ = [
+    "answer_questions",
+    "chat_prompts",
+    "evaluate_images",
+    "evaluate_model",
+    "evaluate_reconstruction",
+    "evaluate_tower",
+    "generate_from_captions",
+]

@@ -1,4 +1,4 @@
-"""Drawn shapes that change: instructions to edit a picture, and short stories in words and pictures."""
+"""Drawn shapes that change: instructions to edit an image, and short stories of sentences and images."""
 
 import random
 from dataclasses import dataclass, replace
@@ -13,7 +13,14 @@ EDITS = ("recolor", "move", "add")
 
 @dataclass(frozen=True)
 class Edit:
-    """A picture, empty but for its background if `before` is `None`; what is to be done; and what it shows then."""
+    """
+    An instruction to edit an image, with the images before and after.
+
+    kind (`str`): one of `EDITS`.
+    before (`Drawing`, *optional*): the drawing before the edit, `None` for an image with nothing but a background.
+    instruction (`str`): the text that asks for the edit.
+    after (`Drawing`): the drawing after the edit.
+    """
 
     kind: str
     before: Drawing | None
@@ -23,7 +30,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Story:
-    """Two drawings, the sentence before each, and what was asked for."""
+    """Two drawings, the sentence in front of each drawing, and the request for the story."""
 
     request: str
     drawings: tuple[Drawing, Drawing]
@@ -34,8 +41,8 @@ def _is_held_out(drawing: Drawing) -> bool:
     return (drawing.color, drawing.shape, drawing.place) in HELD_OUT_DRAWINGS
 
 
-def _any_drawing(choice: random.Random, held_out: bool) -> Drawing:
-    """A drawing of the combinations that training lacks, or of the others."""
+def _random_drawing(choice: random.Random, held_out: bool) -> Drawing:
+    """Chooses a drawing among the combinations held out from training, or among all others."""
     while True:
         drawing = Drawing(*(choice.choice(list(words)) for words in (COLORS, SHAPES, SIZES, PLACES, BACKGROUNDS)))
         if _is_held_out(drawing) == held_out:
@@ -44,37 +51,50 @@ def _any_drawing(choice: random.Random, held_out: bool) -> Drawing:
 
 def make_edit(kind: str, split: str, choice: random.Random) -> Edit:
     """
-    An edit of a `kind`, `"recolor"`, `"move"` or `"add"`. The picture before is one that training has; the one after
-    is so in split `"train"`, and in `"test"` it is one that training lacks.
+    Makes a random edit whose first drawing is not held out from training.
+
+    Args:
+        kind (`str`): `"recolor"`, `"move"` or `"add"`.
+        split (`str`): `"test"` makes the drawing after the edit a combination held out from training; `"train"` makes
+            it another one.
+        choice (`random.Random`): source of random numbers.
+
+    Raises:
+        ValueError: if the split is unknown.
     """
     check_split(split)
     while True:
-        after = _any_drawing(choice, held_out=split == "test")
+        after = _random_drawing(choice, held_out=split == "test")
         if kind == "add":
             return Edit(kind, None, f"add {after.caption.removesuffix(f' on a {after.background} background')}", after)
         if kind == "recolor":
             color = choice.choice([name for name in COLORS if name != after.color])
-            before, instruction = replace(after, color=color), f"turn it {after.color}"
+            before = replace(after, color=color)
+            instruction = f"turn it {after.color}"
         else:
             place = choice.choice([name for name in PLACES if name != after.place])
-            before, instruction = replace(after, place=place), f"move it to the {after.place}"
+            before = replace(after, place=place)
+            instruction = f"move it to the {after.place}"
         if not _is_held_out(before):
             return Edit(kind, before, instruction, after)
 
 
 def make_story(split: str, choice: random.Random) -> Story:
-    """A story of a shape that is moved or turns another colour; `split` as for [`make_edit`]."""
+    """Makes a random story of a shape that moves or changes its colour; arguments as for [`make_edit`]."""
     edit = make_edit(choice.choice(["recolor", "move"]), split, choice)
+    before = edit.before
+    if before is None:
+        raise ValueError(f"a story needs an edit with a drawing before it, got the kind {edit.kind!r}.")
     event = edit.instruction.replace("turn it", "it turns").replace("move it", "it moves")
     return Story(
-        request=f"tell a story of {edit.before.short_caption}",
-        drawings=(edit.before, edit.after),
-        sentences=(edit.before.caption, event),
+        request=f"tell a story of {before.short_caption}",
+        drawings=(before, edit.after),
+        sentences=(before.caption, event),
     )
 
 
 def read_event(drawing: Drawing, sentence: str) -> Drawing | None:
-    """What `drawing` becomes by the second sentence of a story; `None` if that is no such sentence."""
+    """Returns `drawing` after the event of a story's second sentence; `None` if the sentence names no known event."""
     for color in COLORS:
         if sentence == f"it turns {color}":
             return replace(drawing, color=color)
@@ -84,8 +104,19 @@ def read_event(drawing: Drawing, sentence: str) -> Drawing | None:
     return None
 
 
-def edit_pictures(edit: Edit, image_size: int, seed: int) -> torch.Tensor:
-    """Pictures before and after, uint8 `(2, 3, image_size, image_size)`; place and size vary a little by `seed`."""
+def edit_images(edit: Edit, image_size: int, seed: int) -> torch.Tensor:
+    """
+    Draws the images before and after an edit.
+
+    Args:
+        edit (`Edit`): the edit.
+        image_size (`int`): side of the images in pixels.
+        seed (`int`): seed of the jitter of position and size.
+
+    Returns:
+        `torch.Tensor` of shape `(2, 3, image_size, image_size)`, uint8.
+    """
+    # One seed for both images: the jitter is the same, so only what the instruction names changes.
     after = draw([edit.after], image_size, torch.Generator().manual_seed(seed))
     if edit.before is None:
         background = torch.tensor(BACKGROUNDS[edit.after.background], dtype=torch.uint8)
@@ -93,6 +124,18 @@ def edit_pictures(edit: Edit, image_size: int, seed: int) -> torch.Tensor:
     return torch.cat([draw([edit.before], image_size, torch.Generator().manual_seed(seed)), after])
 
 
-def story_pictures(story: Story, image_size: int, seed: int) -> torch.Tensor:
-    """The pictures of a story, uint8 `(2, 3, image_size, image_size)`; as [`edit_pictures`]."""
+def story_images(story: Story, image_size: int, seed: int) -> torch.Tensor:
+    """Draws the two images of a story; arguments and result as for [`edit_images`]."""
     return torch.cat([draw([each], image_size, torch.Generator().manual_seed(seed)) for each in story.drawings])
+
+
+__all__ = [
+    "EDITS",
+    "Edit",
+    "Story",
+    "edit_images",
+    "make_edit",
+    "make_story",
+    "read_event",
+    "story_images",
+]

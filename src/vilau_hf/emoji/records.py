@@ -7,7 +7,7 @@ from pathlib import Path
 from datasets import Features, List, Value
 from PIL import Image
 
-from ..data.records import media_part, record_features, text_part
+from ..data.records import media_content_part, record_features, text_content_part
 from .concepts import Concept, concept_key, read_concepts
 from .images import read_images
 from .packages import CLIPS, KEYWORDS, NAMES, STYLES, Package, PackageFiles, find_packages
@@ -76,8 +76,8 @@ def _record(concept: Concept, style: str, package: Package, kind: str, content: 
     return {
         "id": f"{style}/{concept.key}",
         "messages": [
-            {"role": "user", "content": [text_part(caption)]},
-            {"role": "assistant", "content": [media_part(kind)]},
+            {"role": "user", "content": [text_content_part(caption)]},
+            {"role": "assistant", "content": [media_content_part(kind)]},
         ],
         "images": [media] if kind == "image" else [],
         "videos": [media] if kind == "video" else [],

@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset, load_dataset
 from PIL import Image
 
-from ..data.records import media_part, text_part
+from ..data.records import media_content_part, text_content_part
 from .concepts import Concept
 from .dataset import BACKGROUNDS, Emoji, caption, compose, concept_of
 from .images import shrink
@@ -97,7 +97,7 @@ def media_records(emoji: list[Emoji], clips: list[Clip]) -> Dataset:
             read_rows.append(
                 {
                     "id": media_id(one, background),
-                    "messages": [{"role": "assistant", "content": [media_part(kind)]}],
+                    "messages": [{"role": "assistant", "content": [media_content_part(kind)]}],
                     "images": [media] if kind == "image" else [],
                     "videos": [media] if kind == "video" else [],
                 }
@@ -166,13 +166,17 @@ class EmojiTasks(torch.utils.data.Dataset):
         one = choice.choice(self.emoji)
         background = _background(choice)
         text = caption(one.concept, one.style, background, choice, always_background=True)
-        return [text_part(text)], [media_part("image")], [media_id(one, background)]
+        return [text_content_part(text)], [media_content_part("image")], [media_id(one, background)]
 
     def _answer(self, choice: random.Random) -> tuple[list, list, list[str]]:
         one = choice.choice(self.emoji)
         background = _background(choice)
         question, answer = self.question(one, background, choice.choice(QUESTIONS), choice)
-        return [media_part("image"), text_part(question)], [text_part(answer)], [media_id(one, background)]
+        return (
+            [media_content_part("image"), text_content_part(question)],
+            [text_content_part(answer)],
+            [media_id(one, background)],
+        )
 
     def question(self, one: Emoji, background: str, kind: str, choice: random.Random) -> tuple[str, str]:
         """Returns a question of a kind of `QUESTIONS` about an image, and its answer."""
@@ -209,7 +213,7 @@ class EmojiTasks(torch.utils.data.Dataset):
             new_background = choice.choice([name for name in BACKGROUNDS if name != background])
             instruction = f"put it on a {new_background} background"
         media = [media_id(before, background), media_id(after, new_background)]
-        return [media_part("image"), text_part(instruction)], [media_part("image")], media
+        return [media_content_part("image"), text_content_part(instruction)], [media_content_part("image")], media
 
     def _row(self, choice: random.Random) -> tuple[list, list, list[str]]:
         background = _background(choice)
@@ -228,14 +232,14 @@ class EmojiTasks(torch.utils.data.Dataset):
         text = "continue the video"
         if choice.random() < 0.8:
             text = caption(clip.concept, ANIMATED, background, choice, always_background=True)
-        return [text_part(text)], [media_part("video")], [media_id(clip, background)]
+        return [text_content_part(text)], [media_content_part("video")], [media_id(clip, background)]
 
     def _watch(self, choice: random.Random) -> tuple[list, list, list[str]]:
         clip = choice.choice(self.clips)
         background = _background(choice)
         return (
-            [media_part("video"), text_part("what is this?")],
-            [text_part(clip.concept.name)],
+            [media_content_part("video"), text_content_part("what is this?")],
+            [text_content_part(clip.concept.name)],
             [media_id(clip, background)],
         )
 
@@ -244,9 +248,9 @@ def row_messages(items: list[Emoji]) -> tuple[list, list]:
     """Returns user and assistant content of a row: every item with its caption, the last one to be drawn."""
     user = []
     for item in items[:-1]:
-        user += [text_part(f"{item.concept.name}, {item.style} style"), media_part("image")]
-    user.append(text_part(f"{items[-1].concept.name}, {items[-1].style} style"))
-    return user, [media_part("image")]
+        user += [text_content_part(f"{item.concept.name}, {item.style} style"), media_content_part("image")]
+    user.append(text_content_part(f"{items[-1].concept.name}, {items[-1].style} style"))
+    return user, [media_content_part("image")]
 
 
 def restyle_instruction(style: str) -> str:

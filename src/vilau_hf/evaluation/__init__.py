@@ -1,4 +1,16 @@
-"""Metrics, sheets of pictures, zero-shot classification: measures of a model, whatever it was trained on."""
+"""Evaluation of a model: metrics, zero-shot classification and sheets of images, for any training data.
+
+How this package is organised:
+
+- `metrics.py` holds functions of tensors and texts that need no model, such as PSNR and use of the codebook.
+- A benchmark gets one module named after it. Such a module computes the scores of that benchmark from predictions and
+  references, as `vqa_accuracy.py` does for VQA.
+- `zero_shot.py` classifies images with a vision tower and its text encoder.
+- `sheets.py` shows results to people: contact sheets and GIFs.
+
+Nothing here imports `training` or `drawn`. So `evaluate_metrics/`, which `evaluate.load` reads, imports this package
+without a trainer. The scores of drawn shapes are in `drawn/scores.py`.
+"""
 
 from .metrics import (
     EVALUATE_METRICS,
@@ -13,7 +25,8 @@ from .metrics import (
 from .sheets import beside, contact_sheet, enlarge, save_gif, to_pil, to_uint8
 
 
-# `vqa_accuracy.py` stays out: its function has its name and would hide it. `zero_shot.py` needs the collators.
+# `vqa_accuracy` is not exported, because the function would hide the module of the same name. `embed_classes` is not
+# exported, because `zero_shot.py` imports the collators, which a metric does not need.
 __all__ = [
     "EVALUATE_METRICS",
     "beside",

@@ -1,4 +1,4 @@
-"""Accuracy on questions with several human answers, as the VQA challenge counts it."""
+"""VQA accuracy: answers compared with those of several people, as the VQA challenge defines it."""
 
 import re
 
@@ -16,25 +16,32 @@ _CONTRACTIONS = """
     what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't
     would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
-# every way to leave out one apostrophe
+# contractions without one of their apostrophes -> the correct contraction
 _MISSPELT = {
-    word[:place] + word[place + 1 :]: word
+    word[:index] + word[index + 1 :]: word
     for word in _CONTRACTIONS.split()
-    for place in range(len(word))
-    if word[place] == "'"
+    for index in range(len(word))
+    if word[index] == "'"
 }
 
 
 def normalize_answer(answer: str) -> str:
     """
-    The form in which answers are compared (visualqa.org/evaluation): lower case, without articles, digits for the
-    numbers to ten, apostrophes where contractions lack them, no punctuation but apostrophes, colons and the point of
-    a decimal. As in the challenge's own code, a mark becomes a space, unless it stands beside one or a comma stands
-    between two digits: then all such marks just go.
+    Converts an answer to the form in which answers are compared (visualqa.org/evaluation).
+
+    The result is lower case and has no articles. Numbers up to ten are digits, and contractions have their
+    apostrophes. All punctuation is removed, except apostrophes, colons and decimal points.
+
+    Args:
+        answer (`str`): an answer.
     """
     text = " ".join(answer.split())
+    # As in the code of the challenge: a mark becomes a space. It is deleted instead if it is beside a space anywhere
+    # in the text, or if the text has a comma between two digits.
     in_number = re.search(r"\d,\d", text) is not None
-    marks = {mark: "" if in_number or f"{mark} " in text or f" {mark}" in text else " " for mark in _PUNCTUATION}
+    marks: dict[str, str | int | None] = {
+        mark: "" if in_number or f"{mark} " in text or f" {mark}" in text else " " for mark in _PUNCTUATION
+    }
     text = text.translate(str.maketrans(marks))
     words = re.sub(r"\.(?!\d)", "", text).lower().split()
     words = [_NUMBERS.get(word, word) for word in words]
@@ -43,33 +50,39 @@ def normalize_answer(answer: str) -> str:
 
 def vqa_accuracy(predictions: list[str], references: list[list[str]]) -> float:
     """
-    Mean over questions of the mean over people of `min(1, m / 3)`, m being how many of the *other* people gave the
-    predicted answer (Antol et al., 2015).
+    Computes the VQA accuracy (Antol et al., 2015), averaged over questions.
+
+    The accuracy of one answer is the mean over people of `min(1, m / 3)`. Here m is the number of *other* people who
+    gave the predicted answer.
 
     Args:
-        predictions (`list[str]`): one answer a question.
-        references (`list[list[str]]`): what people answered, ten each in VQA; a question with one reference alone
-            counts as right if the two agree.
+        predictions (`list[str]` of length N): the predicted answer to each question.
+        references (`list[list[str]]` of length N): the answers of people to each question, ten in VQA. If there is
+            only one, the accuracy is 1 if the two agree, and otherwise 0.
 
     Returns:
         A share in [0, 1].
 
     Raises:
-        ValueError: if the two differ in length, or a question has no reference.
+        ValueError: if the lengths differ, both are 0, or a question has no reference.
     """
     if len(predictions) != len(references):
         raise ValueError(
-            f"`predictions` and `references` must have one length, got {len(predictions)} and {len(references)}."
+            f"`predictions` and `references` must have the same length, got {len(predictions)} and {len(references)}."
         )
     if not references:
-        raise ValueError("`references` must hold at least one question, got none.")
+        raise ValueError("`references` must contain at least one question, got none.")
     return sum(map(_answer_accuracy, predictions, references)) / len(references)
 
 
 def _answer_accuracy(prediction: str, references: list[str]) -> float:
     if isinstance(references, str) or not references:
-        raise ValueError(f"every entry of `references` must be a list of at least one answer, got {references!r}.")
+        raise ValueError(f"each entry of `references` must be a list of at least one answer, got {references!r}.")
     agreeing = [normalize_answer(reference) == normalize_answer(prediction) for reference in references]
     if len(agreeing) == 1:
         return float(agreeing[0])
-    return sum(min(1, (sum(agreeing) - own) / 3) for own in agreeing) / len(agreeing)
+    # leave each person out in turn, as the challenge does
+    return sum(min(1, (sum(agreeing) - left_out) / 3) for left_out in agreeing) / len(agreeing)
+
+
+__all__ = ["normalize_answer", "vqa_accuracy"]

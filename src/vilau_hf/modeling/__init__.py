@@ -1,6 +1,7 @@
 """Configurations and models."""
 
-import transformers  # noqa: F401  must come first: its import registers the classes of this package
+# must come first: its import registers the classes of this package
+import transformers  # noqa: F401
 
 from .configuration_vilau import VilaUConfig, VilaUDepthConfig, VilaUVisionConfig
 from .modeling_depth_transformer import VilaUDepthTransformer

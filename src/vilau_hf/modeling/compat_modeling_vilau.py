@@ -1,13 +1,16 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """
-All names of this island that transformers and diffusers do not document as public.
+Names of transformers and diffusers that this island needs and that are not documented as public.
 
-A layout test forbids such imports in every other file. When a new version moves a name, change it here.
+A layout test forbids such imports in all other files. When a new version moves a name, change it here.
 Each entry says why it is needed, in which versions of transformers it was read, and when it can go.
 """
 
+from typing import Any
+
+import torch
 from diffusers.models.autoencoders.vae import Decoder as PixelDecoder
-from transformers import Cache
+from transformers import Cache, PreTrainedConfig
 from transformers import initialization as init
 from transformers.configuration_utils import SubConfigSpec
 from transformers.masking_utils import create_causal_mask
@@ -33,17 +36,18 @@ from transformers.utils.output_capturing import capture_outputs
 # SubConfigSpec: the library's way to declare nested configurations. 5.20.2 accepts instances of it only, later
 # versions also accept a class. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library exports it.
 #
-# Siglip*: the image encoder is SigLIP without its last layer, so it is built from SigLIP's layers. Read in 5.20.2,
-# 5.23.0 and 5.24.0. They can go when the library exports them, or offers an encoder that stops at a layer.
+# Siglip*: the image encoder is SigLIP without its last layer, so it is built from SigLIP's layers. Encoders of other
+# families are built by `AutoModel`. SigLIP's is not, because published checkpoints name its weights otherwise. Read in
+# 5.20.2, 5.23.0 and 5.24.0. They can go when the library exports them.
 #
-# torch_compilable_check: raises outside of a compiled graph and becomes an assertion inside. Read in 5.20.2, 5.23.0
+# torch_compilable_check: raises outside of a compiled graph and is an assertion inside. Read in 5.20.2, 5.23.0
 # and 5.24.0. It can go when torch offers one call for both.
 #
 # can_return_tuple, merge_with_config_defaults, capture_outputs: the decorators behind `return_dict`, configuration
 # defaults and recorded hidden states of the library's own models. Read in 5.20.2, 5.23.0 and 5.24.0. They can go when
 # the library exports them.
 
-# Both names that the cache has had. The first is that of the newest version.
+# Both names of the cache. The first is that of the newest version.
 CACHE_NAMES = ("cache", "past_key_values")
 
 # Name of the cache, both as an argument of a language model's `forward` and as a field of its output. It is
@@ -51,15 +55,16 @@ CACHE_NAMES = ("cache", "past_key_values")
 CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 
-def cache_arguments(cache: Cache | None, past_key_values: Cache | None) -> dict:
+def cache_arguments(cache: Cache | None, past_key_values: Cache | None) -> dict[str, Any]:
     """
-    Returns the arguments that hand a cache to a language model, by the name that the installed version knows.
+    Returns the arguments that pass a cache to a language model, with the name that the installed version knows.
 
-    Up to transformers 5.23, continuous batching gives the model a paged cache as `cache`, which the attention layers
-    read. That one is no `Cache` and keeps its name. The function can go together with `CACHE_NAME`.
+    Up to transformers 5.23, continuous batching passes a paged cache as `cache`, which the attention layers read. It
+    is no `Cache` and keeps its name. The function can go together with `CACHE_NAME`.
 
     Args:
-        cache, past_key_values (`Cache`, *optional*): the cache by its new and by its old name.
+        cache (`Cache`, *optional*): the cache by its new name.
+        past_key_values (`Cache`, *optional*): the cache by its old name.
 
     Raises:
         ValueError: if both are given.
@@ -71,9 +76,9 @@ def cache_arguments(cache: Cache | None, past_key_values: Cache | None) -> dict:
     return {CACHE_NAME: past_key_values if cache is None else cache}
 
 
-def rename_cache(kwargs: dict) -> None:
+def rename_cache(kwargs: dict[str, Any]) -> None:
     """
-    Gives the cache in the arguments of a `generate` call the name that the installed version knows; changes `kwargs`.
+    Renames the cache in the arguments `kwargs` of a `generate` call to the name that the installed version knows.
 
     The function can go together with `CACHE_NAME`.
 
@@ -84,7 +89,7 @@ def rename_cache(kwargs: dict) -> None:
     kwargs.update({name: value for name, value in cache_arguments(**given).items() if value is not None})
 
 
-def make_causal_mask(config, inputs_embeds):
+def make_causal_mask(config: PreTrainedConfig, inputs_embeds: torch.Tensor) -> torch.Tensor | None:
     """
     Returns the causal mask of `inputs_embeds` `(M, T, W)` in the form that the configured attention function reads.
 

@@ -1,5 +1,10 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""What ranks do together: sums, and calls of a module in shards, in each of which all ranks take part."""
+"""
+Collective operations of ranks, and questions about sharded modules.
+
+Ranks wait in a collective operation until all have joined it. Each call of a sharded module is one, because it gathers
+weights from all ranks.
+"""
 
 import torch
 from torch import nn
@@ -16,23 +21,34 @@ def world_size() -> int:
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
-    """Adds up `tensor` over all ranks in place, and returns it."""
+    """Sums `tensor` over all ranks in place, and returns it."""
     if is_distributed():
         torch.distributed.all_reduce(tensor)
     return tensor
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether a weight of `module` is in shards of FSDP2 or of DeepSpeed's ZeRO-3, and gathered when it is called."""
+    """Returns whether a weight of `module` is sharded by FSDP2 or DeepSpeed's ZeRO-3."""
     if not is_distributed():
         return False
+    # imported here, because a build of torch without distributed packages lacks it
     from torch.distributed.tensor import DTensor
 
+    # FSDP2 makes DTensors of weights, and ZeRO-3 gives them an attribute `ds_id`
     return any(isinstance(weight, DTensor) or hasattr(weight, "ds_id") for weight in module.parameters())
 
 
 def largest_of_ranks(count: int, module: nn.Module) -> int:
-    """`count`, or where `module` is sharded the largest `count` of all ranks, which all must ask for."""
+    """
+    Returns the largest `count` of all ranks if `module` is sharded, else `count`.
+
+    All ranks must call it together. They then know how many calls of the module match those of the other ranks.
+
+    Args:
+        count (`int`): calls that this rank needs.
+        module (`nn.Module`): the module that is called.
+    """
+    # A compiled graph cannot wait for a number from the device.
     if torch.compiler.is_compiling() or not is_sharded(module):
         return count
     largest = torch.tensor(count, device=next(module.parameters()).device)

@@ -1,7 +1,8 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""The language model's side of generating codes: several branches of rows in one batch, with one cache."""
+"""Language model steps for all guidance branches in one batch, with one cache."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import Cache, DynamicLayer
@@ -10,25 +11,49 @@ from .compat_modeling_vilau import cache_arguments
 
 
 class VilaUSpanCacheLayer(DynamicLayer):
-    """Writes into buffers of full length: nothing is copied when a position is added, and no mask is needed for it."""
+    """
+    Cache layer with buffers of full length.
 
-    def __init__(self, max_length: int):
+    The base class concatenates, which copies all keys and values at each position. A `StaticLayer` needs a mask over
+    its empty positions. This layer copies nothing and returns only the positions that are filled. Read in transformers
+    5.20.2 and 5.24.0; it can go when the library has a layer with these two properties.
+
+    Args:
+        max_length (`int`): most positions.
+    """
+
+    def __init__(self, max_length: int) -> None:
         super().__init__()
         self.max_length = max_length
         self.length = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Allocates the buffers with the dtype, device and sizes of the first keys and values."""
         self.device = key_states.device
         shape = (*key_states.shape[:2], self.max_length)
         self.key_buffer = key_states.new_empty(*shape, key_states.shape[-1])
         self.value_buffer = value_states.new_empty(*shape, value_states.shape[-1])
         self.is_initialized = True
 
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs):
-        """Adds keys and values `(rows, heads, T, head_dim)` and returns all there are."""
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Adds keys and values.
+
+        Args:
+            key_states (`torch.Tensor` of shape `(R, heads, T, head_dim)`): keys of new positions.
+            value_states (`torch.Tensor` of shape `(R, heads, T, head_dim)`): values of new positions.
+            *args: not used, like in the base class.
+            **kwargs: not used, like in the base class.
+
+        Returns:
+            The keys and values of all positions so far.
+        """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        begin, self.length = self.length, self.length + key_states.shape[-2]
+        begin = self.length
+        self.length += key_states.shape[-2]
         self.key_buffer[:, :, begin : self.length] = key_states
         self.value_buffer[:, :, begin : self.length] = value_states
         self.keys = self.key_buffer[:, :, : self.length]
@@ -36,6 +61,7 @@ class VilaUSpanCacheLayer(DynamicLayer):
         return self.keys, self.values
 
     def get_seq_length(self) -> int:
+        """Returns the number of positions so far."""
         return self.length
 
 
@@ -45,26 +71,30 @@ class VilaUSpanCache(Cache):
 
     Args:
         num_layers (`int`): layers of the language model.
-        max_length (`int`): positions there will be.
+        max_length (`int`): most positions.
     """
 
-    def __init__(self, num_layers: int, max_length: int):
+    def __init__(self, num_layers: int, max_length: int) -> None:
         super().__init__(layers=[VilaUSpanCacheLayer(max_length) for _ in range(num_layers)])
 
 
-@dataclass
+@dataclass(frozen=True)
 class BranchPrompt:
     """
-    What a branch has read before it writes: ids `(rows, T)`, mask `(rows, T)`, and codes `(rows, T, D)` at visual
-    positions, -1 elsewhere, or none.
+    Prompts of one branch.
+
+    Args:
+        ids (`torch.Tensor` of shape `(rows, T)`): token ids.
+        mask (`torch.Tensor` of shape `(rows, T)`): 1 for positions to attend to.
+        visual_codes (`torch.Tensor` of shape `(rows, T, D)`, *optional*): codes at visual positions, -1 elsewhere.
     """
 
-    ids: torch.LongTensor
-    mask: torch.LongTensor
-    visual_codes: torch.LongTensor | None = None
+    ids: torch.Tensor
+    mask: torch.Tensor
+    visual_codes: torch.Tensor | None = None
 
     def repeat(self, rows: int) -> "BranchPrompt":
-        """Each prompt several times, so that there are `rows` of them."""
+        """Returns `rows` prompts, each of these repeated as often as the others."""
         times = rows // len(self.ids)
         codes = self.visual_codes
         return BranchPrompt(
@@ -73,97 +103,117 @@ class BranchPrompt:
             None if codes is None else codes.repeat_interleave(times, 0),
         )
 
-    def append_visual(self, placeholder: int, codes: torch.LongTensor) -> "BranchPrompt":
-        """With visual tokens of `codes` `(1 or rows, n, D)` after them."""
+    def append_visual(self, placeholder: int, codes: torch.Tensor) -> "BranchPrompt":
+        """Returns the prompts with visual tokens of `codes` `(1 or rows, n, D)` at their ends."""
         codes = codes.to(self.ids.device).repeat_interleave(len(self.ids) // len(codes), 0)
-        own = self.ids.new_full((*self.ids.shape, codes.shape[-1]), -1)
+        before = self.visual_codes
+        if before is None:
+            before = self.ids.new_full((*self.ids.shape, codes.shape[-1]), -1)
         return BranchPrompt(
             torch.cat([self.ids, self.ids.new_full(codes.shape[:2], placeholder)], 1),
             torch.cat([self.mask, self.mask.new_ones(codes.shape[:2])], 1),
-            torch.cat([own if self.visual_codes is None else self.visual_codes, codes], 1),
+            torch.cat([before, codes], 1),
         )
 
-    def pad(self, length: int, pad_token_id: int, code_depth: int) -> "BranchPrompt":
-        """Padded on the left to `length`, with codes in any case."""
-        missing, pad = length - self.ids.shape[1], torch.nn.functional.pad
+    def pad(self, length: int, pad_token_id: int) -> "BranchPrompt":
+        """Returns the prompts, padded on the left to `length`."""
+        missing = length - self.ids.shape[1]
+        pad = torch.nn.functional.pad
         codes = self.visual_codes
-        if codes is None:
-            codes = self.ids.new_full((*self.ids.shape, code_depth), -1)
         return BranchPrompt(
             pad(self.ids, (missing, 0), value=pad_token_id),
             pad(self.mask, (missing, 0)),
-            pad(codes, (0, 0, missing, 0), value=-1),
+            None if codes is None else pad(codes, (0, 0, missing, 0), value=-1),
         )
+
+    def codes_or_empty(self, code_depth: int) -> torch.Tensor:
+        """Returns `visual_codes`, or -1 at all positions if there are none."""
+        if self.visual_codes is None:
+            return self.ids.new_full((*self.ids.shape, code_depth), -1)
+        return self.visual_codes
 
 
 def reserve_marker_position(
-    ids: torch.LongTensor, mask: torch.Tensor, last: torch.LongTensor, markers: list[int], prefix: list[int]
-) -> tuple[torch.LongTensor, torch.Tensor]:
+    ids: torch.Tensor, mask: torch.Tensor, last: torch.Tensor, markers: list[int], prefix: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Prompts for guidance to compare with where rows write their start markers themselves: `prefix` behind them and, as
-    the last position, the marker that ends a row's own prompt. Rows without one do not see that position, and nobody a
-    marker that ends `ids`: each span brings its own.
+    Prepares prompts of an image-only or unconditional branch for interleaved mode.
+
+    There the model generates the start markers, so each branch gets them when a row does. The prompts are extended by
+    `prefix` and one position, for the case that the conditional prompt of a row ends with a start marker. Rows where
+    it does not are masked at that position. A marker that ends `ids` is masked too, since each span brings its marker.
 
     Args:
-        ids, mask (`torch.Tensor` of shape `(1 or B, T)`): the prompts.
-        last (`torch.LongTensor` of shape `(B,)`): ids that end the rows' own prompts.
-        markers, prefix (`list[int]`): ids of all start markers, and of what stands before each.
+        ids (`torch.Tensor` of shape `(1 or B, T)`): the prompts.
+        mask (`torch.Tensor` of shape `(1 or B, T)`): their mask.
+        last (`torch.Tensor` of shape `(B,)`): last ids of the conditional prompts.
+        markers (`list[int]`): ids of all start markers.
+        prefix (`list[int]`): ids that come before each start marker.
 
     Returns:
         Ids and mask `(B, T + len(prefix) + 1)`.
     """
-    markers = ids.new_tensor(markers)
-    ids, mask = ids.expand(len(last), -1), mask.bool().expand(len(last), -1)
-    is_marked, is_open = (torch.isin(each, markers)[:, None] for each in (ids[:, -1], last))
-    prefix = ids.new_tensor(prefix, dtype=torch.long).expand(len(last), -1)
-    ids = torch.cat([ids, prefix, last[:, None].where(is_open, markers[0])], 1)
-    mask = torch.cat([mask[:, :-1], mask[:, -1:] & ~is_marked, (~is_marked).expand_as(prefix), is_open], 1)
+    all_markers = ids.new_tensor(markers)
+    ids = ids.expand(len(last), -1)
+    mask = mask.bool().expand(len(last), -1)
+    is_marked = torch.isin(ids[:, -1], all_markers)[:, None]
+    is_open = torch.isin(last, all_markers)[:, None]
+    prefixes = ids.new_tensor(prefix, dtype=torch.long).expand(len(last), -1)
+    ids = torch.cat([ids, prefixes, last[:, None].where(is_open, all_markers[0])], 1)
+    # a marked prompt already ends with the prefix
+    mask = torch.cat([mask[:, :-1], mask[:, -1:] & ~is_marked, (~is_marked).expand_as(prefixes), is_open], 1)
     return ids, mask.long()
 
 
 class GuidanceBranches:
     """
-    Steps the language model over `num_branches * rows` rows: those that see everything, and below them those that
-    guidance compares with. A row of the latter can be blind for a while (to text that its row writes) and can be set
-    back to its prompt.
+    Runs the language model on `R = num_branches * rows` rows.
+
+    The first `rows` rows are the conditional branch. The other branches read the same visual tokens after other
+    prompts. A row of the other branches can ignore positions, such as the text that its row generates. It can also be
+    reset to its prompt.
 
     Args:
-        model ([`VilaUModel`]).
+        model ([`VilaUModel`]): the model without its heads.
         prompts (`list[BranchPrompt]`): one for each branch, all with as many rows.
-        max_new (`int`): positions there will be after the prompts.
-        cache (`Cache`): empty; for a static cache of at least `length + max_new` positions.
-        opening (`int`, *optional*, defaults to 0): last positions of the comparing prompts that belong to a span: they
-            are forgotten when a row is set back.
-
-    `own` is the rows' own prompt as it was given, with codes: it lacks the padding that a longer prompt of another
-    branch brings.
+        max_new (`int`): most positions after the prompts.
+        cache (`Cache`): empty; a static cache needs at least `length + max_new` positions.
+        num_reserved (`int`, *optional*, defaults to 0): last positions of the other branches' prompts that belong to a
+            span. A reset ignores them.
     """
 
-    def __init__(self, model, prompts: list[BranchPrompt], max_new: int, cache, opening: int = 0):
-        self.model, self.cache = model, cache
-        pad, depth = model.config.text_config.pad_token_id or 0, model.config.vision_config.code_depth
+    def __init__(
+        self, model: Any, prompts: list[BranchPrompt], max_new: int, cache: Cache, num_reserved: int = 0
+    ) -> None:
+        self.model = model
+        self.cache = cache
+        pad = model.config.text_config.pad_token_id or 0
+        depth = model.config.vision_config.code_depth
+        # as given, without the padding that a longer prompt of another branch would bring
+        self.conditional_prompt = prompts[0]
+        self.conditional_codes = prompts[0].codes_or_empty(depth)
         self.length = max(prompt.ids.shape[1] for prompt in prompts)
-        self.own = prompts[0].pad(prompts[0].ids.shape[1], pad, depth)
-        padded = [prompt.pad(self.length, pad, depth) for prompt in prompts]
+        padded = [prompt.pad(self.length, pad) for prompt in prompts]
         self.ids = torch.cat([prompt.ids for prompt in padded])  # (R, T)
-        self.codes = torch.cat([prompt.visual_codes for prompt in padded])
+        self.codes = torch.cat([prompt.codes_or_empty(depth) for prompt in padded])  # (R, T, D)
         self.rows = len(prompts[0].ids)
         mask = torch.cat([prompt.mask for prompt in padded]).bool()
-        self.kept = self.length - opening
-        self.kept_counts = mask[:, : self.kept].sum(-1)  # (R,), positions that are seen again after `reset_to_prompt`
-        self.counts = mask.sum(-1)
+        self.total_rows = len(mask)
+        self.kept_length = self.length - num_reserved
+        self.kept_counts = mask[:, : self.kept_length].sum(-1)  # (R,), positions that a row sees after a reset
+        self.counts = mask.sum(-1)  # (R,), positions that a row sees; the next position id
         self.capacity = self.length + max_new
         if cache.get_max_length() > 0:
             self.capacity = max(self.capacity, cache.get_max_length())
-        self.seen = torch.zeros(len(mask), self.capacity, dtype=torch.bool, device=mask.device)
+        self.seen = torch.zeros(self.total_rows, self.capacity, dtype=torch.bool, device=mask.device)
         self.seen[:, : self.length] = mask
         self.end = self.length
         self.has_gaps = not bool(mask.all())
         self.is_static = cache.is_compileable
-        self.dtype = None  # of the hidden states, once there are some
+        self.dtype = torch.get_default_dtype()  # that of the hidden states, once the prompts are read
 
     def read_prompts(self) -> torch.Tensor:
-        """Hidden states `(R, H)` at the last position of the prompts."""
+        """Returns the hidden states `(R, H)` at the last position of the prompts."""
         prompt_mask = self.seen[:, : self.length]
         output = self.model(
             input_ids=self.ids,
@@ -176,18 +226,20 @@ class GuidanceBranches:
         self.dtype = output.last_hidden_state.dtype
         return output.last_hidden_state[:, -1]
 
-    def step(self, embeds: torch.Tensor, sees: torch.BoolTensor | None = None) -> torch.Tensor:
+    def step(self, embeds: torch.Tensor, sees: torch.Tensor | None = None) -> torch.Tensor:
         """
-        Hidden states `(R, H)` after one position more.
+        Reads one position.
 
         Args:
             embeds (`torch.Tensor` of shape `(rows, H)`): input of each row, the same in all branches.
-            sees (`torch.BoolTensor` of shape `(R,)`, *optional*): whether a row sees the position from now on; by
-                default all do.
+            sees (`torch.Tensor` of shape `(R,)`, bool, *optional*): as for `prepare_step`.
+
+        Returns:
+            Hidden states `(R, H)`.
         """
         position_ids, mask = self.prepare_step(sees)
         output = self.model.language_model(
-            inputs_embeds=embeds.to(self.dtype)[:, None].repeat(len(self.seen) // self.rows, 1, 1),
+            inputs_embeds=embeds.to(self.dtype)[:, None].repeat(self.total_rows // self.rows, 1, 1),
             attention_mask=mask,
             position_ids=position_ids,
             **cache_arguments(self.cache, None),
@@ -195,8 +247,17 @@ class GuidanceBranches:
         )
         return output.last_hidden_state[:, -1]
 
-    def prepare_step(self, sees: torch.BoolTensor | None = None) -> tuple[torch.LongTensor, torch.Tensor | None]:
-        """Makes room for one position more: its ids of position `(R, 1)` and the mask of what it sees, if any."""
+    def prepare_step(self, sees: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Adds one position.
+
+        Args:
+            sees (`torch.Tensor` of shape `(R,)`, bool, *optional*): whether a row sees the position, in this step and
+                later; by default all do.
+
+        Returns:
+            Position ids `(R, 1)`, and the mask that the attention layers need, if any.
+        """
         if sees is None:
             self.seen[:, self.end] = True
             positions = self.counts
@@ -209,16 +270,21 @@ class GuidanceBranches:
         self.end += 1
         return positions[:, None], self._step_mask()
 
-    def reset_to_prompt(self, rows: torch.BoolTensor):
-        """Makes the comparing branches of `rows` `(rows,)` forget what follows their prompts, `opening` included."""
-        chosen = rows.repeat(len(self.seen) // self.rows)
+    def reset_to_prompt(self, rows: torch.Tensor) -> None:
+        """Makes the other branches of `rows` `(rows,)` ignore everything after their prompts."""
+        chosen = rows.repeat(self.total_rows // self.rows)
         chosen[: self.rows] = False
-        self.seen[:, self.kept : self.end] &= ~chosen[:, None]
+        self.seen[:, self.kept_length : self.end] &= ~chosen[:, None]
         self.counts = self.kept_counts.where(chosen, self.counts)
         self.has_gaps = True
 
     def _step_mask(self) -> torch.Tensor | None:
-        """The mask of one query, ready for use: the library's own preparation would wait for the device."""
+        """
+        Makes the mask of one query, in the form that the attention layers read.
+
+        The library would make it from a mask `(R, T)`, but asks whether that is all ones. That waits for the device
+        (`masking_utils._ignore_causal_mask_sdpa`, read in transformers 5.24.0).
+        """
         end = self.capacity if self.is_static else self.end
         if not (self.has_gaps or self.is_static):
             return None

@@ -1,62 +1,76 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""From hidden states of the language model to codes: the depths of one visual position."""
+"""Decodes the codes of one visual position from hidden states of the language model, depth by depth."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from .generation_sampling_vilau import CodeSampling, Guidance
+from .generation_sampling_vilau import CodeSampler, Guidance
 
 
 @dataclass
 class DecodedPosition:
     """
-    codes `(rows, D)`; scores `(rows, D, K)`, guided logits, and log-probabilities of the codes `(rows, D)` by them and
-    by the conditional branch alone, where they were asked for.
+    Codes of one visual position.
+
+    Args:
+        codes (`torch.Tensor` of shape `(rows, D)`): the codes.
+        scores (`torch.Tensor` of shape `(rows, D, K)`, *optional*): guided logits.
+        log_probs (`torch.Tensor` of shape `(rows, D)`, *optional*): log-probabilities of the codes by these logits.
+        conditional_log_probs (`torch.Tensor` of shape `(rows, D)`, *optional*): those by the conditional branch alone.
     """
 
-    codes: torch.LongTensor
+    codes: torch.Tensor
     scores: torch.Tensor | None = None
     log_probs: torch.Tensor | None = None
     conditional_log_probs: torch.Tensor | None = None
 
-    def overwritten(self, codes: torch.LongTensor) -> "DecodedPosition":
-        """With other `codes` `(rows, D)`; from the first depth at which they differ in a row the rest is NaN there."""
-        lost = (codes != self.codes).cumsum(-1) > 0  # (rows, D); what was drawn deeper followed another code
+    def replace_codes(self, codes: torch.Tensor) -> "DecodedPosition":
+        """
+        Returns the position with other `codes` `(rows, D)`.
+
+        Scores and log-probabilities become NaN from the first depth at which a row differs. Deeper codes were
+        conditioned on the replaced code.
+        """
+        is_lost = (codes != self.codes).cumsum(-1) > 0  # (rows, D)
         return DecodedPosition(
             codes,
-            None if self.scores is None else self.scores.masked_fill(lost[..., None], torch.nan),
-            None if self.log_probs is None else self.log_probs.masked_fill(lost, torch.nan),
-            None if self.conditional_log_probs is None else self.conditional_log_probs.masked_fill(lost, torch.nan),
+            None if self.scores is None else self.scores.masked_fill(is_lost[..., None], torch.nan),
+            None if self.log_probs is None else self.log_probs.masked_fill(is_lost, torch.nan),
+            None if self.conditional_log_probs is None else self.conditional_log_probs.masked_fill(is_lost, torch.nan),
         )
 
 
 class CodeInputs:
     """
-    What the depth transformer reads for codes, worked out once: its input is a sum of rows of a table, not a
-    projection of a sum of embeddings.
+    Inputs of the depth transformer for codes, computed once for a call.
+
+    The input at a depth is a linear projection of a sum of code embeddings. So it is also a sum of rows of a projected
+    codebook, `table`, which saves the projection at each depth. `starts` `(D, W)` holds the depth embeddings.
 
     Args:
-        model ([`VilaUForConditionalGeneration`]).
+        model ([`VilaUForConditionalGeneration`]): the model.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         self.table, self.starts = self._compute(model)
 
     @staticmethod
-    def _compute(model) -> tuple[torch.Tensor, torch.Tensor]:
-        transformer, quantizer = model.depth_transformer, model.model.vision_tower.quantizer
+    def _compute(model: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        transformer = model.depth_transformer
+        quantizer = model.model.vision_tower.quantizer
         codebook = quantizer.codebook()
         depths = torch.arange(quantizer.code_depth, device=codebook.device)
         positions = transformer.depth_embedding(depths)  # (D, W)
-        project, dtype = transformer.in_proj_code, positions.dtype
-        table = project(codebook.to(dtype))  # (codebook rows, W), each with the bias
-        bias = project(codebook.new_zeros(1, codebook.shape[1], dtype=dtype))  # (1, W)
-        # d rows of the table bring d biases, where one belongs
+        project = transformer.in_proj_code
+        table = project(codebook.to(positions.dtype))  # (codebook rows, W)
+        bias = project(codebook.new_zeros(1, codebook.shape[1], dtype=positions.dtype))  # (1, W)
+        # Each row of the table has the bias of the projection. A sum of d rows has it d times, and needs it once.
         return table, positions - (depths[:, None] - 1).clamp(min=0) * bias
 
-    def refresh(self, model):
-        """Works it out again, in place."""
+    def refresh(self, model: Any) -> None:
+        """Computes the inputs again in the same memory, which CUDA graphs read."""
         for held, new in zip((self.table, self.starts), self._compute(model), strict=True):
             held.copy_(new)
 
@@ -66,63 +80,86 @@ class DepthDecoder:
     Decodes the D codes of visual positions.
 
     Args:
-        model ([`VilaUForConditionalGeneration`]).
-        sampling ([`CodeSampling`]).
-        guidance ([`Guidance`]).
-        code_inputs ([`CodeInputs`]).
-        output_scores, output_log_probs (`bool`): what [`DecodedPosition`] holds beside the codes.
+        model ([`VilaUForConditionalGeneration`]): the model.
+        sampler ([`CodeSampler`]): how codes are sampled.
+        guidance ([`Guidance`]): guidance, expanded to the rows.
+        code_inputs ([`CodeInputs`]): inputs of the depth transformer.
+        output_scores, output_log_probs (`bool`, *optional*, defaults to `False`): whether [`DecodedPosition`] holds
+            scores and log-probabilities.
     """
 
     def __init__(
         self,
-        model,
-        sampling: CodeSampling,
+        model: Any,
+        sampler: CodeSampler,
         guidance: Guidance,
         code_inputs: CodeInputs,
         output_scores: bool = False,
         output_log_probs: bool = False,
-    ):
-        self.transformer, self.quantizer = model.depth_transformer, model.model.vision_tower.quantizer
-        self.sampling, self.guidance, self.code_inputs = sampling, guidance, code_inputs
-        self.output_scores, self.output_log_probs = output_scores, output_log_probs
+    ) -> None:
+        self.transformer = model.depth_transformer
+        self.quantizer = model.model.vision_tower.quantizer
+        self.sampler = sampler
+        self.guidance = guidance
+        self.code_inputs = code_inputs
+        self.output_scores = output_scores
+        self.output_log_probs = output_log_probs
 
-    def draw_noise(self, rows: int, device: torch.device, drawing: list[bool] | None = None) -> list[torch.Tensor]:
-        """What chance brings to one position of `rows` rows, of which those that are `drawing` matter."""
-        return self.sampling.draw_noise(rows, self.quantizer.codebook_size, device, drawing)
+    def draw_noise(self, rows: int, device: torch.device, active: list[bool] | None = None) -> list[torch.Tensor]:
+        """Draws the random numbers of one position, as [`CodeSampler.draw_noise`] does."""
+        return self.sampler.draw_noise(rows, self.quantizer.codebook_size, device, active)
 
     def signature(self) -> tuple:
-        """What makes one compiled `compute` differ from another."""
-        return (self.sampling.signature(), self.guidance.num_branches, self.output_scores, self.output_log_probs)
+        """Returns the settings that a compiled `compute` depends on, as a key."""
+        return (self.sampler.signature(), self.guidance.num_branches, self.output_scores, self.output_log_probs)
 
     def decode(
-        self, hidden: torch.Tensor, position: int | torch.Tensor, drawing: list[bool] | None = None
+        self, hidden: torch.Tensor, position: int | torch.Tensor, active: list[bool] | None = None
     ) -> DecodedPosition:
         """
-        The codes after `hidden` `(num_branches * rows, H)` at `position` of the span; they matter in the rows that are
-        `drawing`, by default all.
+        Decodes one position.
+
+        Args:
+            hidden (`torch.Tensor` of shape `(R, H)`): hidden states of all branches before the position.
+            position (`int`, or `torch.Tensor` of shape `(rows,)`): index of the position in its span.
+            active (`list[bool]`, *optional*): rows whose codes are used, by default all.
         """
-        noise = self.draw_noise(len(hidden) // self.guidance.num_branches, hidden.device, drawing)
+        noise = self.draw_noise(len(hidden) // self.guidance.num_branches, hidden.device, active)
         return DecodedPosition(*self.compute(hidden, noise, self.guidance.at(position)))
 
     def compute(self, hidden: torch.Tensor, noise: list[torch.Tensor], scale: torch.Tensor) -> tuple:
-        """The fields of [`DecodedPosition`] after `hidden`, given chance and the scales `(rows, 1)` of guidance."""
-        table, starts = self.code_inputs.table, self.code_inputs.starts
-        inputs = self.transformer.in_proj_hidden(hidden) + starts[0]
-        codes, scores, log_probs, conditional_log_probs, total = [], [], [], [], None
+        """
+        Computes the fields of [`DecodedPosition`]; it draws nothing, so it can be compiled.
+
+        Args:
+            hidden (`torch.Tensor` of shape `(R, H)`): hidden states of all branches.
+            noise (`list[torch.Tensor]`): result of `draw_noise`.
+            scale (`torch.Tensor` of shape `(rows, 1)`): scales of guidance.
+        """
+        table = self.code_inputs.table
+        starts = self.code_inputs.starts
+        inputs = self.transformer.in_proj_hidden(hidden) + starts[0]  # (R, W)
+        codes: list[torch.Tensor] = []
+        scores: list[torch.Tensor] = []
+        log_probs: list[torch.Tensor] = []
+        conditional_log_probs: list[torch.Tensor] = []
+        total = None
         cache = self.transformer.new_cache()
-        for depth in range(self.sampling.code_depth):
-            states = self.transformer.advance(inputs, depth, cache)  # (num_branches * rows, W)
-            mixed = self.guidance.mix(states, scale).to(states.dtype)  # the head is linear: mixing may come first
+        for depth in range(self.sampler.code_depth):
+            states = self.transformer.advance(inputs, depth, cache)  # (R, W)
+            # Mixing before the head equals mixing logits, since the head is affine and the weights of the mixture add
+            # up to 1. The head then runs on the rows of one branch.
+            mixed = self.guidance.mix(states, scale).to(states.dtype)
             logits = self.transformer.code_head(mixed).float()  # (rows, K)
-            code = self.sampling.pick(logits, depth, codes, noise)
+            code = self.sampler.sample(logits, depth, codes, noise)
             codes.append(code)
             if self.output_scores:
                 scores.append(logits)
             if self.output_log_probs:
                 log_probs.append(_log_prob(logits, code))
-                alone = states[: len(code)]
-                conditional_log_probs.append(_log_prob(self.transformer.code_head(alone).float(), code))
-            if depth + 1 < self.sampling.code_depth:
+                conditional = states[: len(code)]
+                conditional_log_probs.append(_log_prob(self.transformer.code_head(conditional).float(), code))
+            if depth + 1 < self.sampler.code_depth:
                 first_row = self.quantizer.first_row(depth)
                 row = table[code + first_row if first_row else code]
                 total = row if total is None else total + row
@@ -135,7 +172,7 @@ class DepthDecoder:
         )
 
 
-def _log_prob(logits: torch.Tensor, codes: torch.LongTensor) -> torch.Tensor:
+def _log_prob(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(-1).gather(-1, codes[:, None])[:, 0]
 
 

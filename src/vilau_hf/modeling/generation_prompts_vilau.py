@@ -1,34 +1,123 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""
-Prompts of a call and of its guidance. The images in them are checked before anything is read, then encoded once for
-all branches.
-"""
+"""Prompts of a `generate` call: masks, start markers, the prompts of other branches, images and first frames."""
+
+from typing import Any
 
 import torch
+from transformers import GenerationConfig
+
+from .configuration_vilau import VilaUConfig
+from .generation_branches_vilau import BranchPrompt, reserve_marker_position
 
 
-def infer_attention_mask(input_ids: torch.LongTensor, generation_config) -> torch.LongTensor:
+def infer_attention_mask(input_ids: torch.Tensor, generation_config: GenerationConfig) -> torch.Tensor:
     """
     Returns the mask `(B, T)` that transformers' `generate` infers for `input_ids` `(B, T)` without a mask.
 
     Padding is masked, unless the padding token is also an end token.
     """
-    pad, ends = generation_config.pad_token_id, generation_config.eos_token_id
+    pad = generation_config.pad_token_id
+    ends = generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else ends or []
     if pad is None or pad in ends:
         return torch.ones_like(input_ids)
     return input_ids.ne(pad).long()
 
 
-def check_pictures(model, input_ids: torch.LongTensor, given: dict):
+def open_prompts(
+    config: VilaUConfig,
+    mode: str,
+    ids: torch.Tensor,
+    mask: torch.Tensor | None,
+    conditional_ids: torch.Tensor | None = None,
+) -> BranchPrompt:
     """
-    Raises a `ValueError` if prompts have placeholders, and `given`, the arguments of `generate`, no pictures for them;
-    or if `visual_codes` are not integers `(B, T, D)` with codes at the placeholders alone.
+    Adds the start marker of an image or video to prompts.
+
+    In interleaved mode the model generates the marker. Then only the prompts of other branches change, as
+    [`reserve_marker_position`] describes.
+
+    Args:
+        config ([`VilaUConfig`]): configuration of the model.
+        mode (`str`): `"image"`, `"video"` or `"interleaved"`.
+        ids (`torch.Tensor` of shape `(1 or B, T)`): the prompts; they may already end with the marker.
+        mask (`torch.Tensor` of shape `(1 or B, T)`, *optional*): their mask, by default all ones.
+        conditional_ids (`torch.Tensor` of shape `(B, Tc)`, *optional*): the conditional prompts, if `ids` are those of
+            another branch.
+
+    Raises:
+        ValueError: if the mask has another shape, or some prompts end with the marker and others do not.
     """
-    is_visual, visual_codes = model.config.is_visual(input_ids), given.get("visual_codes")
+    if mask is None:
+        mask = torch.ones_like(ids)
+    if mask.shape != ids.shape:
+        raise ValueError(
+            f"an attention mask must have the shape of its prompts, {tuple(ids.shape)}, got {tuple(mask.shape)}."
+        )
+    starts = {"image": config.image_start_token_id, "video": config.video_start_token_id}
+    prefix = [*config.start_marker_prefix_ids]
+    if mode == "interleaved":
+        if conditional_ids is None:
+            return BranchPrompt(ids, mask)
+        return BranchPrompt(*reserve_marker_position(ids, mask, conditional_ids[:, -1], [*starts.values()], prefix))
+    start = starts[mode]
+    num_open = int((ids[:, -1] == start).sum())
+    if num_open not in (0, len(ids)):
+        raise ValueError(f"{num_open} of {len(ids)} prompts end with the start marker ({start}): all or none must.")
+    added = [] if num_open else [*prefix, start]
+    opening = ids.new_tensor(added, dtype=torch.long).repeat(len(ids), 1)
+    return BranchPrompt(torch.cat([ids, opening], 1), torch.cat([mask, torch.ones_like(opening).to(mask.dtype)], 1))
+
+
+def unconditional_ids(
+    config: VilaUConfig, ids: torch.Tensor | None, saved: list[int] | None, input_ids: torch.Tensor
+) -> torch.Tensor:
+    """
+    Returns ids `(1 or B, Tn)` of the unconditional branch.
+
+    Args:
+        config ([`VilaUConfig`]): configuration of the model.
+        ids (`torch.Tensor` of shape `(1 or B, Tn)`, *optional*): negative prompts of the call.
+        saved (`list[int]`, *optional*): prompt of the checkpoint, used without `ids`; by default the bos token.
+        input_ids (`torch.Tensor` of shape `(B, T)`): the prompts.
+
+    Raises:
+        ValueError: if there is no such prompt, or `ids` have another shape.
+    """
+    if ids is None:
+        bos = config.get_text_config().bos_token_id
+        if saved is None and bos is None:
+            raise ValueError(
+                "`guidance_scale` above 1 needs an unconditional prompt: pass `negative_prompt_ids`, set "
+                "`generation_config.unconditional_prompt_ids` (the processor's `unconditional_prompt_ids()`), or use "
+                "`guidance_scale=1`."
+            )
+        ids = torch.tensor([[bos] if saved is None else saved])
+    if ids.ndim != 2 or ids.shape[0] not in (1, input_ids.shape[0]):
+        raise ValueError(
+            f"`negative_prompt_ids` must have shape (1 or {input_ids.shape[0]}, T), got {tuple(ids.shape)}."
+        )
+    return ids.to(input_ids.device)
+
+
+def check_image_inputs(model: Any, input_ids: torch.Tensor, images: dict[str, torch.Tensor]) -> None:
+    """
+    Checks the images of the prompts.
+
+    Args:
+        model ([`VilaUModel`]): the model without its heads.
+        input_ids (`torch.Tensor` of shape `(B, T)`): the prompts.
+        images (`dict`): arguments of `generate` that hold images.
+
+    Raises:
+        ValueError: if prompts have placeholders and there are no images, or if `visual_codes` are not integers
+            `(B, T, D)` with codes at the placeholders alone.
+    """
+    is_visual = model.config.is_visual(input_ids)
+    visual_codes = images.get("visual_codes")
     if visual_codes is None:
         names = ("pixel_values", "pixel_values_videos", "codes")
-        if all(given.get(name) is None for name in names) and bool(is_visual.any()):
+        if all(images.get(name) is None for name in names) and bool(is_visual.any()):
             raise ValueError(
                 f"the prompt holds {int(is_visual.sum())} placeholders, but none of `pixel_values`, "
                 "`pixel_values_videos` and `codes` is given."
@@ -46,56 +135,68 @@ def check_pictures(model, input_ids: torch.LongTensor, given: dict):
         model.vision_tower.quantizer.check_range(visual_codes[visual_codes[..., 0] >= 0])
 
 
-def check_image_prompts(config, image_prompt_ids: torch.LongTensor | None, input_ids: torch.LongTensor):
-    """Raises a `ValueError` unless there is one prompt of images alone for each prompt, with its placeholders."""
-    if image_prompt_ids is None or len(image_prompt_ids) != len(input_ids):
+def image_only_ids(config: VilaUConfig, ids: torch.Tensor | None, input_ids: torch.Tensor) -> torch.Tensor:
+    """
+    Returns ids `(B, Ti)` of the image-only branch.
+
+    Args:
+        config ([`VilaUConfig`]): configuration of the model.
+        ids (`torch.Tensor` of shape `(B, Ti)`, *optional*): the prompts without their text.
+        input_ids (`torch.Tensor` of shape `(B, T)`): the prompts.
+
+    Raises:
+        ValueError: if there is not one for each prompt, with as many placeholders.
+    """
+    if ids is None or len(ids) != len(input_ids):
         raise ValueError(
             f"`image_guidance_scale` needs `image_prompt_ids` of shape ({len(input_ids)}, T), the prompts without "
-            f"their text, got {None if image_prompt_ids is None else tuple(image_prompt_ids.shape)}."
+            f"their text, got {None if ids is None else tuple(ids.shape)}."
         )
-    expected, found = (config.is_visual(ids).sum(-1).tolist() for ids in (input_ids, image_prompt_ids))
+    expected, found = (config.is_visual(each).sum(-1).tolist() for each in (input_ids, ids))
     if found != expected:
         raise ValueError(f"`image_prompt_ids` must hold as many placeholders as the prompts, {expected}, got {found}.")
+    return ids.to(input_ids.device)
 
 
-def default_unconditional_ids(config, saved: list[int] | None) -> list[int]:
-    """Ids of the prompt that guidance compares with: the `saved` ones, or the bos token alone."""
-    if saved is not None:
-        return saved
-    if config.text_config.bos_token_id is None:
-        raise ValueError(
-            "`guidance_scale` above 1 needs an unconditional prompt: pass `negative_prompt_ids`, set "
-            "`generation_config.unconditional_prompt_ids` (the processor's `unconditional_prompt_ids()`), or use "
-            "`guidance_scale=1`."
-        )
-    return [config.text_config.bos_token_id]
+def check_first_frames(model: Any, first_frames: torch.Tensor, mode: str, num_frames: int, num_prompts: int) -> None:
+    """
+    Checks the frames that a video begins with.
 
+    Args:
+        model ([`VilaUModel`]): the model without its heads.
+        first_frames (`torch.Tensor`): pixels `(1 or B, f, 3, S, S)` or codes `(1 or B, f, L, D)`.
+        mode (`str`): the generation mode.
+        num_frames (`int`): frames of the video.
+        num_prompts (`int`): number B of prompts.
 
-def check_first_frames(model, first_frames: torch.Tensor, settings):
-    """Raises a `ValueError` unless `first_frames` are pixels or codes that a video of `settings` can begin with."""
+    Raises:
+        ValueError: if their shape does not fit, or codes are out of range.
+    """
     frames = first_frames.shape[1] if first_frames.ndim in (4, 5) else 0
-    if settings.mode != "video" or not 0 < frames < settings.num_frames:
+    if mode != "video" or not 0 < frames < num_frames:
         raise ValueError(
             "`first_frames` must be fewer than `num_frames` of a video, pixels of shape (rows, f, 3, S, S) or "
             f"codes of shape (rows, f, L, D); got shape {tuple(first_frames.shape)} in mode "
-            f'"{settings.mode}" with {settings.num_frames} frames.'
+            f'"{mode}" with {num_frames} frames.'
         )
-    if first_frames.shape[0] not in (1, settings.prompts):
-        raise ValueError(f"`first_frames` must be of 1 or {settings.prompts} rows, got {first_frames.shape[0]}.")
+    if first_frames.shape[0] not in (1, num_prompts):
+        raise ValueError(f"`first_frames` must be of 1 or {num_prompts} rows, got {first_frames.shape[0]}.")
     if not first_frames.is_floating_point():
         model.check_codes(first_frames.flatten(0, 1))
 
 
-def encode_first_frames(model, first_frames: torch.Tensor) -> torch.LongTensor:
-    """Codes `(rows, f * L, D)` of pixels `(rows, f, 3, S, S)` or codes `(rows, f, L, D)`."""
+def encode_first_frames(model: Any, first_frames: torch.Tensor) -> torch.Tensor:
+    """Encodes pixels `(B, f, 3, S, S)`, or reshapes codes `(B, f, L, D)`, into codes `(B, f * L, D)`."""
     if not first_frames.is_floating_point():
         return first_frames.flatten(1, 2)
-    codes = model.vision_tower.encode(first_frames.flatten(0, 1)).codes  # (rows * f, L, D)
+    # The tower encodes images, so frames are images of one batch.
+    codes = model.vision_tower.encode(first_frames.flatten(0, 1)).codes  # (B * f, L, D)
     return codes.unflatten(0, first_frames.shape[:2]).flatten(1, 2)
 
 
-def move_codes(config, visual_codes: torch.LongTensor, image_prompt_ids: torch.LongTensor) -> torch.LongTensor:
-    """`visual_codes` `(B, T, D)` of the prompts as those `(B, Ti, D)` of the prompts of images alone."""
+def move_codes(config: VilaUConfig, visual_codes: torch.Tensor, image_prompt_ids: torch.Tensor) -> torch.Tensor:
+    """Moves `visual_codes` `(B, T, D)` of the prompts to the placeholders `(B, Ti, D)` of the image-only prompts."""
     moved = visual_codes.new_full((*image_prompt_ids.shape, visual_codes.shape[-1]), -1)
+    # Both masks select in row order, and each row has as many placeholders in both prompts.
     moved[config.is_visual(image_prompt_ids)] = visual_codes[visual_codes[..., 0] >= 0]
     return moved

@@ -1,73 +1,123 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""How codes are drawn from logits: guidance, truncation and seeds, checked before any work is done."""
+"""Sampling of codes: settings, truncation, random numbers and classifier-free guidance."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias, cast
 
 import torch
 from transformers import LogitsProcessorList
 
 
-# what holds where neither the call nor the checkpoint's generation config says otherwise
-VISUAL_GENERATION_DEFAULTS = {
-    "visual_guidance_scale": 3.0,
-    "visual_do_sample": True,
-    "visual_temperature": 1.0,
-    "visual_top_k": 900,
-    "visual_top_p": 0.96,
-    "visual_min_p": 0.0,
-    "num_frames": 8,
-    "unconditional_prompt_ids": None,
-}
-# of top-k, this many more codes are looked at, so that those tied with the k-th are not lost
-_TIES = 124
+# `torch.topk` looks at this many codes more than `top_k`, so that codes tied with the k-th are not lost. With the
+# published top-k of 900 these are 1024 of 16384 codes. On random logits of bfloat16 precision, 900 to 926 codes were
+# at or above the 900th, so there is room for all ties.
+_NUM_TIES = 124
+
+# A number, or a sequence of one number for each depth. It is `Any`, since `SamplingSettings.split_by_depth` makes
+# numbers of the sequences, and both forms have the same class.
+PerDepth: TypeAlias = Any
 
 
-@dataclass
-class CodeSampling:
+def _per_depth(default: float, is_valid: Callable[[Any], bool], accepted: str) -> Any:
+    """Declares a field that is a number or one number for each depth, with its range in code and in words."""
+    return field(default=default, metadata={"is_valid": is_valid, "accepted": accepted})
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
     """
-    How the codes of all depths are drawn.
+    Settings for sampling codes.
+
+    `generate` and generation configs name each field with the prefix `visual_`, for example `visual_top_k`. Defaults,
+    checks, arguments and the key of compiled graphs are derived from these fields. A new setting needs a field here,
+    its use in [`truncated_probabilities`] and a line in the docstring of `generate`.
 
     Args:
-        do_sample (`bool`): otherwise the most probable code is taken.
-        temperature, top_k, top_p, min_p: a number, or a list with one for each of the `code_depth` depths.
+        do_sample (`bool`, *optional*, defaults to `True`): `False` takes the most probable code.
+        temperature, top_k, top_p, min_p (*optional*): as for [`truncated_probabilities`]; each a number, or a sequence
+            of one number for each depth.
+
+    Raises:
+        ValueError: if a setting has another type or is out of range.
+    """
+
+    do_sample: bool = True
+    temperature: PerDepth = _per_depth(1.0, lambda value: value > 0, "greater than 0")
+    top_k: PerDepth = _per_depth(
+        900, lambda value: isinstance(value, int) and value >= 0, "an integer, at least 0 (0: all codes)"
+    )
+    top_p: PerDepth = _per_depth(0.96, lambda value: 0 < value <= 1, "in (0, 1]")
+    min_p: PerDepth = _per_depth(0.0, lambda value: 0 <= value < 1, "in [0, 1)")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.do_sample, bool):
+            raise ValueError(f"`visual_do_sample` must be True or False, got {self.do_sample!r}.")
+        for name in PER_DEPTH_SETTINGS:
+            given = getattr(self, name)
+            values = given if isinstance(given, Sequence) else [given]
+            rule = self.__dataclass_fields__[name].metadata
+            if not all(isinstance(value, (int, float)) and rule["is_valid"](value) for value in values):
+                raise ValueError(f"`visual_{name}` must be {rule['accepted']}, got {given}.")
+
+    def split_by_depth(self, code_depth: int) -> "tuple[SamplingSettings, ...]":
+        """
+        Returns the settings of each of the `code_depth` depths, where every field is a number.
+
+        Raises:
+            ValueError: if a setting is a sequence of another length.
+        """
+        columns = {}
+        for name in PER_DEPTH_SETTINGS:
+            given = getattr(self, name)
+            columns[name] = list(given) if isinstance(given, Sequence) else [given] * code_depth
+            if len(columns[name]) != code_depth:
+                raise ValueError(
+                    f"`visual_{name}` must be a number or a list of one for each of the {code_depth} depths, got "
+                    f"{given}."
+                )
+        return tuple(
+            SamplingSettings(self.do_sample, **{name: values[depth] for name, values in columns.items()})
+            for depth in range(code_depth)
+        )
+
+
+PER_DEPTH_SETTINGS = tuple(each.name for each in fields(SamplingSettings) if each.metadata)
+
+
+class CodeSampler:
+    """
+    Samples the codes of all depths.
+
+    Args:
+        settings ([`SamplingSettings`]): the settings, for all depths or by depth.
         code_depth (`int`): number D of codes per visual token.
         processors (`LogitsProcessorList`, *optional*): called with the codes so far `(rows, d)` and the guided logits
             `(rows, K)` of depth d.
-        generators (`torch.Generator` or a list of one a row, *optional*): sources of the samples.
+        generators (`torch.Generator` or a list of one for each row, *optional*): sources of the random numbers.
     """
 
-    do_sample: bool
-    temperature: float | Sequence[float]
-    top_k: int | Sequence[int]
-    top_p: float | Sequence[float]
-    min_p: float | Sequence[float]
-    code_depth: int
-    processors: LogitsProcessorList | None = None
-    generators: torch.Generator | list[torch.Generator] | None = None
+    def __init__(
+        self,
+        settings: SamplingSettings,
+        code_depth: int,
+        processors: LogitsProcessorList | None = None,
+        generators: torch.Generator | list[torch.Generator] | None = None,
+    ) -> None:
+        self.do_sample = settings.do_sample
+        self.code_depth = code_depth
+        self.depths = settings.split_by_depth(code_depth)
+        self.processors = processors
+        self.generators = generators
 
-    def __post_init__(self):
-        if not isinstance(self.do_sample, bool):
-            raise ValueError(f"`visual_do_sample` must be True or False, got {self.do_sample!r}.")
-        for name, valid, accepted in (
-            ("temperature", lambda value: value > 0, "greater than 0"),
-            ("top_k", lambda value: isinstance(value, int) and value >= 0, "an integer, at least 0 (0: all codes)"),
-            ("top_p", lambda value: 0 < value <= 1, "in (0, 1]"),
-            ("min_p", lambda value: 0 <= value < 1, "in [0, 1)"),
-        ):
-            given = getattr(self, name)
-            values = list(given) if isinstance(given, Sequence) else [given] * self.code_depth
-            if len(values) != self.code_depth:
-                raise ValueError(
-                    f"`visual_{name}` must be a number or a list of one for each of the {self.code_depth} depths, got "
-                    f"{given}."
-                )
-            if not all(isinstance(value, (int, float)) and valid(value) for value in values):
-                raise ValueError(f"`visual_{name}` must be {accepted}, got {given}.")
-            setattr(self, name, values)
+    def check_rows(self, rows: int) -> None:
+        """
+        Checks generators that are given by row.
 
-    def check_rows(self, rows: int):
-        """Raises a `ValueError` if generators are given by row, and not for this number of rows on one device."""
+        Raises:
+            ValueError: if there are not as many generators as rows, or if they are on several devices.
+        """
         if not isinstance(self.generators, list):
             return
         if len(self.generators) != rows:
@@ -79,67 +129,102 @@ class CodeSampling:
             raise ValueError(f"the entries of `generator` must be on one device, got {', '.join(devices)}.")
 
     def signature(self) -> tuple:
-        """The settings as a key."""
-        return (self.do_sample, *(tuple(each) for each in (self.temperature, self.top_k, self.top_p, self.min_p)))
+        """Returns the settings as a key: two samplers with equal keys run the same operations."""
+        return self.depths
 
     def draw_noise(
-        self, rows: int, codebook_size: int, device: torch.device, drawing: list[bool] | None = None
+        self, rows: int, codebook_size: int, device: torch.device, active: list[bool] | None = None
     ) -> list[torch.Tensor]:
         """
-        What chance brings to one visual position: exponential noise `(rows, n)` for each depth's n candidates, as
-        `noise` gives it, all depths in one draw.
+        Draws the random numbers of one visual position.
+
+        All depths share one draw. With one generator per row, a draw for each depth would launch D times as many
+        kernels.
+
+        Args:
+            rows (`int`): number of rows.
+            codebook_size (`int`): number K of codes.
+            device (`torch.device`): where the result is needed.
+            active (`list[bool]`, *optional*): as for `exponential_noise`.
+
+        Returns:
+            Exponential noise `(rows, n)`, float32, for the n candidates of each depth; nothing without sampling.
         """
         if not self.do_sample:
             return []
-        sizes = [num_candidates(top_k, codebook_size) for top_k in self.top_k]
-        return list(self.noise(rows, sum(sizes), device, drawing).split(sizes, dim=-1))
+        sizes = [num_candidates(settings.top_k, codebook_size) for settings in self.depths]
+        return list(self.exponential_noise(rows, sum(sizes), device, active).split(sizes, dim=-1))
 
-    def noise(self, rows: int, size: int, device: torch.device, drawing: list[bool] | None = None) -> torch.Tensor:
+    def exponential_noise(
+        self, rows: int, size: int, device: torch.device, active: list[bool] | None = None
+    ) -> torch.Tensor:
         """
-        Exponential noise `(rows, size)`, float32, drawn where the generators live and moved to `device`. Where each
-        row has a generator, only the rows that are `drawing` (by default all) take from it; the others get ones.
+        Draws exponential noise `(rows, size)`, float32, from the generators and moves it to `device`.
+
+        Args:
+            rows (`int`): rows of the noise.
+            size (`int`): columns of the noise.
+            device (`torch.device`): where the noise is needed; the generators may be on another device.
+            active (`list[bool]`, *optional*): rows whose generators are used, by default all. The other rows get
+                ones. Without one generator per row, the argument has no effect.
         """
-        by_row = isinstance(self.generators, list)
-        first = self.generators[0] if by_row else self.generators
-        home = device if first is None else first.device
-        pinned = home.type == "cpu" and device.type == "cuda"  # else the host would wait for the copy
-        noise = torch.ones(rows, size, device=home, pin_memory=pinned)
-        if by_row:
-            for row, generator, draws in zip(noise, self.generators, drawing or [True] * rows, strict=True):
-                if draws:
-                    row.exponential_(generator=generator)
+        by_row = self.generators if isinstance(self.generators, list) else None
+        shared = None if isinstance(self.generators, list) else self.generators
+        first = by_row[0] if by_row else shared
+        source_device = device if first is None else first.device
+        # A copy from pageable memory would make the host wait for the GPU.
+        is_pinned = source_device.type == "cpu" and device.type == "cuda"
+        noise = torch.ones(rows, size, device=source_device, pin_memory=is_pinned)
+        if by_row is None:
+            noise.exponential_(generator=shared)
         else:
-            noise.exponential_(generator=self.generators)
-        return noise.to(device, non_blocking=pinned)
+            # An inactive row draws nothing, so its later samples do not depend on how long it was inactive.
+            for row, generator, is_active in zip(noise, by_row, active or [True] * rows, strict=True):
+                if is_active:
+                    row.exponential_(generator=generator)
+        return noise.to(device, non_blocking=is_pinned)
 
-    def pick(self, logits: torch.Tensor, depth: int, codes: list[torch.Tensor], noise: list[torch.Tensor]):
+    def sample(
+        self, logits: torch.Tensor, depth: int, codes: list[torch.Tensor], noise: list[torch.Tensor]
+    ) -> torch.Tensor:
         """
-        Codes `(rows,)` of `depth` for guided float32 `logits` `(rows, K)`, after `codes` of the depths before, with
-        `noise` as `draw_noise` gave it.
+        Samples the codes of one depth.
+
+        Args:
+            logits (`torch.Tensor` of shape `(rows, K)`): guided logits, float32.
+            depth (`int`): index of the depth.
+            codes (`list[torch.Tensor]`): codes `(rows,)` of the depths before.
+            noise (`list[torch.Tensor]`): result of `draw_noise`.
+
+        Returns:
+            Codes `(rows,)`, int64.
         """
         if self.processors is not None:
             so_far = torch.stack(codes, -1) if codes else logits.new_empty(len(logits), 0, dtype=torch.long)
-            logits = self.processors(so_far, logits)
+            logits = self.processors(cast(torch.LongTensor, so_far), logits)  # the library annotates ids as such
         if not self.do_sample:
             return logits.argmax(-1)
-        probabilities, indices = kept_probabilities(
-            logits, self.temperature[depth], self.top_k[depth], self.top_p[depth], self.min_p[depth]
-        )
+        probabilities, indices = truncated_probabilities(logits, self.depths[depth])
         return indices.gather(-1, sample_categorical(probabilities, noise[depth])[:, None])[:, 0]
 
 
 class Guidance:
     r"""
-    Classifier-free guidance of codes. With the branches c (everything), u (nothing) and, for an image scale, i (images
-    without text) it mixes `u + s * (c - u)`, or `u + s_i * (i - u) + s * (c - i)` (Brooks et al., 2023, eq. 3).
+    Classifier-free guidance of codes.
+
+    It mixes the conditional branch c with the unconditional branch u: `u + s * (c - u)`. With an image scale there is
+    an image-only branch i: `u + s_i * (i - u) + s * (c - i)` (Brooks et al., 2023, eq. 3).
 
     Args:
-        scale (`float`, or a sequence or tensor of shape `(rows,)` or `(1 or rows, P)`): at least 1, which turns it
+        scale (`float`, or a sequence or tensor of shape `(B,)` or `(1 or B, P)`): at least 1, and 1 turns guidance
             off; a number for all, one for each row, or one for each of the P positions of a span.
         image_scale (`float`, *optional*): at least 1.
+
+    Raises:
+        ValueError: if a scale is no number, is below 1, or has another shape.
     """
 
-    def __init__(self, scale: float | Sequence | torch.Tensor, image_scale: float | None = None):
+    def __init__(self, scale: float | Sequence | torch.Tensor, image_scale: float | None = None) -> None:
         if isinstance(scale, str) or not isinstance(image_scale, (int, float, type(None))):
             raise ValueError(
                 f"`guidance_scale` and `image_guidance_scale` must be numbers, got {scale!r}, {image_scale!r}."
@@ -160,11 +245,26 @@ class Guidance:
                 "`guidance_scale` must be a number, or have shape (rows,) or (1 or rows, positions), got "
                 f"{tuple(self.scale.shape)}."
             )
-        # branches that are needed: 1 without guidance
-        self.num_branches = 3 if image_scale is not None else 1 if self.scale.ndim == 0 and self.scale == 1 else 2
+        if image_scale is not None:
+            self.num_branches = 3
+        elif self.scale.ndim == 0 and self.scale == 1:
+            self.num_branches = 1
+        else:
+            self.num_branches = 2
 
-    def prepare(self, prompts: int, rows: int, num_positions: int, device: torch.device):
-        """Checks shapes, repeats the scales of `prompts` for `rows` rows, several for each prompt, and moves them."""
+    def expand(self, prompts: int, rows: int, num_positions: int, device: torch.device) -> "Guidance":
+        """
+        Returns this guidance for the rows of one call, with `scale` of shape `(rows, 1 or P)`.
+
+        Args:
+            prompts (`int`): number B of prompts, for which scales by row are given.
+            rows (`int`): number of results, as many for each prompt.
+            num_positions (`int`): number P of positions of a span.
+            device (`torch.device`): where the scales are needed.
+
+        Raises:
+            ValueError: if the scales do not fit these numbers.
+        """
         scale = self.scale.reshape(1, 1) if self.scale.ndim == 0 else self.scale
         scale = scale if scale.ndim == 2 else scale[:, None]
         if scale.shape[0] not in (1, prompts) or scale.shape[1] not in (1, num_positions):
@@ -173,12 +273,14 @@ class Guidance:
                 f"{tuple(self.scale.shape)}."
             )
         times = rows // prompts if scale.shape[0] > 1 else rows
-        self.scale = scale.repeat_interleave(times, 0).to(device)  # (rows, 1 or P)
+        expanded = copy.copy(self)  # the constructor would check the scales again, which waits for the device
+        expanded.scale = scale.repeat_interleave(times, 0).to(device)
         if self.image_scale is not None:
-            self.image_scale = self.image_scale.to(device)
+            expanded.image_scale = self.image_scale.to(device)
+        return expanded
 
     def at(self, position: int | torch.Tensor) -> torch.Tensor:
-        """Scales `(rows, 1)` at `position` of the span, of all rows or `(rows,)`."""
+        """Returns the scales `(rows, 1)` at one `position` of the span, or at positions `(rows,)`; after `expand`."""
         if self.scale.shape[1] == 1:
             return self.scale
         if isinstance(position, int):
@@ -186,7 +288,16 @@ class Guidance:
         return self.scale.gather(1, position.clamp(max=self.scale.shape[1] - 1)[:, None])
 
     def mix(self, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Mixes branches `(num_branches * rows, W)` into `(rows, W)`, float32 where there are several."""
+        """
+        Mixes branches `(num_branches * rows, ...)` into `(rows, ...)`.
+
+        Args:
+            values (`torch.Tensor`): the branches in the order conditional, image-only, unconditional.
+            scale (`torch.Tensor`): scales that broadcast against a branch; not read with one branch.
+
+        Returns:
+            The mixture in float32, since a mixture of bfloat16 values has many ties. One branch is returned unchanged.
+        """
         if self.num_branches == 1:
             return values
         branches = values.float().chunk(self.num_branches)
@@ -197,56 +308,63 @@ class Guidance:
         return unconditional + self.image_scale * (image_only - unconditional) + scale * (conditional - image_only)
 
 
-def sample_categorical(probabilities: torch.Tensor, noise: torch.Tensor) -> torch.LongTensor:
+def sample_categorical(probabilities: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """
-    Draws from `probabilities` `(rows, n)`, normalised or not, by an exponential race: over exponential `noise` the
-    largest `p / noise` is at i with probability `p_i`.
+    Samples indices `(rows,)` from `probabilities` `(rows, n)`, normalised or not.
+
+    It is an exponential race: for exponential `noise` `(rows, n)`, the index of the largest `p / noise` is i with
+    probability `p_i`. Unlike `torch.multinomial` it takes noise that was drawn before, and it never waits for the GPU.
     """
     return (probabilities / noise).argmax(-1)
 
 
 def num_candidates(top_k: int, codebook_size: int) -> int:
-    """Codes that are looked at for `top_k`: with room for those tied with the k-th; all of them if it keeps all."""
-    return min(top_k + _TIES, codebook_size) if 0 < top_k < codebook_size else codebook_size
+    """Returns how many codes are looked at for `top_k`: it and room for ties, or all codes if it keeps all."""
+    return min(top_k + _NUM_TIES, codebook_size) if 0 < top_k < codebook_size else codebook_size
 
 
-def kept_probabilities(
-    logits: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def truncated_probabilities(logits: torch.Tensor, settings: SamplingSettings) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    The distribution that codes are drawn from: temperature, top-k, softmax, top-p, min-p, in this order. Only the
-    codes that top-k leaves are sorted.
+    Computes the distribution that codes are sampled from.
+
+    The order is temperature, top-k, softmax, top-p, min-p; the original release has the same order, without min-p.
+    Only the candidates of top-k are sorted, not all K codes.
 
     Args:
         logits (`torch.Tensor` of shape `(rows, K)`): code logits.
-        temperature (`float`): divides the logits.
-        top_k (`int`): codes at or above the k-th largest logit stay, of ties at most 124 beyond k; 0 or at
-            least K keeps all.
-        top_p (`float`): the smallest set of most probable codes whose probability reaches this stays.
-        min_p (`float`): codes less probable than this share of the most probable one go.
+        settings ([`SamplingSettings`]): settings of one depth, all of them numbers. `temperature` divides the logits.
+            `top_k` keeps codes at or above the k-th largest logit, with at most 124 ties beyond k; 0 or at least K
+            keeps all. `top_p` keeps the smallest set of most probable codes whose probability reaches it. `min_p`
+            drops codes that are less probable than this share of the most probable code.
 
     Returns:
-        Probabilities `(rows, k)`, in falling order and not normalised, and the codes `(rows, k)` they belong to.
+        Probabilities `(rows, n)`, falling and not normalised, and the codes `(rows, n)` that they belong to.
     """
-    logits = logits.float() if temperature == 1 else logits.float() / temperature
-    values, indices = logits.topk(num_candidates(top_k, logits.shape[-1]))
-    if 0 < top_k < logits.shape[-1]:
-        values = values.masked_fill(values < values[:, top_k - 1 : top_k], -torch.inf)
+    logits = logits.float() if settings.temperature == 1 else logits.float() / settings.temperature
+    values, indices = logits.topk(num_candidates(settings.top_k, logits.shape[-1]))
+    if 0 < settings.top_k < logits.shape[-1]:
+        kth = values[:, settings.top_k - 1 : settings.top_k]
+        values = values.masked_fill(values < kth, -torch.inf)
     probabilities = values.softmax(-1)
-    if top_p < 1:
+    if settings.top_p < 1:
         before = probabilities.cumsum(-1) - probabilities  # probability of all codes more probable than this one
-        probabilities = probabilities.masked_fill(before >= top_p, 0)
-    if min_p > 0:
-        probabilities = probabilities.masked_fill(probabilities < min_p * probabilities[:, :1], 0)
+        probabilities = probabilities.masked_fill(before >= settings.top_p, 0)
+    if settings.min_p > 0:
+        probabilities = probabilities.masked_fill(probabilities < settings.min_p * probabilities[:, :1], 0)
     return probabilities, indices
 
 
 def seeded_generators(seed: int | Sequence[int], rows: int, device: torch.device) -> list[torch.Generator]:
     """
-    One generator a row: a row's samples hang on its own seed, not on its neighbours.
+    Creates one generator for each row, so that the samples of a row do not depend on the other rows.
 
     Args:
-        seed (`int` or a sequence of one for each row): the n-th row gets `seed + n` if it is a single number.
+        seed (`int` or a sequence of one for each row): row n gets `seed + n` if it is a single number.
+        rows (`int`): number of rows.
+        device (`torch.device`): device of the generators.
+
+    Raises:
+        ValueError: if a sequence has another length.
     """
     seeds = list(seed) if isinstance(seed, Sequence) else [seed + row for row in range(rows)]
     if len(seeds) != rows:
@@ -255,10 +373,11 @@ def seeded_generators(seed: int | Sequence[int], rows: int, device: torch.device
 
 
 __all__ = [
-    "VISUAL_GENERATION_DEFAULTS",
-    "CodeSampling",
+    "PER_DEPTH_SETTINGS",
+    "CodeSampler",
     "Guidance",
-    "kept_probabilities",
+    "SamplingSettings",
     "sample_categorical",
     "seeded_generators",
+    "truncated_probabilities",
 ]

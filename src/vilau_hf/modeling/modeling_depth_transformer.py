@@ -1,5 +1,5 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Depth transformer: one hidden state of the language model in, the D codes of the next visual token out."""
+"""Depth transformer: decodes the D codes of the next visual token from one hidden state of the language model."""
 
 from collections.abc import Callable
 
@@ -12,33 +12,77 @@ from .configuration_vilau import VilaUDepthConfig
 from .module_bases_vilau import LibraryInitialization
 
 
-# Attention functions by name; those that users register are in it, too. `set_attn_implementation` looks for this name
-# in the source of a model's file to tell whether the model lets its attention be chosen. Read in 5.20.2 and 5.24.0.
+# Attention functions by name, including those that users register. `set_attn_implementation` searches the source of a
+# model's file for this name, to find out whether the attention can be chosen. Read in 5.20.2 and 5.24.0.
 ALL_ATTENTION_FUNCTIONS = AttentionInterface()
 
 
 class VilaUDepthCache:
-    """Keys and values of the depths decoded so far, in buffers of fixed size: `(M, heads, D, head_dim)` a layer."""
+    """
+    Keys and values of the depths decoded so far.
 
-    def __init__(self, config):
-        self.num_layers, self.code_depth = config.num_hidden_layers, config.code_depth
-        self.buffer = None
+    The buffer has a fixed size, `(M, heads, D, head_dim)` a layer, so decoding allocates nothing at each depth.
 
-    def update(self, key_value: torch.Tensor, layer_idx: int, depth: int):
-        """Writes key and value, together `(2, M, heads, 1, head_dim)`, of `depth`; returns those of all up to it."""
-        if self.buffer is None:  # rows, dtype and device are those of the first key
+    Args:
+        config ([`VilaUDepthConfig`]): sizes.
+    """
+
+    def __init__(self, config: VilaUDepthConfig) -> None:
+        self.num_layers = config.num_hidden_layers
+        self.code_depth = config.code_depth
+        self.buffer: torch.Tensor | None = None
+
+    def update(self, key_value: torch.Tensor, layer_idx: int, depth: int) -> torch.Tensor:
+        """
+        Stores key and value of one depth.
+
+        Args:
+            key_value (`torch.Tensor` of shape `(2, M, heads, 1, head_dim)`): key and value.
+            layer_idx (`int`): index of the layer.
+            depth (`int`): 0-based depth.
+
+        Returns:
+            Keys and values `(2, M, heads, depth + 1, head_dim)` of all depths so far.
+        """
+        # Rows, dtype and device are those of the first key. All layers share one buffer.
+        if self.buffer is None:
             _, rows, heads, _, head_dim = key_value.shape
             self.buffer = key_value.new_empty(self.num_layers, 2, rows, heads, self.code_depth, head_dim)
-        written = self.buffer[layer_idx]
-        written[:, :, :, depth : depth + 1] = key_value
-        return written[:, :, :, : depth + 1]
+        layer = self.buffer[layer_idx]
+        layer[:, :, :, depth : depth + 1] = key_value
+        return layer[:, :, :, : depth + 1]
 
 
-def eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
-    """Attention written out; `query`, `key`, `value` are `(M, heads, T, head_dim)`."""
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: object,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    Computes attention without a fused kernel, in the form that transformers expects of an attention function.
+
+    Args:
+        module (`nn.Module`): the attention layer.
+        query (`torch.Tensor` of shape `(M, heads, T, head_dim)`): queries.
+        key (`torch.Tensor` of shape `(M, heads, T, head_dim)`): keys.
+        value (`torch.Tensor` of shape `(M, heads, T, head_dim)`): values.
+        attention_mask (`torch.Tensor`, *optional*): added to the scores.
+        scaling (`float`): factor of the scores.
+        dropout (`float`, *optional*, defaults to 0.0): dropout of the attention weights in training mode.
+        kwargs: arguments of other attention functions, not used.
+
+    Returns:
+        The output `(M, T, heads, head_dim)` and the attention weights `(M, heads, T, T)`.
+    """
     scores = query @ key.transpose(-1, -2) * scaling  # (M, heads, T, T)
     if attention_mask is not None:
         scores = scores + attention_mask
+    # softmax in float32, as in the eager attention of transformers
     weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
@@ -47,20 +91,28 @@ def eager_attention_forward(module, query, key, value, attention_mask, scaling, 
 class VilaUDepthAttention(nn.Module):
     """Causal self-attention over the depths of one visual token."""
 
-    def __init__(self, config, layer_idx: int):
+    def __init__(self, config: VilaUDepthConfig, layer_idx: int) -> None:
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.scaling = self.head_dim**-0.5
+        # attention functions of transformers read these two attributes
         self.num_key_value_groups = 1
         self.is_causal = True
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)  # one product: steps are many and small
+        # One product for query, key and value: the steps of decoding are many and small, so their number counts.
+        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
         self.proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, hidden_states, attention_mask=None, cache: VilaUDepthCache | None = None, depth: int = 0, **kwargs
-    ):
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        cache: VilaUDepthCache | None = None,
+        depth: int = 0,
+        **kwargs: object,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attends over `hidden_states` `(M, T, W)`, or with `cache` over one depth and the depths before it."""
         shape = (*hidden_states.shape[:-1], 3, -1, self.head_dim)
         qkv = self.qkv(hidden_states).view(shape).permute(2, 0, 3, 1, 4)  # (3, M, heads, T, head_dim)
         query, key, value = qkv.unbind()
@@ -76,7 +128,7 @@ class VilaUDepthAttention(nn.Module):
 class VilaUDepthLayer(GradientCheckpointingLayer):
     """Pre-norm transformer block with biases and GELU, as in the RQ-Transformer (Lee et al., 2022)."""
 
-    def __init__(self, config, layer_idx: int):
+    def __init__(self, config: VilaUDepthConfig, layer_idx: int) -> None:
         super().__init__()
         self.input_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.self_attn = VilaUDepthAttention(config, layer_idx)
@@ -85,8 +137,17 @@ class VilaUDepthLayer(GradientCheckpointingLayer):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
         self.activation = nn.GELU()
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs) -> torch.Tensor:
-        attended, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        cache: VilaUDepthCache | None = None,
+        depth: int = 0,
+    ) -> torch.Tensor:
+        """Transforms `hidden_states` `(M, T, W)`; the other arguments are those of the attention."""
+        attended, _ = self.self_attn(
+            self.input_layernorm(hidden_states), attention_mask=attention_mask, cache=cache, depth=depth
+        )
         hidden_states = hidden_states + attended
         hidden = self.activation(self.fc1(self.post_attention_layernorm(hidden_states)))
         return hidden_states + self.fc2(hidden)
@@ -94,9 +155,10 @@ class VilaUDepthLayer(GradientCheckpointingLayer):
 
 class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
     r"""
-    Decodes the D codes of a visual token from the hidden state that precedes it (VILA-U, section 3.2; the depth
-    transformer of Lee et al., 2022). The input at depth 1 is the projected hidden state, at depth d > 1 the projected
-    sum of the embeddings of the codes before it, `sum_{i<d} e(k_i)` (eq. 6).
+    Decodes the D codes of a visual token from the hidden state that precedes it.
+
+    It is the depth transformer of Lee et al., 2022 (VILA-U, section 3.2). The input at depth 1 is the projected hidden
+    state. At depth d > 1 it is the projected sum of the embeddings of earlier codes, `sum_{i<d} e(k_i)` (eq. 6).
 
     The codebook stays in the vision tower: callers pass code embeddings.
 
@@ -109,13 +171,14 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
     base_model_prefix = "depth_transformer"
     main_input_name = "visual_hidden_states"
     supports_gradient_checkpointing = True
+    # layers that stay on one device, and that FSDP2 gathers as a unit
     _no_split_modules = ["VilaUDepthLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
 
-    def __init__(self, config: VilaUDepthConfig):
+    def __init__(self, config: VilaUDepthConfig) -> None:
         super().__init__(config)
         self.in_proj_hidden = nn.Linear(config.backbone_hidden_size, config.hidden_size)
         self.in_proj_code = nn.Linear(config.code_dim, config.hidden_size)
@@ -126,23 +189,24 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the layer that projects the hidden states of the language model."""
         return self.in_proj_hidden
 
     def forward(
         self, visual_hidden_states: torch.Tensor, code_embeddings: torch.Tensor, apply_head: bool = True
     ) -> torch.Tensor:
         """
-        Teacher-forced logits of all depths.
+        Computes the logits of all depths from the true codes (teacher forcing).
 
         Args:
             visual_hidden_states (`torch.Tensor` of shape `(M, H)`): hidden state before each visual token.
-            code_embeddings (`torch.Tensor` of shape `(M, D, C)`): embeddings of its true codes; the last depth's is
-                not used.
-            apply_head (`bool`, *optional*, defaults to `True`): otherwise what the head would read is returned.
+            code_embeddings (`torch.Tensor` of shape `(M, D, C)`): embeddings of the true codes. That of the last depth
+                is not used.
+            apply_head (`bool`, *optional*, defaults to `True`): apply the code head.
 
         Returns:
-            `torch.Tensor` of shape `(M, D, K)`: logits of the code at each depth; or `(M, D, W)` without the head.
+            Logits `(M, D, K)` of the code at each depth, or inputs `(M, D, W)` of the head without `apply_head`.
         """
         depth = self.config.code_depth
         if code_embeddings.shape[1:] != (depth, self.config.code_dim):
@@ -151,6 +215,7 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
                 f"got {tuple(code_embeddings.shape)}."
             )
         first = self.in_proj_hidden(visual_hidden_states)[:, None]  # (M, 1, W)
+        # The sum is taken in the dtype of the codebook, float32, and rounded to that of the weights afterwards.
         so_far = code_embeddings[:, :-1].cumsum(dim=1).to(first.dtype)  # (M, D - 1, C)
         depths = torch.arange(depth, device=first.device)
         hidden_states = torch.cat([first, self.in_proj_code(so_far)], dim=1) + self.depth_embedding(depths)
@@ -161,28 +226,42 @@ class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
         return self.code_head(hidden_states) if apply_head else hidden_states
 
     def new_cache(self) -> VilaUDepthCache:
-        """A cache for steps of one number of rows; it may serve position after position without a reset."""
+        """
+        Returns a cache for steps with a fixed number of rows.
+
+        It can be used for one position after another: each depth overwrites the keys and values of the last position.
+        """
         return VilaUDepthCache(self.config)
 
     def step(self, inputs: torch.Tensor, depth: int, cache: VilaUDepthCache) -> torch.Tensor:
         """
-        One decoding step.
+        Decodes one depth.
 
         Args:
-            inputs (`torch.Tensor`): at depth 0 the hidden states `(M, H)`, later the summed embeddings `(M, C)` of the
-                codes chosen so far.
+            inputs (`torch.Tensor`): at depth 0 the hidden states `(M, H)`, at later depths the summed embeddings
+                `(M, C)` of the codes chosen so far.
             depth (`int`): 0-based depth of the code to predict.
-            cache ([`VilaUDepthCache`]): as `new_cache` gave it, used in order of depth.
+            cache ([`VilaUDepthCache`]): cache from `new_cache`, used in order of depth.
 
         Returns:
-            `torch.Tensor` of shape `(M, K)`: logits of the code at `depth`.
+            Logits `(M, K)` of the code at `depth`.
         """
         project = self.in_proj_hidden if depth == 0 else self.in_proj_code
         position = torch.full((1,), depth, device=inputs.device)
         return self.code_head(self.advance(project(inputs) + self.depth_embedding(position), depth, cache))
 
     def advance(self, hidden_states: torch.Tensor, depth: int, cache: VilaUDepthCache) -> torch.Tensor:
-        """What the head reads at `depth`, `(M, W)`, for inputs `(M, W)` that are projected and have their position."""
+        """
+        Runs the layers at one depth, without input projection and head.
+
+        Args:
+            hidden_states (`torch.Tensor` of shape `(M, W)`): projected inputs, with the embedding of their depth.
+            depth (`int`): 0-based depth.
+            cache ([`VilaUDepthCache`]): cache from `new_cache`, used in order of depth.
+
+        Returns:
+            Inputs `(M, W)` of the code head.
+        """
         hidden_states = hidden_states[:, None]  # (M, 1, W)
         for layer in self.layers:
             hidden_states = layer(hidden_states, cache=cache, depth=depth)

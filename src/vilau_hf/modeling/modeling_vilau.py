@@ -1,32 +1,35 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""VILA-U: a language model that reads and writes visual tokens."""
+"""VILA-U: a language model that understands and generates visual tokens."""
+
+from typing import Any, cast
 
 import torch
 from torch import nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .compat_modeling_vilau import CACHE_NAME, CACHE_NAMES, cache_arguments, can_return_tuple, torch_compilable_check
+from .compat_modeling_vilau import CACHE_NAME, CACHE_NAMES, cache_arguments, can_return_tuple
 from .configuration_vilau import VilaUConfig
-from .distributed_vilau import largest_of_ranks
 from .generation_vilau import VilaUGenerationMixin
-from .losses_vilau import code_loss
 from .modeling_depth_transformer import VilaUDepthTransformer
-from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, VilaUVisionTowerOutput, rounded_dtype
+from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
 from .module_bases_vilau import LibraryInitialization
-from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast, VisualSpan, frames_to_videos, rows_of
+from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast, frames_to_videos
 from .scoring_vilau import VilaUScoringMixin
+from .training_losses_vilau import VilaULossMixin
+from .visual_inputs_vilau import VilaUVisualInputsMixin, split_features
+from .visual_outputs_vilau import VilaUVisualOutputsMixin
 
 
-# patterns for `modules_to_not_convert` and the like of quantization configs: a list given there replaces the library's
-# own, so it names the head too. What is left are the layers of the language model.
+# Patterns for `modules_to_not_convert` and similar lists of quantization configs. A list given there replaces the
+# library's default, which holds the head, so the head is listed here. The layers of the language model remain.
 VILAU_SKIP_MODULES = ["lm_head", "depth_transformer", r"(.*\.)?multi_modal_projector", r"(.*\.)?vision_tower"]
 
 
 class VilaUMultiModalProjector(nn.Module):
     """Two-layer GELU MLP from the code dimension C to the language model's width H."""
 
-    def __init__(self, config: VilaUConfig):
+    def __init__(self, config: VilaUConfig) -> None:
         super().__init__()
         width = config.text_config.hidden_size
         self.linear_1 = nn.Linear(config.vision_config.hidden_size, width)
@@ -34,21 +37,26 @@ class VilaUMultiModalProjector(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def forward(self, quantized: torch.Tensor) -> torch.Tensor:
+        """Projects `quantized` features `(..., C)` to input embeddings `(..., H)` of the language model."""
+        # quantized features are float32, and the projector follows the dtype of the model
         return self.linear_2(self.activation(self.linear_1(quantized.to(self.linear_1.weight.dtype))))
 
 
 class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
-    """Weights, loading and dtype rules of the complete model."""
+    """Initialisation, loading and dtype rules of the complete model."""
 
     config_class = VilaUConfig
     config: VilaUConfig
     base_model_prefix = "model"
-    input_modalities = ("image", "video", "text")
+    input_modalities = ("image", "video", "text")  # type: ignore[assignment]  # the library's models set tuples
     supports_gradient_checkpointing = True
-    # not the quantizer: it is read by methods beside its `forward`, for which FSDP2 would not gather it
+    # Layers that stay on one device, and that FSDP2 gathers as a unit. Language models of other families add theirs.
+    # The quantizer is not listed: FSDP2 gathers for `forward` only, and other methods read the codebook, too.
     _no_split_modules = ["SiglipEncoderLayer", "VilaUDepthLayer", "LlamaDecoderLayer"]
+    # `from_pretrained(dtype=...)` casts weights while it loads them, which `Float32Module` does not see.
     _keep_in_fp32_modules_strict = FLOAT32_MODULES
-    # layers of the cache stay on the devices of their language model's layers
+    # With layers on several devices, accelerate moves arguments to the device of the called module. The cache is not
+    # moved: its layers are on the devices of the language model's layers.
     _skip_keys_device_placement = list(CACHE_NAMES)
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -58,11 +66,11 @@ class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the weights; the tower's image encoder and quantizer stay in float32."""
+        """Returns the dtype of the weights, except image encoder and quantizer, which stay in float32."""
         return rounded_dtype(self)
 
 
-class VilaUModel(VilaUPreTrainedModel):
+class VilaUModel(VilaUPreTrainedModel, VilaUVisualInputsMixin):
     r"""
     Vision tower, projector and language model, without heads.
 
@@ -70,37 +78,44 @@ class VilaUModel(VilaUPreTrainedModel):
         config ([`VilaUConfig`]): sizes and token ids.
     """
 
-    def __init__(self, config: VilaUConfig):
+    def __init__(self, config: VilaUConfig) -> None:
         super().__init__(config)
         self.vision_tower = VilaUVisionTower._from_config(config.vision_config)
-        self.vision_tower.requires_grad_(False)  # nothing flows back through codes
+        # codes are integers: no gradient flows back through them
+        self.vision_tower.requires_grad_(False)
         self.multi_modal_projector = VilaUMultiModalProjector(config)
         self.language_model = AutoModel.from_config(config.text_config)
         self.post_init()
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Returns the token embeddings of the language model."""
         return self.language_model.get_input_embeddings()
 
-    def set_input_embeddings(self, value):
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embeddings of the language model."""
         self.language_model.set_input_embeddings(value)
 
     @can_return_tuple
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: bool | None) -> BaseModelOutputWithPooling:
         """
+        Returns the features of images and their embeddings.
+
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
-            kwargs: `output_hidden_states`, `output_attentions` for those of the image encoder.
+            kwargs: `output_hidden_states` and `output_attentions` of the image encoder.
 
         Returns:
-            `last_hidden_state` `(N, L, C)`, the quantized features, and `pooler_output` `(N, L, H)`, what the language
-            model reads.
+            `last_hidden_state` `(N, L, C)`, the quantized features, and `pooler_output` `(N, L, H)`, the input
+            embeddings of the language model.
         """
         features = self.vision_tower.get_image_features(pixel_values, return_dict=True, **kwargs)
         features.pooler_output = self.multi_modal_projector(features.last_hidden_state)
         return features
 
     @can_return_tuple
-    def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
+    def get_video_features(
+        self, pixel_values_videos: torch.Tensor, **kwargs: bool | None
+    ) -> BaseModelOutputWithPooling:
         """
         Returns the features of videos `(V, F, 3, S, S)`, like `get_image_features`.
 
@@ -110,223 +125,73 @@ class VilaUModel(VilaUPreTrainedModel):
         features = self.get_image_features(pixel_values_videos.flatten(0, 1), return_dict=True, **kwargs)
         return frames_to_videos(features, len(pixel_values_videos))
 
-    @torch.no_grad()
-    def get_visual_codes(
-        self,
-        input_ids: torch.LongTensor | None,
-        pixel_values: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
-        codes: torch.LongTensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-    ) -> torch.LongTensor:
-        """
-        Codes at the placeholders of `input_ids`, -1 elsewhere.
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(B, T)`): ids with one placeholder for each visual token.
-            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*): images in order of their placeholders.
-            pixel_values_videos (`torch.Tensor` of shape `(V, F, 3, S, S)`, *optional*): videos, likewise.
-            codes (`torch.LongTensor` of shape `(N, L, D)`, *optional*): codes of all images and frames in order of
-                their placeholders, in place of pixels.
-            inputs_embeds (`torch.Tensor` of shape `(B, T, H)`, *optional*): embeddings of the ids, where those are
-                not given.
-
-        Returns:
-            `torch.LongTensor` of shape `(B, T, D)`.
-
-        Raises:
-            ValueError: if placeholders and visual tokens differ in number, or `codes` are wrong in shape or range.
-        """
-        is_image, is_video = self._placeholders(input_ids, inputs_embeds)
-        if codes is not None:
-            if pixel_values is not None or pixel_values_videos is not None:
-                raise ValueError("`codes` replace `pixel_values` and `pixel_values_videos`: give one or the other.")
-            self.check_codes(codes)
-            return self._place(self._empty_grid(is_image), is_image | is_video, codes, "codes")
-        if pixel_values is None and pixel_values_videos is None:
-            raise ValueError(
-                f"the prompt holds {int((is_image | is_video).sum())} placeholders, but none of `pixel_values`, "
-                "`pixel_values_videos` and `codes` is given."
-            )
-        codes = self._encode_pixels(pixel_values, pixel_values_videos).codes
-        return self._place_pixel_codes(is_image, is_video, pixel_values, pixel_values_videos, codes)
-
-    def _empty_grid(self, mask: torch.BoolTensor) -> torch.LongTensor:
-        """Codes `(B, T, D)` of a batch without visual tokens, all -1; `mask` `(B, T)` gives rows and device."""
-        shape = (*mask.shape, self.config.vision_config.code_depth)
-        return torch.full(shape, -1, dtype=torch.long, device=mask.device)
-
-    def _place_pixel_codes(self, is_image, is_video, pixel_values, pixel_values_videos, codes) -> torch.LongTensor:
-        """Puts `codes` `(N + V * F, L, D)` of the pixels at their placeholders; `(B, T, D)`, -1 elsewhere."""
-        grid = self._empty_grid(is_image)
-        num_images = 0 if pixel_values is None else len(pixel_values)
-        for mask, given, its_codes, name in (
-            (is_image, pixel_values, codes[:num_images], "pixel_values"),
-            (is_video, pixel_values_videos, codes[num_images:], "pixel_values_videos"),
-        ):
-            if given is not None:
-                grid = self._place(grid, mask, its_codes, name)
-            else:
-                torch_compilable_check(
-                    ~mask.any(),
-                    lambda mask=mask, name=name: (
-                        f"the prompt holds {mask.sum()} placeholders of `{name}`, which is not given."
-                    ),
-                )
-        return grid
-
-    @torch.no_grad()
-    def _encode_pixels(self, pixel_values, pixel_values_videos, **kwargs) -> VilaUVisionTowerOutput:
-        """
-        Encodes images `(N, 3, S, S)` and the frames of videos `(V, F, 3, S, S)`, one of them optional, in this order.
-
-        One call encodes all: where the tower's weights are in shards, every rank must call it equally often.
-        """
-        frames = None if pixel_values_videos is None else pixel_values_videos.flatten(0, 1)  # (V * F, 3, S, S)
-        given = [pixels for pixels in (pixel_values, frames) if pixels is not None]
-        for pixels in given:
-            self.vision_tower.check_pixels(pixels)
-        return self.vision_tower.encode(torch.cat(given), **kwargs)
-
-    def _join_collective_encode(self, has_pixels: bool, device: torch.device):
-        """Runs a dummy encode if the tower is sharded and only other ranks have pixels, so that collectives match."""
-        if largest_of_ranks(int(has_pixels), self.vision_tower) and not has_pixels:
-            side = self.config.vision_config.image_size
-            with torch.no_grad():
-                self.vision_tower.encode(torch.zeros(1, 3, side, side, device=device))
-
-    def _placeholders(self, input_ids, inputs_embeds) -> tuple[torch.BoolTensor, torch.BoolTensor]:
-        """
-        Returns where placeholders of images and of videos stand, `(B, T)` each.
-
-        Without ids a placeholder is known by its embedding.
-        """
-        token_ids = (self.config.image_token_id, self.config.video_token_id)
-        if input_ids is not None:
-            return tuple(input_ids == token_id for token_id in token_ids)
-        table = self.get_input_embeddings()
-        return tuple(
-            (inputs_embeds == table(torch.tensor(token_id, device=inputs_embeds.device))).all(-1)
-            if token_id < table.num_embeddings
-            else torch.zeros(inputs_embeds.shape[:2], dtype=torch.bool, device=inputs_embeds.device)
-            for token_id in token_ids
-        )
-
-    def check_codes(self, codes: torch.LongTensor):
-        """Raises a `ValueError` unless `codes` have shape `(N, L, D)` and are in range."""
-        vision = self.config.vision_config
-        expected = (vision.num_visual_tokens, vision.code_depth)
-        if codes.ndim != 3 or codes.shape[1:] != expected or codes.is_floating_point():
-            raise ValueError(
-                f"`codes` must be integers of shape (N, {expected[0]}, {expected[1]}), got {codes.dtype} of shape "
-                f"{tuple(codes.shape)}."
-            )
-        self.vision_tower.quantizer.check_range(codes)
-
-    def _insert_features(self, inputs_embeds, is_image, is_video, features, num_images):
-        """Puts `features.pooler_output` at the placeholders; of its rows the first `num_images` are images."""
-        embedded = features.pooler_output.to(inputs_embeds.device, inputs_embeds.dtype)  # (N + V * F, L, H)
-        inputs_embeds = inputs_embeds.masked_scatter(is_image[..., None], embedded[:num_images])
-        return inputs_embeds.masked_scatter(is_video[..., None], embedded[num_images:])
-
-    def _place(self, grid, mask, codes, name):
-        num_tokens = codes.shape[0] * codes.shape[1]
-        torch_compilable_check(
-            mask.sum() == num_tokens,
-            lambda: (
-                f"`{name}` give {num_tokens} visual tokens ({codes.shape[0]} images or frames of {codes.shape[1]}), "
-                f"but the prompt holds {mask.sum()} placeholders."
-            ),
-        )
-        return grid.masked_scatter(mask[..., None], codes.to(grid.device, grid.dtype))
-
-    def embed(self, input_ids: torch.LongTensor, visual_codes: torch.LongTensor | None = None) -> torch.Tensor:
-        """Input embeddings `(B, T, H)`: those of `input_ids` `(B, T)`, or of `visual_codes` `(B, T, D)` where >= 0."""
-        is_visual = self.config.is_visual(input_ids)
-        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_visual, 0))
-        return embeds if visual_codes is None else self.place_codes(embeds, visual_codes, is_visual)
-
-    def place_codes(
-        self, inputs_embeds: torch.Tensor, visual_codes: torch.LongTensor, is_visual: torch.BoolTensor
-    ) -> torch.Tensor:
-        """`inputs_embeds` `(B, T, H)` with the embeddings of `visual_codes` `(B, T, D)` where `is_visual` `(B, T)`."""
-        embedded = self.embed_codes(visual_codes[is_visual])  # (M, H)
-        return inputs_embeds.masked_scatter(
-            is_visual[..., None], embedded.to(inputs_embeds.device, inputs_embeds.dtype)
-        )
-
-    def embed_codes(self, codes: torch.LongTensor) -> torch.Tensor:
-        """Language-model inputs `(..., H)` of visual tokens with `codes` `(..., D)`."""
-        return self.multi_modal_projector(self.vision_tower.quantizer.decode(codes))
-
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        codes: torch.LongTensor | None = None,
-        visual_codes: torch.LongTensor | None = None,
+        codes: torch.Tensor | None = None,
+        visual_codes: torch.Tensor | None = None,
         cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         past_key_values: Cache | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> VilaUModelOutputWithPast:
         """
+        Runs the language model on text, images and videos.
+
         Args:
             input_ids (`torch.LongTensor` of shape `(B, T)`): text ids, a placeholder at each visual position.
             attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for positions to attend to.
             position_ids (`torch.LongTensor` of shape `(B, T)`): positions of the tokens.
             pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): images in [-1, 1], in order of their placeholders.
             pixel_values_videos (`torch.Tensor` of shape `(V, F, 3, S, S)`): videos in [-1, 1].
-            codes (`torch.LongTensor` of shape `(N, L, D)`): codes in place of pixels; the tower is not run.
-            visual_codes (`torch.LongTensor` of shape `(B, T, D)`): the same by position, as `get_visual_codes` gives.
+            codes (`torch.LongTensor` of shape `(N, L, D)`): codes instead of pixels; the tower does not run.
+            visual_codes (`torch.LongTensor` of shape `(B, T, D)`): codes by position, as `get_visual_codes` returns
+                them, instead of `codes`.
             cache (`Cache`): keys and values of earlier positions.
-            inputs_embeds (`torch.Tensor` of shape `(B, T, H)`): embeddings in place of `input_ids`.
+            inputs_embeds (`torch.Tensor` of shape `(B, T, H)`): embeddings instead of `input_ids`.
             use_cache (`bool`): return the cache.
             past_key_values (`Cache`): the name of `cache` before transformers 5.24.
+            kwargs: further arguments of the language model.
+
+        Raises:
+            ValueError: if both or none of `input_ids` and `inputs_embeds` are given, or visual inputs and placeholders
+                do not match.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give one of `input_ids` and `inputs_embeds`.")
         cached = cache_arguments(cache, past_key_values)
+        # Attention masks of packed samples are made from `position_ids` only if there is no cache.
         if use_cache is None and self.training and not any(each is not None for each in cached.values()):
-            use_cache = False  # a cache would hide packed samples from the attention masks
+            use_cache = False
         has_pixels = not (pixel_values is None and pixel_values_videos is None)
+        # Without a cache this is a training step, which all ranks take together. In generation they do not.
         if use_cache is False:
-            self._join_collective_encode(has_pixels, (inputs_embeds if input_ids is None else input_ids).device)
+            given = cast(torch.Tensor, inputs_embeds if input_ids is None else input_ids)  # one of them is not None
+            self._join_collective_encode(has_pixels, given.device)
         features = None
-        if visual_codes is None and has_pixels and codes is None:
-            is_image, is_video = self._placeholders(input_ids, inputs_embeds)
-            # before the projector, as where codes or no images are given: ranks with shards call in the same order
-            embeds = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
+        if visual_codes is None and codes is None and has_pixels:
             wanted = {name: kwargs[name] for name in ("output_hidden_states", "output_attentions") if name in kwargs}
-            encoded = self._encode_pixels(pixel_values, pixel_values_videos, **wanted)
-            visual_codes = self._place_pixel_codes(
-                is_image, is_video, pixel_values, pixel_values_videos, encoded.codes
+            inputs_embeds, visual_codes, features = self._embed_pixels(
+                input_ids, inputs_embeds, pixel_values, pixel_values_videos, **wanted
             )
-            features = BaseModelOutputWithPooling(
-                last_hidden_state=encoded.quantized,
-                pooler_output=self.embed_codes(encoded.codes),  # (N + V * F, L, H), with gradients for the projector
-                hidden_states=encoded.hidden_states,
-                attentions=encoded.attentions,
-            )
-            num_images = 0 if pixel_values is None else len(pixel_values)
-            inputs_embeds = self._insert_features(embeds, is_image, is_video, features, num_images)
-        elif visual_codes is None and codes is not None:
-            visual_codes = self.get_visual_codes(input_ids, pixel_values, pixel_values_videos, codes, inputs_embeds)
-        if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids, visual_codes)
-        elif visual_codes is not None and features is None:
-            inputs_embeds = self.place_codes(inputs_embeds, visual_codes, visual_codes[..., 0] >= 0)
-        if visual_codes is None and use_cache is False:
-            # the projector is part of each training step on each rank, or distributed training waits for ever
-            no_codes = torch.zeros(
-                0, self.config.vision_config.code_depth, dtype=torch.long, device=inputs_embeds.device
-            )
-            inputs_embeds = inputs_embeds + self.embed_codes(no_codes).sum().to(inputs_embeds.dtype)
+        else:
+            if visual_codes is None and codes is not None:
+                visual_codes = self.get_visual_codes(
+                    input_ids, pixel_values, pixel_values_videos, codes, inputs_embeds
+                )
+            if input_ids is not None:
+                inputs_embeds = self.embed(input_ids, visual_codes)
+            elif inputs_embeds is not None and visual_codes is not None:
+                inputs_embeds = self.insert_codes(inputs_embeds, visual_codes, visual_codes[..., 0] >= 0)
+        # Every rank must use the projector in every training step: distributed training waits for its gradients.
+        if visual_codes is None and inputs_embeds is not None and use_cache is False:
+            inputs_embeds = self._call_projector_without_codes(inputs_embeds)
         outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -336,24 +201,26 @@ class VilaUModel(VilaUPreTrainedModel):
             **cached,
             **kwargs,
         )
+        image_outputs, video_outputs = split_features(features, pixel_values, pixel_values_videos)
         return VilaUModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             visual_codes=visual_codes,
-            image_outputs=None
-            if pixel_values is None or features is None
-            else rows_of(features, slice(0, num_images)),
-            video_outputs=(
-                None
-                if pixel_values_videos is None or features is None
-                else frames_to_videos(rows_of(features, slice(num_images, None)), len(pixel_values_videos))
-            ),
+            image_outputs=image_outputs,
+            video_outputs=video_outputs,
             **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
         )
 
 
-class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, VilaUScoringMixin, GenerationMixin):
+class VilaUForConditionalGeneration(
+    VilaUPreTrainedModel,
+    VilaULossMixin,
+    VilaUVisualOutputsMixin,
+    VilaUGenerationMixin,
+    VilaUScoringMixin,
+    GenerationMixin,
+):
     r"""
     VILA-U with both heads: understands and generates text, images and videos.
 
@@ -361,7 +228,6 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         config ([`VilaUConfig`]): sizes and token ids.
 
     Example:
-
     ```python
     >>> from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
 
@@ -378,118 +244,145 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
     ```
     """
 
-    output_modalities = ("text", "image")
-    accepts_loss_kwargs = False  # `VilaUTrainer` counts labels and visual tokens apart; others average by batch
+    output_modalities = ("text", "image")  # type: ignore[assignment]  # the library's models set tuples of any length
+    # `VilaUTrainer` counts text labels and visual tokens separately. Other trainers average over the batch.
+    accepts_loss_kwargs = False
+    # Plans for tensor parallelism, pipeline parallelism and FSDP of the head. The language model has its plans.
     _tp_plan = {"lm_head": "colwise_gather_output"}
-    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}
+    _pp_plan = {"lm_head": (["hidden_states"], ["logits"])}  # type: ignore[dict-item]  # as in the library's models
     _fsdp_plan = {"lm_head": "keep_full_weight"}
+    # Names of LLaMA-like language models. The constructor sets those of the configured one.
     _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
-    # code logits computed at once in a training step: 64 MiB in float32
-    max_code_logits = 2**24
 
-    def __init__(self, config: VilaUConfig):
+    def __init__(self, config: VilaUConfig) -> None:
         super().__init__(config)
         self.model = VilaUModel(config)
         self.depth_transformer = VilaUDepthTransformer._from_config(config.depth_config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        # Must precede `post_init`, which reads it. GPT-2, for example, has `wte` instead of `embed_tokens`.
+        self._tied_weights_keys = {"lm_head.weight": f"{self._name_of(self.get_input_embeddings())}.weight"}
         self.post_init()
-        self.generation_config._from_model_config = False  # or a saved file's own fields are dropped at loading
+        # If true, loading drops the fields of ours in generation_config.json.
+        self.generation_config._from_model_config = False
 
-    def get_input_embeddings(self):
+    def _name_of(self, wanted: nn.Module) -> str:
+        """Returns the name of a module of this model."""
+        return next(name for name, module in self.named_modules() if module is wanted)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Returns the token embeddings of the language model."""
         return self.model.get_input_embeddings()
 
-    def set_input_embeddings(self, value):
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embeddings of the language model."""
         self.model.set_input_embeddings(value)
 
-    def get_output_embeddings(self):
+    def get_output_embeddings(self) -> nn.Module:
+        """Returns the text head."""
         return self.lm_head
 
-    def set_output_embeddings(self, value):
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replaces the text head."""
         self.lm_head = value
 
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
-        """As [`VilaUModel.get_image_features`]."""
-        return self.model.get_image_features(pixel_values, **kwargs)
-
-    def get_video_features(self, pixel_values_videos: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
-        """As [`VilaUModel.get_video_features`]."""
-        return self.model.get_video_features(pixel_values_videos, **kwargs)
-
     @torch.no_grad()
-    def decode_image_tokens(self, image_tokens: torch.LongTensor) -> torch.Tensor:
+    def load_language_model(self, language_model: PreTrainedModel) -> None:
         """
-        Pixels `(rows, 3, S', S')` in [-1, 1] of the code grids `(rows, h, w, D)` that `generate` returned.
+        Copies the weights of a causal language model of transformers into this model.
+
+        Text logits are then those of the language model, unless it scales or clips the output of its head.
+
+        Args:
+            language_model ([`PreTrainedModel`]): a model with a head, of the sizes in `config.text_config`. Call its
+                `resize_token_embeddings(config.text_config.vocab_size)` first if it lacks the visual markers.
 
         Raises:
-            ValueError: for another shape, or codes out of range.
+            ValueError: if its vocabulary has another size or its head has a bias. Also if only this model shares the
+                weight of embeddings and head.
         """
-        tower = self.model.vision_tower
-        grid, depth = tower.config.grid_size, tower.config.code_depth
-        if image_tokens.ndim != 4 or image_tokens.shape[1:] != (grid, grid, depth):
+        embeddings = language_model.get_input_embeddings().get_parameter("weight")
+        head = language_model.get_output_embeddings()
+        head_weight = head.get_parameter("weight")
+        vocabulary = self.config.text_config.vocab_size
+        if len(head_weight) != vocabulary or len(embeddings) != vocabulary:
             raise ValueError(
-                f"`image_tokens` must have shape (rows, {grid}, {grid}, {depth}), got {tuple(image_tokens.shape)}."
+                f"`language_model` must have `text_config.vocab_size` ({vocabulary}) tokens, got "
+                f"{len(embeddings)} embeddings and {len(head_weight)} logits. Call `resize_token_embeddings`."
             )
-        return tower.decode(image_tokens.flatten(1, 2)).clamp(-1, 1)
+        if getattr(head, "bias", None) is not None:
+            raise ValueError("`language_model` must have a head without bias, which the head of VILA-U has not.")
+        if self.config.tie_word_embeddings and head_weight is not embeddings:
+            raise ValueError(
+                "`language_model` must share the weight of embeddings and head because `config.tie_word_embeddings` "
+                "is True."
+            )
+        self.model.language_model.load_state_dict(language_model.base_model.state_dict())
+        self.lm_head.load_state_dict(head.state_dict())
 
-    @torch.no_grad()
-    def decode_video_tokens(self, video_tokens: torch.LongTensor) -> torch.Tensor:
-        """Pixels `(rows, F, 3, S', S')` in [-1, 1] of the code grids `(rows, F, h, w, D)` that `generate` returned."""
-        if video_tokens.ndim != 5:
-            raise ValueError(f"`video_tokens` must have shape (rows, F, h, w, D), got {tuple(video_tokens.shape)}.")
-        rows = video_tokens.shape[0]
-        return self.decode_image_tokens(video_tokens.flatten(0, 1)).unflatten(0, (rows, -1))
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: bool | None) -> BaseModelOutputWithPooling:
+        """Returns the same as [`VilaUModel.get_image_features`]."""
+        return self.model.get_image_features(pixel_values, **kwargs)
 
-    @torch.no_grad()
-    def decode_visual_spans(self, spans: list[list[VisualSpan]]) -> list[list[VisualSpan]]:
-        """Gives the finished spans that `generate` returned in interleaved mode their `pixels`; returns them all."""
-        finished = [span for row in spans for span in row if span.codes is not None]
-        if finished:
-            frames = [span.codes if span.kind == "video" else span.codes[None] for span in finished]
-            pixels = self.decode_image_tokens(torch.cat(frames)).split([len(each) for each in frames])
-            for span, each in zip(finished, pixels, strict=True):
-                span.pixels = each if span.kind == "video" else each[0]
-        return spans
+    def get_video_features(
+        self, pixel_values_videos: torch.Tensor, **kwargs: bool | None
+    ) -> BaseModelOutputWithPooling:
+        """Returns the same as [`VilaUModel.get_video_features`]."""
+        return self.model.get_video_features(pixel_values_videos, **kwargs)
 
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         pixel_values: torch.Tensor | None = None,
         pixel_values_videos: torch.Tensor | None = None,
-        codes: torch.LongTensor | None = None,
-        visual_codes: torch.LongTensor | None = None,
+        codes: torch.Tensor | None = None,
+        visual_codes: torch.Tensor | None = None,
         cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         output_code_logits: bool = False,
         num_text_items: torch.Tensor | int | None = None,
         num_visual_items: torch.Tensor | int | None = None,
         past_key_values: Cache | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> VilaUCausalLMOutputWithPast:
         """
-        Inputs as for [`VilaUModel.forward`], and:
+        Computes text logits, and the losses if labels are given.
 
         Args:
-            labels (`torch.LongTensor` of shape `(B, T)`): -100 where nothing is supervised, a text id where that text
-                is the target, a placeholder id where the visual token there is the target.
-            logits_to_keep (`int` or `torch.Tensor`): text logits for the last so many positions, 0 for all.
-            output_code_logits (`bool`): return the code logits of the supervised visual tokens.
-            num_text_items, num_visual_items (`torch.Tensor` or `int`): what the sums of the losses over text labels
-                and over visual tokens are divided by, in place of this batch's own counts (gradient accumulation,
-                data parallelism).
-            kwargs: `output_hidden_states` and `output_attentions` of the language model among them, and `shift_labels`
-                `(B, T)`, in place of `labels` what each position predicts. (Trainer takes named arguments for labels.)
+            input_ids (`torch.LongTensor` of shape `(B, T)`): text ids, a placeholder at each visual position.
+            attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for positions to attend to.
+            position_ids (`torch.LongTensor` of shape `(B, T)`): positions of the tokens.
+            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): images in [-1, 1], in order of their placeholders.
+            pixel_values_videos (`torch.Tensor` of shape `(V, F, 3, S, S)`): videos in [-1, 1].
+            codes (`torch.LongTensor` of shape `(N, L, D)`): codes instead of pixels; the tower does not run.
+            visual_codes (`torch.LongTensor` of shape `(B, T, D)`): codes by position, instead of `codes`.
+            cache (`Cache`): keys and values of earlier positions.
+            inputs_embeds (`torch.Tensor` of shape `(B, T, H)`): embeddings instead of `input_ids`.
+            labels (`torch.LongTensor` of shape `(B, T)`): a text id where this text is the target, a placeholder id
+                where the visual token is the target, and -100 elsewhere.
+            use_cache (`bool`): return the cache.
+            logits_to_keep (`int` or `torch.Tensor`): number of last positions with text logits, or 0 for all; a tensor
+                selects positions.
+            output_code_logits (`bool`): return the code logits of the visual tokens that are targets.
+            num_text_items (`torch.Tensor` or `int`): divisor of the summed loss over text labels. By default this
+                batch is counted. Gradient accumulation and data parallelism need the count of all batches.
+            num_visual_items (`torch.Tensor` or `int`): the same for visual tokens.
+            past_key_values (`Cache`): the name of `cache` before transformers 5.24.
+            kwargs: further arguments of the language model, such as `output_hidden_states`. Also `shift_labels`
+                `(B, T)`: the target of each position, instead of `labels`.
         """
+        # Not a named argument, because Trainer takes every argument with "label" in its name for labels.
         shift_labels = kwargs.pop("shift_labels", None)
         if shift_labels is None and labels is not None:
             shift_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+        # Attention masks of packed samples are made from `position_ids` only if there is no cache.
         if shift_labels is not None:
-            use_cache = False  # a cache would hide packed sequences from the attention masks
+            use_cache = False
         outputs = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -507,6 +400,7 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
         )
         hidden_states = outputs.last_hidden_state
         loss = text_loss = visual_loss = logits = code_logits = None
+        # A training step computes the text logits in `_losses`, at labelled positions only.
         if shift_labels is None or not self.training:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, kept])
@@ -526,52 +420,6 @@ class VilaUForConditionalGeneration(VilaUPreTrainedModel, VilaUGenerationMixin, 
             image_outputs=outputs.image_outputs,
             video_outputs=outputs.video_outputs,
             **{CACHE_NAME: outputs[CACHE_NAME] if CACHE_NAME in outputs else None},
-        )
-
-    def _losses(self, hidden_states, targets, visual_codes, num_text_items, num_visual_items, output_code_logits):
-        """
-        Cross-entropy over text (VILA-U, eq. 5) and over the codes at all depths (eq. 7); `targets` `(B, T)` say what
-        each position predicts, which is the token after it.
-        """
-        targets = targets.to(hidden_states.device)
-        is_visual = self.config.is_visual(targets)
-        is_text = (targets != -100) & ~is_visual
-        text_loss = self._text_loss(hidden_states[is_text], targets[is_text])
-        text_loss = text_loss / self._count(is_text, num_text_items)
-        if visual_codes is None:
-            torch_compilable_check(
-                ~is_visual.any(),
-                lambda: f"`labels` ask for {is_visual.sum()} visual tokens, but neither pixels nor `codes` are given.",
-            )
-            visual_codes = targets.new_zeros(*targets.shape, self.config.depth_config.code_depth)
-        next_codes = visual_codes.to(targets.device).roll(-1, dims=1)
-        target_codes = next_codes[is_visual]  # (M, D)
-        torch_compilable_check(
-            (target_codes >= 0).all(),
-            lambda: (
-                f"`labels` hold a placeholder at {int((target_codes < 0).any(-1).sum())} positions where `input_ids` "
-                "have no visual token: its codes are unknown."
-            ),
-        )
-        visual_loss, code_logits = self._code_loss(hidden_states[is_visual], target_codes, output_code_logits)
-        visual_loss = visual_loss / (self._count(is_visual, num_visual_items) * next_codes.shape[-1])
-        return text_loss, visual_loss, code_logits
-
-    @staticmethod
-    def _count(mask, num_items):
-        """What a summed loss is divided by: the global count if given, else this batch's own; never 0."""
-        count = mask.sum() if num_items is None else torch.as_tensor(num_items, device=mask.device)
-        return count.clamp(min=1)
-
-    def _text_loss(self, text_hidden, target_ids):
-        """Summed cross-entropy over `target_ids` `(number of text labels,)`."""
-        return nn.functional.cross_entropy(self.lm_head(text_hidden).float(), target_ids, reduction="sum")
-
-    def _code_loss(self, visual_hidden, target_codes, output_code_logits):
-        """Summed cross-entropy over `target_codes` `(M, D)`, and the logits if they are asked for."""
-        quantizer, max_logits = self.model.vision_tower.quantizer, self.max_code_logits
-        return code_loss(
-            self.depth_transformer, quantizer, visual_hidden, target_codes, max_logits, output_code_logits
         )
 
 

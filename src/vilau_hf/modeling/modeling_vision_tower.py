@@ -1,124 +1,33 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Unified vision tower: pixels to codes and back, and its pre-training with a text encoder."""
 
-from dataclasses import dataclass
+from typing import Any, Self, cast
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, SiglipModel, SiglipTextModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
-from transformers.utils import ModelOutput
 
-from .compat_modeling_vilau import (
-    PixelDecoder,
-    SiglipAttention,
-    SiglipEncoderLayer,
-    SiglipMultiheadAttentionPoolingHead,
-    SiglipPreTrainedModel,
-    SiglipVisionEmbeddings,
-    can_return_tuple,
-    capture_outputs,
-    init,
-    merge_with_config_defaults,
-)
+from .compat_modeling_vilau import PixelDecoder, SiglipAttention, SiglipEncoderLayer, can_return_tuple, init
 from .configuration_vilau import VilaUVisionConfig
 from .losses_vilau import contrastive_loss
 from .modeling_residual_quantizer import VilaUResidualQuantizer
-from .module_bases_vilau import Float32Module, LibraryInitialization, float32_parameters
+from .module_bases_vilau import LibraryInitialization, float32_parameters
+from .outputs_vision_tower_vilau import VilaUVisionTowerForPreTrainingOutput, VilaUVisionTowerOutput
+from .vision_encoders_vilau import VilaUImagePooler, build_image_encoder, pooler_config
 
 
-@dataclass
-class VilaUVisionTowerOutput(ModelOutput):
-    r"""
-    codes (`torch.LongTensor` of shape `(N, L, D)`): codes in `[0, codebook_size)`.
-    quantized (`torch.Tensor` of shape `(N, L, C)`): sum of the code embeddings.
-    hidden_states, attentions (`tuple`, *optional*): of the image encoder, if asked for.
-    """
-
-    codes: torch.LongTensor | None = None
-    quantized: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-@dataclass
-class VilaUVisionTowerForPreTrainingOutput(ModelOutput):
-    r"""
-    loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): weighted sum of the parts below. A part whose
-        weight is 0 is `None`.
-    contrastive_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): sigmoid or softmax loss, in
-        training over the pairs of all ranks.
-    reconstruction_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): weighted pixel losses.
-    commitment_loss (`torch.Tensor` of shape `()`, *optional*, with `return_loss`): features against their codes.
-    logits_per_image (`torch.Tensor` of shape `(N, T)`, *optional*, with texts): scaled image-text similarities.
-    image_embeds (`torch.Tensor` of shape `(N, C)`): normalised image embeddings; these three are `None` with
-        `return_loss` where `config.contrastive_loss_weight` is 0.
-    text_embeds (`torch.Tensor` of shape `(T, C)`, *optional*, with texts): normalised text embeddings.
-    codes (`torch.LongTensor` of shape `(N, L, D)`): codes of the images.
-    reconstruction (`torch.Tensor` of shape `(N, 3, S, S)`, *optional*, with `return_loss`): decoded pixels in [-1, 1];
-        with its loss left out where `config.reconstruction_loss_weight` is 0.
-    hidden_states, attentions (`tuple`, *optional*): of the image encoder, if asked for.
-    """
-
-    loss: torch.Tensor | None = None
-    contrastive_loss: torch.Tensor | None = None
-    reconstruction_loss: torch.Tensor | None = None
-    commitment_loss: torch.Tensor | None = None
-    logits_per_image: torch.Tensor | None = None
-    image_embeds: torch.Tensor | None = None
-    text_embeds: torch.Tensor | None = None
-    codes: torch.LongTensor | None = None
-    reconstruction: torch.Tensor | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
-
-
-class VilaUVisionEncoder(Float32Module, LibraryInitialization, SiglipPreTrainedModel):
-    """SigLIP's image encoder without its last layer, whose input the quantizer replaces."""
-
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.embeddings = SiglipVisionEmbeddings(config)
-        self.layers = nn.ModuleList([SiglipEncoderLayer(config) for _ in range(config.num_hidden_layers - 1)])
-        self.gradient_checkpointing = False
-        self.post_init()
-
-    @merge_with_config_defaults
-    @capture_outputs
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutput:
-        hidden_states = self.embeddings(pixel_values)  # (N, L, C)
-        for layer in self.layers:
-            hidden_states = layer(hidden_states, None, **kwargs)
-        return BaseModelOutput(last_hidden_state=hidden_states)
-
-
-class VilaUImagePooler(LibraryInitialization, SiglipPreTrainedModel):
-    """SigLIP's last encoder layer, layer norm and attention pooling, applied to the quantized features."""
-
-    main_input_name = "quantized"
-    input_modalities = ("image",)
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.layer = SiglipEncoderLayer(config)
-        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.head = SiglipMultiheadAttentionPoolingHead(config)
-        self.post_init()
-
-    def forward(self, quantized: torch.Tensor, **kwargs) -> torch.Tensor:
-        hidden_states = self.layer(quantized.to(self.post_layernorm.weight.dtype), None, **kwargs)
-        return self.head(self.post_layernorm(hidden_states))  # (N, C)
-
-
-# codes hang on small differences: rounded to bfloat16, one code in ten of depth 16 would be another
+# Codes depend on small differences between features: in bfloat16, one code in ten of depth 16 would be another. These
+# modules keep float32 when the model around them has another dtype.
 FLOAT32_MODULES = ["image_encoder", "quantizer"]
 
 
 def rounded_dtype(model: PreTrainedModel) -> torch.dtype:
-    """Dtype of the parameters that follow the model's dtype, which is what is meant by a model's dtype."""
+    """
+    Returns the dtype of the parameters outside of the float32 modules.
+
+    The base class returns the dtype of the first parameter, which can be one of the image encoder.
+    """
     return next(
         parameter.dtype
         for name, parameter in model.named_parameters()
@@ -127,15 +36,17 @@ def rounded_dtype(model: PreTrainedModel) -> torch.dtype:
 
 
 class VilaUVisionPreTrainedModel(LibraryInitialization, PreTrainedModel):
-    """Weights, loading and dtype rules of the vision tower."""
+    """Initialisation, loading and dtype rules of the vision tower."""
 
     config_class = VilaUVisionConfig
     config: VilaUVisionConfig
     base_model_prefix = "vision_tower"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]  # the library's models set tuples
     supports_gradient_checkpointing = True
+    # Layers that stay on one device, and that FSDP2 gathers as a unit. Image encoders of other families add theirs.
     _no_split_modules = ["SiglipEncoderLayer", "ResnetBlock2D"]
+    # `from_pretrained(dtype=...)` casts weights while it loads them, which `Float32Module` does not see.
     _keep_in_fp32_modules_strict = FLOAT32_MODULES
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -145,19 +56,25 @@ class VilaUVisionPreTrainedModel(LibraryInitialization, PreTrainedModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Dtype of the weights; image encoder and quantizer stay in float32."""
+        """Returns the dtype of the weights, except image encoder and quantizer, which stay in float32."""
         return rounded_dtype(self)
 
     # The base method initialises layers that it knows and is documented for models to extend; it knows neither our
     # quantizer nor our scalars. Read in 5.20.2, 5.23.0 and 5.24.0. It stays as long as the library calls it.
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, VilaUResidualQuantizer):
             init.normal_(module.codebook.weight, std=self.config.initializer_range)
             init.zeros_(module.cluster_size)
             init.zeros_(module.cluster_sum)
             init.zeros_(module.initialized)
+
+
+def _features_of(encoded: BaseModelOutput) -> torch.Tensor:
+    """Returns the features `(N, L, C)` of an image encoder's output."""
+    # the library's types allow None
+    return cast(torch.Tensor, encoded.last_hidden_state)
 
 
 class VilaUVisionTower(VilaUVisionPreTrainedModel):
@@ -168,7 +85,6 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
         config ([`VilaUVisionConfig`]): sizes.
 
     Example:
-
     ```python
     >>> import torch
     >>> from transformers import SiglipVisionConfig
@@ -186,10 +102,11 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
     ```
     """
 
-    def __init__(self, config: VilaUVisionConfig):
+    def __init__(self, config: VilaUVisionConfig) -> None:
         super().__init__(config)
+        # The library builds models under the requested default dtype. Weights that are rounded here stay rounded.
         with float32_parameters():
-            self.image_encoder = VilaUVisionEncoder(config.encoder_config)
+            self.image_encoder = build_image_encoder(config.encoder_config)
             self.quantizer = VilaUResidualQuantizer(config)
         self.post_quant_conv = nn.Conv2d(config.hidden_size, config.latent_channels, kernel_size=1)
         self.pixel_decoder = PixelDecoder(
@@ -201,14 +118,27 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
             norm_num_groups=config.norm_num_groups,
         )
         for module in self.pixel_decoder.modules():
+            # transformers' shared model tests read the attention setting in `config` of every module of this name,
+            # and diffusers' class has no configuration.
             if type(module).__name__ == "Attention":
-                module.config = config  # transformers reads the attention setting of every module of that name
+                module.config = config  # type: ignore[assignment]  # torch's types allow tensors and modules only
         self.post_init()
 
-    def get_input_embeddings(self):
-        return self.image_encoder.embeddings.patch_embedding
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the layer that embeds the patches."""
+        return self.image_encoder.get_input_embeddings()
 
-    def check_pixels(self, pixel_values: torch.Tensor):
+    def load_image_encoder(self, vision_model: PreTrainedModel) -> None:
+        """
+        Copies the weights of a trained vision model into the image encoder, except those of its last layer.
+
+        Args:
+            vision_model ([`PreTrainedModel`]): a model with the sizes of `config.encoder_config`, for example a
+                `SiglipVisionModel` or a `CLIPVisionModel`.
+        """
+        self.image_encoder.load_trained(vision_model)
+
+    def check_pixels(self, pixel_values: torch.Tensor) -> None:
         """Raises a `ValueError` unless `pixel_values` have shape `(N, 3, S, S)`."""
         side = self.config.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
@@ -217,33 +147,44 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
             )
 
     def get_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
-        return self.encode_image(pixel_values).last_hidden_state
+        """Returns the features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
+        return _features_of(self.encode_image(pixel_values))
 
-    def encode_image(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutput:
-        """The image encoder's output for `pixel_values` `(N, 3, S, S)` in [-1, 1], its features `(N, L, C)` first."""
-        self.check_pixels(pixel_values)
-        for name in ("output_hidden_states", "output_attentions"):
-            if kwargs.get(name) is None and getattr(self.config, name):  # it knows its own alone
-                kwargs[name] = True
-        pixel_values = pixel_values.to(self.get_input_embeddings().weight.dtype)
-        return self.image_encoder(pixel_values, return_dict=True, **kwargs)
-
-    @can_return_tuple
-    def encode(self, pixel_values: torch.Tensor, **kwargs) -> VilaUVisionTowerOutput:
+    def encode_image(self, pixel_values: torch.Tensor, **kwargs: bool | None) -> BaseModelOutput:
         """
-        Codes of images; encoder and quantizer compute in float32, whatever the dtype of the rest.
+        Runs the image encoder, without the quantizer.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
-            kwargs: `output_hidden_states`, `output_attentions` for those of the image encoder.
+            kwargs: `output_hidden_states` and `output_attentions`.
+
+        Returns:
+            The output of the image encoder, whose `last_hidden_state` `(N, L, C)` are the features.
+        """
+        self.check_pixels(pixel_values)
+        # The image encoder reads the fields of `encoder_config`, not those of the tower's configuration.
+        for name in ("output_hidden_states", "output_attentions"):
+            if kwargs.get(name) is None and getattr(self.config, name):
+                kwargs[name] = True
+        pixel_values = pixel_values.to(next(self.image_encoder.parameters()).dtype)
+        return self.image_encoder(pixel_values, return_dict=True, **kwargs)
+
+    @can_return_tuple
+    def encode(self, pixel_values: torch.Tensor, **kwargs: bool | None) -> VilaUVisionTowerOutput:
+        """
+        Encodes images into codes; encoder and quantizer compute in float32, whatever the dtype of the other modules.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
+            kwargs: `output_hidden_states` and `output_attentions` of the image encoder.
 
         Raises:
             ValueError: if the shape is another.
         """
+        # Autocast would compute in its dtype although the weights are float32.
         with torch.autocast(pixel_values.device.type, enabled=False):
             encoded = self.encode_image(pixel_values, **kwargs)
-            codes = self.quantizer.encode(encoded.last_hidden_state)
+            codes = self.quantizer.encode(_features_of(encoded))
         return VilaUVisionTowerOutput(
             codes=codes,
             quantized=self.quantizer.decode(codes),
@@ -253,8 +194,13 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
 
     def decode(self, quantized_or_codes: torch.Tensor) -> torch.Tensor:
         """
-        Pixels `(N, 3, S', S')`, nominally in [-1, 1] and not clipped, of codes `(N, L, D)` or of quantized features
-        `(N, L, C)`; which of the two is told by the dtype.
+        Decodes codes or quantized features into pixels; integers are codes, floats are features.
+
+        Args:
+            quantized_or_codes (`torch.Tensor` of shape `(N, L, D)` or `(N, L, C)`): codes or quantized features.
+
+        Returns:
+            Pixels `(N, 3, S', S')`, nominally in [-1, 1] and not clipped.
 
         Raises:
             ValueError: for a wrong shape, or codes outside `[0, codebook_size)`.
@@ -273,70 +219,76 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
         size = self.config.decoder_latent_size
         if size is not None and size != grid:
             latents = nn.functional.interpolate(latents, size=(size, size), mode="bilinear")
+        # quantized features are float32, and the pixel decoder follows the dtype of the model
         return self.pixel_decoder(self.post_quant_conv(latents.to(self.post_quant_conv.weight.dtype)))
 
     @can_return_tuple
-    def get_image_features(self, pixel_values: torch.Tensor, **kwargs) -> BaseModelOutputWithPooling:
-        """Quantized features of `pixel_values` `(N, 3, S, S)` as `last_hidden_state` `(N, L, C)`."""
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: bool | None) -> BaseModelOutputWithPooling:
+        """Returns quantized features of `pixel_values` `(N, 3, S, S)` as `last_hidden_state` `(N, L, C)`."""
         encoded = self.encode(pixel_values, return_dict=True, **kwargs)
         return BaseModelOutputWithPooling(
             last_hidden_state=encoded.quantized, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
 
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> VilaUVisionTowerOutput:
-        """As [`VilaUVisionTower.encode`]."""
+    def forward(self, pixel_values: torch.Tensor, **kwargs: bool | None) -> VilaUVisionTowerOutput:
+        """Returns the same as [`VilaUVisionTower.encode`]."""
         return self.encode(pixel_values, **kwargs)
 
 
 class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
     r"""
-    The vision tower with SigLIP's text encoder, for stage 1 and for zero-shot classification. The image embedding is
-    read from the *quantized* features, so that codes carry meaning as well as pixels (VILA-U, section 3.1).
+    The vision tower with SigLIP's text encoder, for stage 1 and for zero-shot classification.
+
+    The image embedding comes from the *quantized* features, so that codes carry meaning as well as pixels (VILA-U,
+    section 3.1).
 
     Args:
         config ([`VilaUVisionConfig`]): must have a `text_config`.
     """
 
-    input_modalities = ("image", "text")
+    input_modalities = ("image", "text")  # type: ignore[assignment]  # the library's models set tuples
+    # Losses are means over the batch. Trainer must not divide them by a count of items.
     accepts_loss_kwargs = False
 
-    def __init__(self, config: VilaUVisionConfig):
+    def __init__(self, config: VilaUVisionConfig) -> None:
         if config.text_config is None:
             raise ValueError("`config.text_config` is None: pre-training needs the configuration of a text encoder.")
         super().__init__(config)
         self.vision_tower = VilaUVisionTower(config)
-        self.image_pooler = VilaUImagePooler._from_config(config.encoder_config)
+        self.image_pooler = VilaUImagePooler._from_config(pooler_config(config.encoder_config))
         self.text_model = SiglipTextModel._from_config(config.text_config)
         self.logit_scale = nn.Parameter(torch.zeros(1))
         self.logit_bias = nn.Parameter(torch.zeros(1))
         self.post_init()
 
+    # The base method does not know the two scalars. The comment at the override in the base class holds here, too.
     @torch.no_grad()
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, VilaUVisionTowerForPreTraining):
             init.zeros_(module.logit_scale)
             init.zeros_(module.logit_bias)
 
     @classmethod
-    def from_siglip(cls, siglip: SiglipModel, **config_kwargs):
+    def from_siglip(cls, siglip: SiglipModel, **config_kwargs: Any) -> Self:
         """
-        A tower for pre-training whose vision and text weights are those of a trained SigLIP model. As in the paper,
-        the text encoder is frozen.
+        Builds a tower for pre-training from a trained SigLIP model; the text encoder is frozen, as in the paper.
+
+        SigLIP2 checkpoints of fixed resolution load as `SiglipModel`, too.
 
         Args:
             siglip ([`SiglipModel`]): the trained model.
             config_kwargs: further fields of [`VilaUVisionConfig`], for example `codebook_size`.
         """
+        siglip_config: Any = siglip.config  # the library's types allow nested dicts
         config = cls.config_class(
-            encoder_config=siglip.config.vision_config.to_dict(),
-            text_config=siglip.config.text_config.to_dict(),
+            encoder_config=siglip_config.vision_config.to_dict(),
+            text_config=siglip_config.text_config.to_dict(),
             **config_kwargs,
         )
         model = cls(config)
         vision = siglip.vision_model
-        model.vision_tower.image_encoder.embeddings.load_state_dict(vision.embeddings.state_dict())
-        model.vision_tower.image_encoder.layers.load_state_dict(vision.encoder.layers[:-1].state_dict())
+        model.vision_tower.load_image_encoder(vision)
         model.image_pooler.layer.load_state_dict(vision.encoder.layers[-1].state_dict())
         model.image_pooler.post_layernorm.load_state_dict(vision.post_layernorm.state_dict())
         model.image_pooler.head.load_state_dict(vision.head.state_dict())
@@ -347,21 +299,23 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         model.text_model.requires_grad_(False)
         return model
 
-    def train(self, mode: bool = True):
-        """As of every module, save that encoders without a trainable parameter stay in evaluation mode."""
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode like `nn.Module.train`, except that frozen encoders stay in evaluation mode."""
         super().train(mode)
         for encoder in (self.text_model, self.vision_tower.image_encoder):
             if not any(parameter.requires_grad for parameter in encoder.parameters()):
                 encoder.eval()
         return self
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the token embeddings of the text encoder."""
         return self.text_model.embeddings.token_embedding
 
-    def get_text_features(self, input_ids: torch.LongTensor, attention_mask=None) -> torch.Tensor:
+    def get_text_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """
-        Text embeddings `(T, C)`, not normalised, of `input_ids` `(T, tokens)`. SigLIP reads them off the last place of
-        texts that fill all its positions: shorter ones are padded on the right.
+        Returns text embeddings `(T, C)`, not normalised, of `input_ids` `(T, tokens)`.
+
+        SigLIP reads the embedding at the last of all its positions, so shorter texts are padded on the right.
         """
         missing = self.config.text_config.max_position_embeddings - input_ids.shape[1]
         if missing > 0:
@@ -371,40 +325,47 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
         return self.text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Image embeddings `(N, C)`, not normalised, of `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
+        """Returns image embeddings `(N, C)`, not normalised, of `pixel_values` `(N, 3, S, S)` in [-1, 1]."""
         return self.image_pooler(self.vision_tower.encode(pixel_values).quantized)
 
     @can_return_tuple
     def forward(
         self,
         pixel_values: torch.Tensor,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         return_loss: bool = False,
-        **kwargs,
+        **kwargs: bool | None,
     ) -> VilaUVisionTowerForPreTrainingOutput:
         """
+        Compares images with texts, or computes the losses of stage 1.
+
         Args:
             pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): pixels in [-1, 1].
             input_ids (`torch.LongTensor` of shape `(T, tokens)`, *optional*): texts; with `return_loss` the n-th text
                 describes the n-th image.
-            attention_mask (`torch.Tensor` of shape `(T, tokens)`, *optional*): none in SigLIP's own training.
+            attention_mask (`torch.Tensor` of shape `(T, tokens)`, *optional*): SigLIP was trained without a mask.
             return_loss (`bool`, *optional*, defaults to `False`): compute the losses of stage 1.
-            kwargs: `output_hidden_states`, `output_attentions` for those of the image encoder.
+            kwargs: `output_hidden_states` and `output_attentions` of the image encoder.
         """
         encoded = self.vision_tower.encode_image(pixel_values, **kwargs)
-        quantized, codes, commitment_loss = self.vision_tower.quantizer(encoded.last_hidden_state)
+        quantized, codes, commitment_loss = self.vision_tower.quantizer(_features_of(encoded))
         result = {"codes": codes, "hidden_states": encoded.hidden_states, "attentions": encoded.attentions}
         if not return_loss or self.config.contrastive_loss_weight:
             result.update(self._compare(quantized, input_ids, attention_mask))
         if return_loss:
-            result["commitment_loss"], result["loss"] = commitment_loss, torch.zeros_like(commitment_loss)
+            result["commitment_loss"] = commitment_loss
+            result["loss"] = torch.zeros_like(commitment_loss)
             if self.config.contrastive_loss_weight:
                 if input_ids is None:
                     raise ValueError("`input_ids` must be given with `return_loss=True`, got None.")
-                kind, embeds = self.config.contrastive_loss_type, (result["image_embeds"], result["text_embeds"])
                 result["contrastive_loss"] = contrastive_loss(
-                    kind, *embeds, self.logit_scale, self.logit_bias, across_ranks=self.training
+                    self.config.contrastive_loss_type,
+                    result["image_embeds"],
+                    result["text_embeds"],
+                    self.logit_scale,
+                    self.logit_bias,
+                    across_ranks=self.training,
                 )
                 result["loss"] = self.config.contrastive_loss_weight * result["contrastive_loss"]
             if self.config.reconstruction_loss_weight:
@@ -415,8 +376,10 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
                 )
         return VilaUVisionTowerForPreTrainingOutput(**result)
 
-    def _compare(self, quantized, input_ids, attention_mask) -> dict[str, torch.Tensor]:
-        """Embeddings of images, and of texts with their similarities if there are any."""
+    def _compare(
+        self, quantized: torch.Tensor, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        """Returns the embeddings of images, and those of texts and the similarities if texts are given."""
         result = {"image_embeds": nn.functional.normalize(self.image_pooler(quantized), dim=-1)}
         if input_ids is not None:
             self._check_text_width()
@@ -426,8 +389,10 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
             result["logits_per_image"] = similarities * self.logit_scale.exp() + self.logit_bias
         return result
 
-    def _check_text_width(self):
-        text_width, width = self.config.text_config.projection_size, self.config.hidden_size
+    def _check_text_width(self) -> None:
+        """Raises a `ValueError` if embeddings of texts and images differ in width."""
+        text_width = self.config.text_config.projection_size
+        width = self.config.hidden_size
         if text_width != width:
             raise ValueError(
                 f"`config.text_config.projection_size` ({text_width}) must equal "
@@ -435,12 +400,14 @@ class VilaUVisionTowerForPreTraining(VilaUVisionPreTrainedModel):
             )
 
     def _pixel_loss(self, reconstruction: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Returns the weighted sum of squared and absolute error; an error of weight 0 is not computed."""
         if reconstruction.shape != pixel_values.shape:
             raise ValueError(
                 f"the pixel decoder gives {tuple(reconstruction.shape[-2:])} pixels and the images have "
                 f"{tuple(pixel_values.shape[-2:])}: choose `block_out_channels` and `decoder_latent_size` to match."
             )
-        target, loss = pixel_values.to(reconstruction.dtype), reconstruction.new_zeros(())
+        target = pixel_values.to(reconstruction.dtype)
+        loss = reconstruction.new_zeros(())
         if self.config.mse_loss_weight:
             loss = loss + self.config.mse_loss_weight * nn.functional.mse_loss(reconstruction, target)
         if self.config.l1_loss_weight:

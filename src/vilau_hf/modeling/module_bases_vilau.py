@@ -1,7 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Base classes of modules: for those that stay in float32, and for models that the library initialises."""
+"""Base classes of modules: for modules that stay in float32, and for models that the library initialises."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,13 +9,14 @@ from torch import nn
 
 
 class Float32Module(nn.Module):
-    """Keeps its dtype when the model that holds it is cast to another (`to`, `half`, ...); devices it changes."""
+    """Keeps its dtype when the model around it is cast (`to`, `half`, ...), but moves to other devices."""
 
-    def _apply(self, fn, recurse=True):
-        # The base method casts as well as moves. Here only the move is wanted. torch has had no public hook for it up
-        # to 2.14; this can go when it has one.
-        def keep_dtype(tensor):
+    # The base method applies `fn` to every tensor, which casts as well as moves. Here only the move is wanted. torch
+    # has no public hook for it up to 2.14; this can go when it has one.
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> nn.Module:
+        def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
             applied = fn(tensor)
+            # moves the original, not the cast tensor, whose values are already rounded
             return applied if applied.dtype == tensor.dtype else tensor.to(applied.device)
 
         return super()._apply(keep_dtype, recurse)
@@ -38,14 +39,15 @@ def float32_parameters() -> Iterator[None]:
 
 
 class LibraryInitialization:
-    """
-    For models all of whose initialisation goes through `transformers.initialization`: the library treats them like its
-    own, and not like code that writes over what was loaded.
-    """
+    """Marks models whose initialisation goes through `transformers.initialization` only."""
 
+    # The base method says True for every class outside of transformers. Then modules whose weights are all loaded are
+    # not initialised, because foreign code may overwrite loaded weights. `transformers.initialization` skips loaded
+    # weights itself, so our classes take the same path as the library's. Read in 5.20.2, 5.23.0 and 5.24.0. It stays
+    # as long as the library asks.
     @classmethod
     def is_custom_code(cls) -> bool:
-        """No, as far as the initialisation of weights is concerned."""
+        """Returns `False`, so that the library initialises weights as in its own models."""
         return False
 
 

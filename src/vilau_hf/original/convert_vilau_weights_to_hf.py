@@ -1,8 +1,10 @@
-"""Turns the original VILA-U release into an ordinary Hugging Face checkpoint."""
+"""Converts the original VILA-U release to an ordinary Hugging Face checkpoint, or loads it directly."""
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
@@ -28,34 +30,38 @@ def convert_original_checkpoint(
     max_shard_size: int | str = "5GB",
 ) -> None:
     """
-    Converts a release folder or Hub repository. One tensor is in memory at a time, and nothing is left behind if it
-    fails: the checkpoint is written beside `out` and renamed at the end.
+    Converts a release folder or Hub repository, with one tensor in memory at a time.
+
+    The checkpoint is written to a temporary folder beside `out`, which is renamed at the end. So a conversion that
+    fails leaves nothing behind.
 
     Args:
         source (`str` or `Path`): folder with `config.json`, `llm/`, `vision_tower/` and `mm_projector/`, or the id of
             such a repository on the Hub.
-        out (`str` or `Path`): folder of the checkpoint; it must not exist, or be empty.
-        dtype (`torch.dtype`, *optional*): dtype of the weights; by default as they are. The codebook stays float32.
+        out (`str` or `Path`): folder of the checkpoint, new or empty.
+        dtype (`torch.dtype`, *optional*): dtype of the weights (default: unchanged). The codebook is always float32.
         tower_out (`str` or `Path`, *optional*): folder for the vision tower with its SigLIP text encoder, a checkpoint
             of [`VilaUVisionTowerForPreTraining`].
         siglip_config (`str` or `Path`, *optional*): `config.json` of the SigLIP model that the tower was made from, or
-            its folder; needed unless it is one of the two published ones.
+            its folder. It is needed unless the model is one of the two in `SIGLIP_CONFIGS`.
         push_to_hub (`str`, *optional*): id of the Hub repository to upload the checkpoint to.
-        max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): size of a weight file.
+        max_shard_size (`int` or `str`, *optional*, defaults to `"5GB"`): largest size of a weight file.
 
     Raises:
-        ValueError: if `source` is not such a release, is damaged or does not fit its configuration, or an output
-            folder is in use; before anything is written.
+        ValueError: if `source` is no such release or is damaged, its weights do not fit its configuration, or an
+            output folder is in use. Nothing is written in these cases.
     """
-    out, tower_out = Path(out), None if tower_out is None else Path(tower_out)
+    out = Path(out)
+    tower_out = None if tower_out is None else Path(tower_out)
     for name, folder in (("out", out), ("tower_out", tower_out)):
         if folder is not None and not is_new_or_empty(folder):
             raise ValueError(f"`{name}` must be a new or an empty folder, got {folder}.")
     if tower_out is not None and tower_out.absolute() == out.absolute():
-        raise ValueError(f"`tower_out` must differ from `out`, both are {out}.")
+        raise ValueError(f"`tower_out` must differ from `out`, got {out} for both.")
     release = read_original_release(source, siglip_config, dtype)
     base_model = PUBLISHED_MODEL if Path(source).exists() else str(source)
     card = release_model_card(release, base_model, push_to_hub or str(out))
+    # Both folders are complete before one of them gets its name.
     finished = [_write(out, lambda folder: _write_model(folder, release, card, max_shard_size))]
     if tower_out is not None:
         try:
@@ -63,19 +69,20 @@ def convert_original_checkpoint(
         except BaseException:
             shutil.rmtree(finished[0])
             raise
-    for temporary, folder in zip(finished, (out, tower_out), strict=False):
-        temporary.replace(folder)
+    finished[0].replace(out)
+    if tower_out is not None:
+        finished[1].replace(tower_out)
     if push_to_hub is not None:
         api = HfApi()
         api.create_repo(push_to_hub, exist_ok=True)
         api.upload_folder(repo_id=push_to_hub, folder_path=out)
 
 
-def _write(out: Path, write) -> Path:
-    """A finished folder beside `out`, to be renamed to it; none if `write` fails or is interrupted."""
+def _write(out: Path, write: Callable[[Path], None]) -> Path:
+    """Calls `write` with a temporary folder beside `out` and returns it; removes it if `write` does not finish."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    temporary.chmod(0o755)
+    temporary.chmod(0o755)  # `mkdtemp` makes a folder that only its owner can read
     try:
         write(temporary)
     except BaseException:
@@ -84,18 +91,19 @@ def _write(out: Path, write) -> Path:
     return temporary
 
 
-def _write_model(folder: Path, release: OriginalRelease, card: ModelCard, max_shard_size: int | str):
+def _write_model(folder: Path, release: OriginalRelease, card: ModelCard, max_shard_size: int | str) -> None:
     release.config.architectures = ["VilaUForConditionalGeneration"]
     release.config.save_pretrained(folder)
     release.generation_config.save_pretrained(folder)
     release.processor.save_pretrained(folder)
+    # `save_config` writes model_index.json. It needs a model but no weights.
     with torch.device("meta"):
         VilaUPipeline(VilaUForConditionalGeneration(release.config), release.processor).save_config(folder)
     card.save(folder / "README.md")
     write_weights(folder, release.weights, max_shard_size)
 
 
-def _write_tower(folder: Path, release: OriginalRelease, max_shard_size: int | str):
+def _write_tower(folder: Path, release: OriginalRelease, max_shard_size: int | str) -> None:
     release.tower_config.architectures = ["VilaUVisionTowerForPreTraining"]
     release.tower_config.save_pretrained(folder)
     release.processor.image_processor.save_pretrained(folder)
@@ -104,14 +112,16 @@ def _write_tower(folder: Path, release: OriginalRelease, max_shard_size: int | s
 
 def release_model_card(release: OriginalRelease, base_model: str, model_id: str) -> ModelCard:
     """
-    The model card of a converted release.
+    Builds the model card of a converted release.
 
     Args:
-        release ([`OriginalRelease`]): what was converted.
+        release ([`OriginalRelease`]): the release that was converted.
         base_model (`str`): Hub id of the release.
         model_id (`str`): Hub id or folder of the converted checkpoint, for the example in the card.
     """
-    text, vision, depth = release.config.text_config, release.config.vision_config, release.config.depth_config
+    text = release.config.text_config
+    vision = release.config.vision_config
+    depth = release.config.depth_config
     data = ModelCardData(
         base_model=base_model,
         library_name="transformers",
@@ -142,14 +152,17 @@ def load_original_model(
     source: str | Path,
     siglip_config: str | Path | None = None,
     dtype: torch.dtype | None = None,
-    **kwargs,
+    **kwargs: Any,
 ) -> VilaUForConditionalGeneration:
     """
-    Loads a release without converting it, the way [`convert_original_checkpoint`] reads it.
+    Loads the model of a release without converting it first.
 
     Args:
-        source, siglip_config, dtype: as for [`convert_original_checkpoint`].
-        kwargs: as for `from_pretrained`, for example `attn_implementation`.
+        cls (`type`): class of the model.
+        source (`str` or `Path`): as for [`convert_original_checkpoint`].
+        siglip_config (`str` or `Path`, *optional*): as for [`convert_original_checkpoint`].
+        dtype (`torch.dtype`, *optional*): as for [`convert_original_checkpoint`].
+        kwargs: arguments of `from_pretrained`, for example `attn_implementation`.
     """
     release = read_original_release(source, siglip_config, dtype)
     state = {name: tensor.load() for name, tensor in release.weights.items()}
@@ -161,5 +174,21 @@ def load_original_model(
 def load_original_processor(
     cls: type[VilaUProcessor], source: str | Path, siglip_config: str | Path | None = None
 ) -> VilaUProcessor:
-    """The processor of a release; arguments as for [`convert_original_checkpoint`]."""
+    """
+    Loads the processor of a release.
+
+    Args:
+        cls (`type`): class of the processor.
+        source (`str` or `Path`): as for [`convert_original_checkpoint`].
+        siglip_config (`str` or `Path`, *optional*): as for [`convert_original_checkpoint`].
+    """
     return read_original_release(source, siglip_config).processor
+
+
+__all__ = [
+    "PUBLISHED_MODEL",
+    "convert_original_checkpoint",
+    "load_original_model",
+    "load_original_processor",
+    "release_model_card",
+]

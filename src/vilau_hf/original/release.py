@@ -1,15 +1,16 @@
-"""The layout of the original VILA-U release: its configurations, weights and formats in terms of ours."""
+"""Reads the layout of the original VILA-U release and maps it to the classes of this package."""
 
 import importlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.utils import validate_repo_id
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers
-from transformers import AutoConfig, GenerationConfig, LlamaTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, GenerationConfig, LlamaTokenizer, PreTrainedConfig, PreTrainedTokenizerFast
 
 from ..files import read_json
 from ..modeling import (
@@ -19,12 +20,13 @@ from ..modeling import (
     VilaUVisionConfig,
     VilaUVisionTowerForPreTraining,
 )
+from ..modeling.generation_settings_vilau import VISUAL_GENERATION_DEFAULTS
 from ..processing import VilaUImageProcessor, VilaUProcessor, VilaUVideoProcessor, original_chat_template
 from .weight_files import LazyTensor, lazy_weights
-from .weights import NamedWeights, tower_tensors, with_enough_rows
+from .weights import WeightMapping, add_marker_rows, convert_tower_tensors
 
 
-PARTS = ("llm", "vision_tower", "mm_projector")
+SUB_FOLDERS = ("llm", "vision_tower", "mm_projector")
 MARKERS = {
     "image_start_token": "<im_start>",
     "image_end_token": "<im_end>",
@@ -33,7 +35,8 @@ MARKERS = {
 }
 PLACEHOLDERS = {"image_token": "<image>", "video_token": "<video>"}
 
-# The release names its SigLIP without its sizes: google/siglip-large-patch16-256, google/siglip-so400m-patch14-384.
+# A release contains the name of its SigLIP model, but not its sizes. These are the sizes of
+# google/siglip-large-patch16-256 and google/siglip-so400m-patch14-384.
 _LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
 _SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
 _SIGLIP_TEXT = {"vocab_size": 32000, "max_position_embeddings": 64}
@@ -51,12 +54,12 @@ SIGLIP_CONFIGS = {
 
 @dataclass(frozen=True)
 class OriginalRelease:
-    """A release folder in our terms; no weight is in memory yet."""
+    """A release in the classes of this package; the weights are not in memory yet."""
 
     config: VilaUConfig
-    weights: dict[str, LazyTensor]  # of VilaUForConditionalGeneration
+    weights: dict[str, LazyTensor]  # for VilaUForConditionalGeneration
     tower_config: VilaUVisionConfig
-    tower_weights: dict[str, LazyTensor]  # of VilaUVisionTowerForPreTraining
+    tower_weights: dict[str, LazyTensor]  # for VilaUVisionTowerForPreTraining
     processor: VilaUProcessor
     generation_config: GenerationConfig
 
@@ -65,21 +68,22 @@ def read_original_release(
     source: str | Path, siglip_config: str | Path | None = None, dtype: torch.dtype | None = None
 ) -> OriginalRelease:
     """
-    Reads configurations and tokenizer of a release, and checks that every tensor is there and fits.
+    Reads the configurations and the tokenizer of a release, and checks that each tensor exists and fits.
 
     Args:
         source (`str` or `Path`): folder with `config.json`, `llm/`, `vision_tower/` and `mm_projector/`, or the id of
             such a repository on the Hub.
         siglip_config (`str` or `Path`, *optional*): `config.json` of the SigLIP model that the tower was made from, or
-            its folder; needed unless it is one of the two published ones or lies beside `source` under its name.
-        dtype (`torch.dtype`, *optional*): dtype of the weights; by default as they are. The codebook stays float32.
+            its folder. It is needed unless the model is one of the two in `SIGLIP_CONFIGS`, or a folder beside
+            `source` has its name.
+        dtype (`torch.dtype`, *optional*): dtype of the weights (default: unchanged). The codebook is always float32.
 
     Raises:
-        ValueError: if something is missing, unknown or does not fit, with what was expected.
+        ValueError: if a file, field or tensor is missing, unknown or does not fit.
         ImportError: if sentencepiece or protobuf is not installed.
     """
     folder = _local_folder(source)
-    release, llm, vision, projector = (read_json(folder / part / "config.json") for part in (".", *PARTS))
+    release, llm, vision, projector = (read_json(folder / name / "config.json") for name in (".", *SUB_FOLDERS))
     if projector.get("mm_projector_type") != "mlp2x_gelu":
         given = projector.get("mm_projector_type")
         raise ValueError(f"{folder}/mm_projector: `mm_projector_type` must be 'mlp2x_gelu', got {given!r}.")
@@ -91,23 +95,25 @@ def read_original_release(
 
     language = {f"llm/{key}": value for key, value in lazy_weights(folder / "llm").items()}
     projecting = {f"mm_projector/{key}": value for key, value in lazy_weights(folder / "mm_projector").items()}
-    seeing = tower_tensors(folder, lazy_weights(folder / "vision_tower"), tower_config)
-    language = with_enough_rows(language, config.text_config.vocab_size)
-    names = NamedWeights(folder)
+    seeing = convert_tower_tensors(folder, lazy_weights(folder / "vision_tower"), tower_config)
+    language = add_marker_rows(language, config.text_config.vocab_size)
+    names = WeightMapping(folder)
     names.add(language, r"llm/lm_head\.", "lm_head.", skip=config.tie_word_embeddings)
     names.add(language, r"llm/model\.", "model.language_model.")
     names.add(projecting, r"mm_projector/layers\.0\.", "model.multi_modal_projector.linear_1.")
     names.add(projecting, r"mm_projector/layers\.2\.", "model.multi_modal_projector.linear_2.")
     names.add(seeing, "vision_tower/", "model.vision_tower.")
     names.add(seeing, "depth_transformer/", "depth_transformer.")
-    tower_names = NamedWeights(folder)
+    tower_names = WeightMapping(folder)
     tower_names.add(seeing, "vision_tower/", "vision_tower.")
     tower_names.add(seeing, r"contrastive/", "")
+    # models without weights, for the names and shapes of their tensors
     with torch.device("meta"):
-        model, tower = VilaUForConditionalGeneration(config), VilaUVisionTowerForPreTraining(tower_config)
+        model = VilaUForConditionalGeneration(config)
+        tower = VilaUVisionTowerForPreTraining(tower_config)
     left_over = {*language, *projecting, *seeing} - names.taken - tower_names.taken
-    weights = names.fit(model, dtype, left_over)
-    tower_weights = tower_names.fit(tower, dtype, set())
+    weights = names.check_and_cast(model, dtype, left_over)
+    tower_weights = tower_names.check_and_cast(tower, dtype, set())
     config.dtype = weights["model.language_model.embed_tokens.weight"].dtype
     tower_config.dtype = tower_weights["vision_tower.post_quant_conv.weight"].dtype
     return OriginalRelease(
@@ -121,6 +127,7 @@ def read_original_release(
 
 
 def _local_folder(source: str | Path) -> Path:
+    """Returns the folder of a release, after a download if `source` is the id of a Hub repository."""
     folder = Path(source)
     if not folder.exists():
         try:
@@ -130,26 +137,29 @@ def _local_folder(source: str | Path) -> Path:
                 f"`source` must be a folder or the id of a Hub repository, got {str(source)!r}."
             ) from error
         folder = Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.bin", "*.model"]))
-    missing = [name for name in ("config.json", *PARTS) if not (folder / name).exists()]
+    missing = [name for name in ("config.json", *SUB_FOLDERS) if not (folder / name).exists()]
     if missing:
         raise ValueError(
             f"{folder} is not an original VILA-U release: expected config.json, llm/, vision_tower/ and "
-            f"mm_projector/, but there is no {', '.join(missing)}."
+            f"mm_projector/, but it lacks {', '.join(missing)}."
         )
     return folder
 
 
-def _field(config: dict, name: str, folder: Path):
-    """The field at a dotted `name` of the tower's configuration."""
-    value = config
-    for part in name.split("."):
-        if not isinstance(value, dict) or part not in value:
-            raise ValueError(f"{folder}/vision_tower/config.json has no `{name}`: it is not that of a VILA-U tower.")
-        value = value[part]
+def _field(config: dict, name: str, folder: Path) -> Any:
+    """Returns the value at a dotted `name` in the configuration of the tower."""
+    value: Any = config
+    for key in name.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise ValueError(
+                f"{folder}/vision_tower/config.json has no `{name}`: it is not the configuration of a VILA-U tower."
+            )
+        value = value[key]
     return value
 
 
 def _siglip_config(folder: Path, name: str, given: str | Path | None) -> dict:
+    """Returns the configuration of the SigLIP model `name`: given, known, or from a folder beside the release."""
     if given is None:
         beside = folder.absolute().parent / Path(name).name
         if Path(name).name in SIGLIP_CONFIGS:
@@ -163,17 +173,21 @@ def _siglip_config(folder: Path, name: str, given: str | Path | None) -> dict:
     path = Path(given)
     config = read_json(path / "config.json" if path.is_dir() else path)
     if not isinstance(config.get("vision_config"), dict) or not isinstance(config.get("text_config"), dict):
-        raise ValueError(f"{path} must have a `vision_config` and a `text_config`, as that of a SigLIP model.")
+        raise ValueError(
+            f"{path} must have a `vision_config` and a `text_config`, like the configuration of a SigLIP model."
+        )
     return config
 
 
 def _tower_config(folder: Path, tower: dict, siglip: dict) -> VilaUVisionConfig:
+    """Maps the field `rqvaesiglip` of the tower's configuration, and the configuration of its SigLIP model."""
     names = ("n_embed", "code_shape", "shared_codebook", "decay", "latent_loss_weight", "restart_unused_codes")
-    parts = ("z_channels", "ch", "ch_mult", "resolution", "attn_resolutions", "num_res_blocks")
+    decoder_names = ("z_channels", "ch", "ch_mult", "resolution", "attn_resolutions", "num_res_blocks")
     values = {name: _field({"rqvaesiglip": tower}, f"rqvaesiglip.{name}", folder) for name in names}
-    decoder = {name: _field({"rqvaesiglip": tower}, f"rqvaesiglip.ddconfig.{name}", folder) for name in parts}
+    decoder = {name: _field({"rqvaesiglip": tower}, f"rqvaesiglip.ddconfig.{name}", folder) for name in decoder_names}
     levels = len(decoder["ch_mult"])
-    sides = [decoder["resolution"] // 2 ** (levels - 1 - level) for level in range(levels)]  # the lowest first
+    # side of the feature map at each level, in the order of the decoder: smallest first
+    sides = [decoder["resolution"] // 2 ** (levels - 1 - level) for level in range(levels)]
     latent = tower.get("decoder_latent_shape")
     return VilaUVisionConfig(
         encoder_config=siglip["vision_config"],
@@ -194,14 +208,22 @@ def _tower_config(folder: Path, tower: dict, siglip: dict) -> VilaUVisionConfig:
     )
 
 
-def _model_config(folder, llm: dict, vision: dict, tower_config, tokenizer) -> VilaUConfig:
+def _model_config(
+    folder: Path, llm: dict, vision: dict, tower_config: VilaUVisionConfig, tokenizer: PreTrainedTokenizerFast
+) -> VilaUConfig:
+    """Maps the configurations of the language model and of the depth transformer."""
     depth = {
         name: _field(vision, f"rqtransformer.{name}", folder)
         for name in ("embed_dim", "vocab_size", "block_size", "input_embed_dim_1", "input_embed_dim_2")
     }
-    markers = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in MARKERS.items()}
+    # `Any`, because the library declares that one token may have a list of ids
+    markers: dict[str, Any] = {f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in MARKERS.items()}
+    placeholders: dict[str, Any] = {
+        f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in PLACEHOLDERS.items()
+    }
+    space: Any = tokenizer.convert_tokens_to_ids("▁")
     return VilaUConfig(
-        vision_config={**tower_config.to_dict(), "text_config": None},
+        vision_config=VilaUVisionConfig.from_dict({**tower_config.to_dict(), "text_config": None}),
         depth_config=VilaUDepthConfig(
             hidden_size=depth["embed_dim"],
             num_hidden_layers=_field(vision, "rqtransformer.head.n_layer", folder),
@@ -214,14 +236,15 @@ def _model_config(folder, llm: dict, vision: dict, tower_config, tokenizer) -> V
         ),
         text_config=_text_config(folder, llm, max(markers.values()) + 1),
         tie_word_embeddings=bool(llm.get("tie_word_embeddings")),
-        start_marker_prefix_ids=[tokenizer.convert_tokens_to_ids("▁")],
+        # As in the original, the prompt ends with a space before the start marker.
+        start_marker_prefix_ids=[space],
         **markers,
-        **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in PLACEHOLDERS.items()},
+        **placeholders,
     )
 
 
-def _text_config(folder: Path, llm: dict, least_rows: int):
-    """The language model's configuration; a linear rope scaling stretches the positions it may use."""
+def _text_config(folder: Path, llm: dict, least_rows: int) -> PreTrainedConfig:
+    """Maps the configuration of the language model. Its vocabulary gets at least `least_rows` rows."""
     settings = {name: value for name, value in llm.items() if value is not None and not name.startswith("_")}
     for name in ("architectures", "torch_dtype", "transformers_version", "tokenizer_padding_side"):
         settings.pop(name, None)
@@ -230,7 +253,8 @@ def _text_config(folder: Path, llm: dict, least_rows: int):
     model_type = settings.pop("model_type", None)
     scaling = settings.pop("rope_scaling", None)
     if scaling is not None:
-        kind, factor = scaling.get("rope_type", scaling.get("type")), scaling.get("factor")
+        kind = scaling.get("rope_type", scaling.get("type"))
+        factor = scaling.get("factor")
         if kind != "linear" or not isinstance(factor, (int, float)) or factor < 1:
             raise ValueError(
                 f"{folder}/llm/config.json: `rope_scaling` must be of type 'linear' with a factor of at least 1, got "
@@ -238,6 +262,7 @@ def _text_config(folder: Path, llm: dict, least_rows: int):
             )
         theta = settings.pop("rope_theta", 10000.0)
         settings["rope_parameters"] = {"rope_type": "linear", "factor": float(factor), "rope_theta": theta}
+        # linear scaling stretches the positions, so that the model can use `factor` times as many
         settings["max_position_embeddings"] = round(settings["max_position_embeddings"] * factor)
     settings["vocab_size"] = max(settings.get("vocab_size", 0), least_rows)
     settings.setdefault("pad_token_id", 0)
@@ -249,13 +274,13 @@ def _text_config(folder: Path, llm: dict, least_rows: int):
 
 def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
     """
-    The sentencepiece tokenizer of the release as a fast one that gives its ids exactly.
+    Converts the sentencepiece tokenizer of the release to a fast tokenizer with exactly the same ids.
 
-    The original puts a space before a text, but not before one that begins with a special token, and none after a
-    special token within it. Written as a normalisation of the whole text that is the same for every input.
+    The original adds a space before a text, unless the text begins with a special token. It adds none after a special
+    token within the text. A normalisation of the whole text does the same for every input.
 
     Raises:
-        ImportError: if sentencepiece or protobuf, which read `tokenizer.model`, is not installed.
+        ImportError: if sentencepiece or protobuf is not installed. They read `tokenizer.model`.
     """
     if not (folder / "tokenizer.model").is_file():
         raise ValueError(f"{folder} has no tokenizer.model.")
@@ -263,21 +288,25 @@ def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
         try:
             importlib.import_module(package)
         except ImportError as error:
-            message = f"To read an original release: pip install 'vilau_hf[convert]' ({package} is not installed)."
+            message = (
+                f"To read an original release, run: pip install 'vilau_hf[convert]' ({package} is not installed)."
+            )
             raise ImportError(message) from error
     slow = LlamaTokenizer.from_pretrained(folder)
     missing = [token for token in MARKERS.values() if token not in slow.get_vocab()]
     added = [*slow.added_tokens_decoder.values(), *missing, *PLACEHOLDERS.values()]
     special = [str(token) for token in added]
     backend = Tokenizer.from_str(slow.backend_tokenizer.to_str())
-    backend.pre_tokenizer = None
+    backend.pre_tokenizer = None  # the normaliser below replaces it
     starts_special = "|".join(re.escape(token) for token in special)
+    # the first rule inserts "▁" at the start of a text that is not empty and does not begin with a special token
     backend.normalizer = normalizers.Sequence(
         [
             normalizers.Replace(Regex(rf"\A(?=[\s\S])(?!{starts_special})"), "▁"),
             normalizers.Replace(" ", "▁"),
         ]
     )
+    # With `normalized=True`, special tokens are found after normalisation, so the rule above sees the whole text.
     backend.add_special_tokens([AddedToken(token, normalized=True, special=True) for token in special])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -291,15 +320,21 @@ def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
     )
 
 
-def _processor(folder: Path, release: dict, tower_config: VilaUVisionConfig, tokenizer) -> VilaUProcessor:
+def _processor(
+    folder: Path, release: dict, tower_config: VilaUVisionConfig, tokenizer: PreTrainedTokenizerFast
+) -> VilaUProcessor:
+    """Builds a processor whose prompts and pixels are those of the original."""
     side = tower_config.image_size
-    settings, path = {}, folder / "vision_tower" / "preprocessor_config.json"
+    settings = {}
+    path = folder / "vision_tower" / "preprocessor_config.json"
     if path.is_file():
         saved = read_json(path)
         for name in ("size", "crop_size"):
             given = saved.get(name, {"height": side, "width": side})
             if given != {"height": side, "width": side}:
-                raise ValueError(f"{path}: `{name}` must be that of the encoder, {side} x {side}, got {given}.")
+                raise ValueError(
+                    f"{path}: `{name}` must be the image size of the encoder, {side} x {side}, got {given}."
+                )
         names = ("resample", "image_mean", "image_std", "rescale_factor")
         settings = {name: saved[name] for name in names if name in saved}
     aspect = release.get("image_aspect_ratio") or "resize"
@@ -318,6 +353,7 @@ def _processor(folder: Path, release: dict, tower_config: VilaUVisionConfig, tok
 
 
 def _generation_config(release: dict, config: VilaUConfig, processor: VilaUProcessor) -> GenerationConfig:
+    """Builds the generation settings with the defaults of the original."""
     text = config.text_config
     settings = GenerationConfig(
         do_sample=True,
@@ -330,11 +366,15 @@ def _generation_config(release: dict, config: VilaUConfig, processor: VilaUProce
     )
     settings.update(
         allow_custom_entries=True,
-        visual_guidance_scale=3.0,
-        visual_temperature=1.0,
-        visual_top_k=900,
-        visual_top_p=0.96,
+        # the defaults of this package are those of the original code
+        visual_guidance_scale=VISUAL_GENERATION_DEFAULTS["visual_guidance_scale"],
+        visual_temperature=VISUAL_GENERATION_DEFAULTS["visual_temperature"],
+        visual_top_k=VISUAL_GENERATION_DEFAULTS["visual_top_k"],
+        visual_top_p=VISUAL_GENERATION_DEFAULTS["visual_top_p"],
         num_frames=release.get("num_video_frames") or 8,
         unconditional_prompt_ids=processor.unconditional_prompt_ids(),
     )
     return settings
+
+
+__all__ = ["SIGLIP_CONFIGS", "OriginalRelease", "read_original_release"]

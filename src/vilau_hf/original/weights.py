@@ -1,18 +1,21 @@
-"""Names and formats of the original release's tensors, and whether they fit our models."""
+"""Maps the tensors of the original release to the names and formats of this package, and checks that they fit."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from ..files import first_five
 from ..modeling import VilaUVisionConfig
 from .weight_files import LazyTensor
 
 
-# buffers that older library versions saved and that are computed now
+# buffers that older versions of the libraries saved, and that are computed today
 _COMPUTED = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
 
+# Rules that rename the depth transformer and the pixel decoder, applied in this order: (pattern, replacement).
 _DEPTH_NAMES = (
     (r"^head_transformer\.blocks\.", "layers."),
     (r"\.attn\.", ".self_attn."),
@@ -47,12 +50,29 @@ def _renamed(key: str, rules: tuple[tuple[str, str], ...]) -> str:
     return key
 
 
-def _with(tensor: LazyTensor, shape: tuple[int, ...], change) -> LazyTensor:
+def _changed(tensor: LazyTensor, shape: tuple[int, ...], change: Callable[[torch.Tensor], torch.Tensor]) -> LazyTensor:
+    """Returns a tensor of `shape` to which `change` is applied when it is loaded."""
     return LazyTensor(shape, tensor.dtype, lambda: change(tensor.load()))
 
 
-def tower_tensors(folder: Path, weights: dict[str, LazyTensor], config: VilaUVisionConfig) -> dict[str, LazyTensor]:
-    """Weights of the tower, the depth transformer and the contrastive half, under `<part>/<our name>`."""
+def convert_tower_tensors(
+    folder: Path, weights: dict[str, LazyTensor], config: VilaUVisionConfig
+) -> dict[str, LazyTensor]:
+    """
+    Renames and reshapes the weights of the folder `vision_tower`.
+
+    Args:
+        folder (`Path`): folder of the release, for error messages.
+        weights (`dict[str, LazyTensor]`): the weights by their original names.
+        config ([`VilaUVisionConfig`]): configuration of the tower.
+
+    Returns:
+        The weights by new names. These begin with `vision_tower/`, `depth_transformer/` or `contrastive/`, the layers
+        that only stage 1 uses. Unknown weights keep their names.
+
+    Raises:
+        ValueError: if the codebooks do not fit the configuration, or copies of a tensor differ.
+    """
     levels = len(config.block_out_channels)
     last = f"encoder.layers.{config.encoder_config.num_hidden_layers - 1}."
     found = _codebook(folder, weights, config)
@@ -61,18 +81,19 @@ def tower_tensors(folder: Path, weights: dict[str, LazyTensor], config: VilaUVis
         if keys:
             found[f"contrastive/{name}"] = _one_of(folder, weights, keys)
     for key, tensor in weights.items():
-        part, _, name = key.partition(".")
-        if part == "rqtransformer":
+        module, _, name = key.partition(".")
+        if module == "rqtransformer":
             if name == "pos_emb_d":
-                tensor = _with(tensor, tensor.shape[1:], lambda value: value[0])  # (1, D, W)
+                tensor = _changed(tensor, tensor.shape[1:], lambda value: value[0])  # (1, D, W) -> (D, W)
             found[f"depth_transformer/{_renamed(name, _DEPTH_NAMES)}"] = tensor
         elif name.startswith("decoder."):
             name = _renamed(name.removeprefix("decoder."), _DECODER_NAMES)
             if name.startswith("up."):
+                # the original counts levels from the largest feature map, diffusers from the smallest
                 _, level, rest = name.split(".", 2)
                 name = f"up_blocks.{levels - 1 - int(level)}.{rest}"
-            if ".attentions." in name and len(tensor.shape) == 4:  # 1 x 1 convolutions are linear layers here
-                tensor = _with(tensor, tensor.shape[:2], lambda value: value[..., 0, 0])
+            if ".attentions." in name and len(tensor.shape) == 4:  # 1 x 1 convolutions are linear layers in diffusers
+                tensor = _changed(tensor, tensor.shape[:2], lambda value: value[..., 0, 0])
             found[f"vision_tower/pixel_decoder.{name}"] = tensor
         elif name.startswith("post_quant_conv."):
             found[f"vision_tower/{name}"] = tensor
@@ -80,6 +101,7 @@ def tower_tensors(folder: Path, weights: dict[str, LazyTensor], config: VilaUVis
             found[f"contrastive/{name.removeprefix('siglip_model.')}"] = tensor
         elif name.startswith("siglip_model.vision_model."):
             name = name.removeprefix("siglip_model.vision_model.")
+            # The tower uses the output of the second-to-last layer. The last layer serves the contrastive loss only.
             if name.startswith(last):
                 found[f"contrastive/image_pooler.layer.{name.removeprefix(last)}"] = tensor
             elif name.startswith(("head.", "post_layernorm.")):
@@ -92,35 +114,43 @@ def tower_tensors(folder: Path, weights: dict[str, LazyTensor], config: VilaUVis
 
 
 def _with_joined_attention(weights: dict[str, LazyTensor]) -> dict[str, LazyTensor]:
-    """The depth transformer's query, key and value as one layer; what is not there in full stays as it is."""
+    """Joins query, key and value of the depth transformer to one layer, where all three exist."""
     joined = dict(weights)
     for name in weights:
         if re.match(r"depth_transformer/.*\.self_attn\.query\.", name):
-            names = [name.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+            names = [name.replace(".query.", f".{projection}.") for projection in ("query", "key", "value")]
             if all(each in weights for each in names):
-                parts = [joined.pop(each) for each in names]
-                joined[name.replace(".query.", ".qkv.")] = LazyTensor(
-                    (sum(part.shape[0] for part in parts), *parts[0].shape[1:]),
-                    parts[0].dtype,
-                    lambda parts=parts: torch.cat([part.load() for part in parts]),
-                )
+                joined[name.replace(".query.", ".qkv.")] = _concatenated([joined.pop(each) for each in names])
     return joined
 
 
+def _concatenated(tensors: list[LazyTensor], rows: int | None = None) -> LazyTensor:
+    """Concatenates the first `rows` rows of each tensor (default: all rows)."""
+    rows_of_each = [tensor.shape[0] if rows is None else rows for tensor in tensors]
+    return LazyTensor(
+        (sum(rows_of_each), *tensors[0].shape[1:]),
+        tensors[0].dtype,
+        lambda: torch.cat([tensor.load()[:rows] for tensor in tensors]),
+    )
+
+
 def _one_of(folder: Path, weights: dict[str, LazyTensor], keys: list[str]) -> LazyTensor:
-    """The tensor that is stored under all of `keys`."""
+    """Returns the tensor that is stored under each of `keys`; raises a `ValueError` if the copies differ."""
     first = weights[keys[0]]
     for key in keys[1:]:
         if weights[key].shape != first.shape or not torch.equal(weights[key].load(), first.load()):
-            raise ValueError(f"{folder}/vision_tower: {keys[0]} and {key} are copies of one tensor, but they differ.")
+            raise ValueError(f"{folder}/vision_tower: {keys[0]} and {key} must be equal, but they differ.")
     return first
 
 
 def _codebook(folder: Path, weights: dict[str, LazyTensor], config: VilaUVisionConfig) -> dict[str, LazyTensor]:
-    """The codebook with its running averages; the original's has a padding row at the end, which is dropped."""
-    prefix, size, dim = "rqvaesiglip.quantizer.codebooks", config.codebook_size, config.hidden_size
+    """Converts the codebook and its running averages, without the padding row at the end of the original codebook."""
+    prefix = "rqvaesiglip.quantizer.codebooks"
+    size = config.codebook_size
+    dim = config.hidden_size
     books = sorted({int(key.split(".")[3]) for key in weights if re.match(rf"{re.escape(prefix)}\.\d+\.", key)})
     every = list(range(config.code_depth))
+    # a shared codebook may be stored once, or once for each depth
     if books != every and not (config.shared_codebook and books == [0]):
         accepted = f"0 or 0 to {every[-1]}" if config.shared_codebook else f"0 to {every[-1]}"
         raise ValueError(f"{folder}/vision_tower has the codebooks {books}: expected {accepted}.")
@@ -140,25 +170,25 @@ def _codebook(folder: Path, weights: dict[str, LazyTensor], config: VilaUVisionC
             rows, *rest = weights[key].shape
             if rows not in ((size, size + 1) if theirs == "weight" else (size,)) or tuple(rest) != shape[1:]:
                 raise ValueError(f"{folder}/vision_tower: {key} must have shape {shape}, got {weights[key].shape}.")
-        if config.shared_codebook:
-            parts = [_one_of(folder, weights, keys)]
-        else:
-            parts = [weights[key] for key in keys]
-        found[f"vision_tower/quantizer.{ours}"] = LazyTensor(
-            (len(parts) * size, *shape[1:]),
-            parts[0].dtype,
-            lambda parts=parts: torch.cat([part.load()[:size] for part in parts]),
-        )
+        tensors = [_one_of(folder, weights, keys)] if config.shared_codebook else [weights[key] for key in keys]
+        found[f"vision_tower/quantizer.{ours}"] = _concatenated(tensors, size)
     return found
 
 
-def with_enough_rows(language: dict[str, LazyTensor], rows: int) -> dict[str, LazyTensor]:
-    """A release without its four markers gets rows for them: the mean of the others, as the original adds them."""
+def add_marker_rows(language: dict[str, LazyTensor], rows: int) -> dict[str, LazyTensor]:
+    """
+    Adds rows for the markers to token embedding and text head, if the release lacks them.
+
+    Args:
+        language (`dict[str, LazyTensor]`): weights of the language model, by names that begin with `llm/`.
+        rows (`int`): rows of the vocabulary with all markers.
+    """
+    # the original gives a new token the mean of all rows
     grown = dict(language)
     for key in ("llm/model.embed_tokens.weight", "llm/lm_head.weight"):
         tensor = language.get(key)
         if tensor is not None and tensor.shape[0] < rows:
-            grown[key] = _with(
+            grown[key] = _changed(
                 tensor,
                 (rows, *tensor.shape[1:]),
                 lambda value: torch.cat(
@@ -168,28 +198,58 @@ def with_enough_rows(language: dict[str, LazyTensor], rows: int) -> dict[str, La
     return grown
 
 
-class NamedWeights:
-    """Collects the tensors of one of our models under our names, and checks that they fit it."""
+class WeightMapping:
+    """
+    Collects the tensors of one model under its parameter names, and checks that they fit.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder (`Path`): folder of the release, for error messages.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.weights: dict[str, LazyTensor] = {}
-        self.origin: dict[str, str] = {}
-        self.taken: set[str] = set()
+        self.origin: dict[str, str] = {}  # parameter name -> name in the release
+        self.taken: set[str] = set()  # names in the release that a pattern matched
 
-    def add(self, weights: dict[str, LazyTensor], pattern: str, replacement: str, skip: bool = False):
-        """Takes what begins with `pattern`, in the place of which comes `replacement`; with `skip` it is left out."""
+    def add(self, weights: dict[str, LazyTensor], pattern: str, replacement: str, skip: bool = False) -> None:
+        """
+        Adds the weights whose names begin with a pattern.
+
+        Args:
+            weights (`dict[str, LazyTensor]`): weights by name.
+            pattern (`str`): regular expression for the beginning of the name.
+            replacement (`str`): text that replaces the match.
+            skip (`bool`, *optional*, defaults to `False`): whether to mark the weights as known without adding them.
+        """
         for key, tensor in weights.items():
             match = re.match(pattern, key)
             if match:
                 self.taken.add(key)
                 name = replacement + key[match.end() :]
                 if not skip and not _COMPUTED.search(key):
-                    self.weights[name], self.origin[name] = tensor, key
+                    self.weights[name] = tensor
+                    self.origin[name] = key
 
-    def fit(self, model: torch.nn.Module, dtype: torch.dtype | None, left_over: set[str]) -> dict[str, LazyTensor]:
-        """The tensors in the order of the files, with the dtypes they are to have."""
+    def check_and_cast(
+        self, model: PreTrainedModel, dtype: torch.dtype | None, left_over: set[str]
+    ) -> dict[str, LazyTensor]:
+        """
+        Checks names and shapes of the collected weights, and casts them.
+
+        Args:
+            model (`PreTrainedModel`): the model, possibly on the meta device.
+            dtype (`torch.dtype`, *optional*): dtype of the weights (default: unchanged).
+            left_over (`set[str]`): weights of the release that no model takes.
+
+        Returns:
+            The weights in the order of the files.
+
+        Raises:
+            ValueError: if a weight is unknown, missing or of another shape.
+        """
         expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        # tied weights are saved once
         for name in model.all_tied_weights_keys:
             expected.pop(name, None)
         unknown = [f"unknown {name}" for name in left_over if not _COMPUTED.search(name)]
@@ -202,14 +262,14 @@ class NamedWeights:
         ]
         if unknown or missing or wrong:
             raise ValueError(
-                f"the weights in {self.folder} are not those that its configuration describes: "
-                f"{first_five(unknown + missing + wrong)}."
+                f"the weights in {self.folder} do not fit its configuration: {first_five(unknown + missing + wrong)}."
             )
         return {name: _in_dtype(name, tensor, dtype) for name, tensor in self.weights.items()}
 
 
 def _in_dtype(name: str, tensor: LazyTensor, dtype: torch.dtype | None) -> LazyTensor:
-    """The tensor in `dtype`; what the codes hang on is in float32, or as it is if that is less."""
+    """Casts a tensor to `dtype`, except where the codes depend on it."""
+    # Rounding would change codes. So the codebook is float32, and the image encoder keeps the dtype of the release.
     if ".quantizer." in name:
         dtype = torch.float32
     elif ".image_encoder." in name:

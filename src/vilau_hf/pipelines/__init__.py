@@ -1,6 +1,7 @@
-"""Pipelines: diffusers style, and tasks of transformers."""
+"""Pipelines of diffusers and transformers, and their streamers and rankers."""
 
-import transformers  # noqa: F401  must come first: its import registers the classes of this package
+# Must come first: the import of transformers registers the classes of this package, which imports the modules below.
+import transformers  # noqa: F401
 
 from .candidate_ranking_vilau import AnswerRanker, LikelihoodRanker, TowerRanker
 from .image_streamer_vilau import VilaUImageStreamer

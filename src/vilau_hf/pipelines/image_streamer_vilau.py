@@ -1,8 +1,9 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Previews of images and videos while they are drawn."""
+"""Previews of images and videos while they are generated."""
 
 from collections.abc import Iterator
 from queue import Queue
+from typing import Any
 
 import torch
 from PIL import Image
@@ -11,20 +12,23 @@ from transformers import PreTrainedModel, ProcessorMixin, TextStreamer
 
 class VilaUImageStreamer:
     r"""
-    Streamer for `generate` that shows what there is of an image, or of the running frame of a video, every few
-    positions. `generate` runs in a thread; iterating over the streamer gives lists with a picture for each row (`None`
-    for a row that draws nothing there). What is not drawn yet has the mean colour of what is.
+    Streamer for `generate` that gives previews of the images, or of the current frames of videos.
+
+    `generate` runs in a thread. Iterating over the streamer gives lists with one image for each row, or `None` for a
+    row that generates no image at this step. Regions that are not generated yet have the mean colour of the others.
 
     Args:
-        model ([`VilaUForConditionalGeneration`]): the model that draws.
-        processor ([`VilaUProcessor`]): its processor.
-        every (`int`, *optional*, defaults to 16): visual positions from one preview to the next; an image that is
-            finished is always shown.
+        model ([`VilaUForConditionalGeneration`]): the model that generates.
+        processor ([`VilaUProcessor`]): the processor of the model.
+        every (`int`, *optional*, defaults to 16): number of visual positions from one preview to the next. A complete
+            image is always shown.
         timeout (`float`, *optional*): seconds to wait for the next preview before `queue.Empty` is raised.
-        text_streamer (`TextStreamer`, *optional*): gets the text of one row.
+        text_streamer (`TextStreamer`, *optional*): receives the generated text, which must be of one row.
+
+    Raises:
+        ValueError: if `every` is less than 1.
 
     Example:
-
     ```python
     >>> from threading import Thread
     >>> from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUImageStreamer, VilaUProcessor
@@ -46,49 +50,62 @@ class VilaUImageStreamer:
         every: int = 16,
         timeout: float | None = None,
         text_streamer: TextStreamer | None = None,
-    ):
+    ) -> None:
         if every < 1:
             raise ValueError(f"`every` must be at least 1, got {every}.")
-        self.model, self.processor, self.every, self.timeout = model, processor, every, timeout
+        self.model: Any = model  # has attributes of `VilaUForConditionalGeneration`, which this island cannot import
+        self.processor: Any = processor
+        self.every = every
+        self.timeout = timeout
         self.text_streamer = text_streamer
-        self.previews: Queue[list[Image.Image | None] | None] = Queue()
-        self.rows: list[list[torch.Tensor]] = []  # codes of each row's running frame
+        self.previews: Queue[list[Image.Image | None] | None] = Queue()  # `None` ends the iteration
+        self.rows: list[list[torch.Tensor]] = []  # codes of the current image or frame of each row
 
-    def put(self, value: torch.Tensor):
-        """Takes ids of text: there is nothing to show."""
+    def put(self, value: torch.Tensor) -> None:
+        """Passes ids of text to the text streamer."""
         if self.text_streamer is not None:
             self.text_streamer.put(value)
 
-    def put_visual(self, codes: torch.LongTensor):
-        """Takes the codes `(rows, D)` of one position, -1 in rows that draw nothing there."""
+    def put_visual(self, codes: torch.LongTensor) -> None:
+        """Receives the codes `(rows, D)` of one position, with -1 in rows that generate no image there."""
         self.rows = self.rows or [[] for _ in codes]
-        is_drawn = (codes[:, 0] >= 0).tolist()
-        tokens, due = self.model.config.vision_config.num_visual_tokens, False
-        for row, code, drawn in zip(self.rows, codes, is_drawn, strict=True):
-            if len(row) == tokens:
+        is_visual = (codes[:, 0] >= 0).tolist()
+        num_tokens = self.model.config.vision_config.num_visual_tokens
+        is_due = False
+        for row, code, visual in zip(self.rows, codes, is_visual, strict=True):
+            if len(row) == num_tokens:
                 row.clear()
-            if drawn:
+            if visual:
                 row.append(code)
-                due |= len(row) % self.every == 0 or len(row) == tokens
-        if due:
-            shown = [index for index, drawn in enumerate(is_drawn) if drawn]
+                is_due |= len(row) % self.every == 0 or len(row) == num_tokens
+        if is_due:
             images: list[Image.Image | None] = [None] * len(self.rows)
-            for index in shown:
-                images[index] = self.preview(torch.stack(self.rows[index])[None])[0]
+            for index, visual in enumerate(is_visual):
+                if visual:
+                    # one row at a time: in interleaved mode rows can be at different positions of their images
+                    images[index] = self.preview(torch.stack(self.rows[index])[None])[0]
             self.previews.put(images)
 
     @torch.no_grad()
-    def preview(self, codes: torch.LongTensor) -> list[Image.Image]:
-        """Pictures of the first n codes `(rows, n, D)` of images; also for a diffusers callback."""
+    def preview(self, codes: torch.Tensor) -> list[Image.Image]:
+        """
+        Decodes incomplete images. A callback of [`VilaUPipeline`] can call it, too.
+
+        Args:
+            codes (`torch.LongTensor` of shape `(rows, n, D)`): codes of the first n visual tokens of each image.
+
+        Returns:
+            One image a row.
+        """
         tower = self.model.model.vision_tower
         quantized = tower.quantizer.decode(codes)  # (rows, n, C)
-        missing = tower.config.num_visual_tokens - codes.shape[1]
-        filling = quantized.mean(1, keepdim=True).expand(-1, missing, -1)
+        num_missing = tower.config.num_visual_tokens - codes.shape[1]
+        filling = quantized.mean(1, keepdim=True).expand(-1, num_missing, -1)
         pixels = tower.decode(torch.cat([quantized, filling], 1)).clamp(-1, 1)
         return self.processor.image_processor.postprocess(pixels)
 
-    def end(self):
-        """Nothing more will be drawn."""
+    def end(self) -> None:
+        """Ends the iteration. `generate` calls it after the last position."""
         self.rows = []
         if self.text_streamer is not None:
             self.text_streamer.end()

@@ -1,10 +1,10 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Text to image and text to video with VILA-U, used like any pipeline of diffusers."""
+"""Pipeline of diffusers for text to image and text to video with VILA-U."""
 
-import inspect
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,65 +13,38 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, StoppingCriteriaList
 
-from .candidate_ranking_vilau import AnswerRanker, LikelihoodRanker
+from .candidate_ranking_vilau import check_ranks_edits, get_ranker
 from .prompt_encoding_vilau import encode_prompts, render_prompt
+from .step_reporter_vilau import StepReporter
 
 
-OUTPUT_TYPES = ("pil", "np", "pt", "codes", "latent")  # the last two are the same: codes, by diffusers' word
+# "latent" is the name that pipelines of diffusers use for codes.
+OUTPUT_TYPES = ("pil", "np", "pt", "codes", "latent")
 
 
 @dataclass
 class VilaUVideoPipelineOutput(BaseOutput):
     r"""
-    frames (`list[list[PIL.Image.Image]]`, `np.ndarray` of shape `(V, F, H, W, 3)` or `torch.Tensor`): V videos; a
-        tensor is `(V, F, 3, H, W)`, or `(V, F, h, w, D)` if codes were asked for. Arrays and pixels are in [0, 1].
-        `None` if a callback interrupted the call.
+    Output of [`VilaUPipeline`] for videos.
+
+    Args:
+        frames (`list[list[PIL.Image.Image]]`, `np.ndarray` of shape `(V, F, S, S, 3)` or `torch.Tensor`): V videos. A
+            tensor has shape `(V, F, 3, S, S)`, or `(V, F, h, w, D)` for codes. Arrays and pixels are in [0, 1]. It is
+            `None` if a callback interrupted the call.
     """
 
-    frames: list[list[Image.Image]] | np.ndarray | torch.Tensor
-
-
-class _StepReporter:
-    """Stands where `generate` puts the codes of each visual position, and tells progress bar and callback."""
-
-    def __init__(self, pipeline, progress, callback, tensor_inputs):
-        self.pipeline, self.progress = pipeline, progress
-        self.callback, self.tensor_inputs = callback, tensor_inputs
-        self.position = 0
-        self.codes = None  # (rows, n, D), those so far, kept for a callback
-        self.is_changed = False
-
-    def put(self, value):
-        """Text: nothing to report."""
-
-    def put_visual(self, codes: torch.LongTensor) -> torch.LongTensor | None:
-        """Takes the codes `(rows, D)` of the next position; gives those that a callback wants in their place."""
-        position, self.position = self.position, self.position + 1
-        self.progress.update()
-        if self.callback is None:
-            return None
-        self.codes = codes[:, None] if self.codes is None else torch.cat([self.codes, codes[:, None]], 1)
-        given = self.codes
-        values = self.callback(self.pipeline, position, position, dict.fromkeys(self.tensor_inputs, given)) or {}
-        for value in values.values():
-            if value is not given:
-                self.codes, self.is_changed = value.to(given), True
-        return self.codes[:, -1]
-
-    def end(self):
-        """All positions were reported."""
+    frames: list[list[Image.Image]] | np.ndarray | torch.Tensor | None
 
 
 class VilaUPipeline(DiffusionPipeline):
     r"""
-    Draws images, or videos if `num_frames` is given, for text prompts.
+    Pipeline of diffusers that generates images for text prompts, or videos if `num_frames` is given.
 
     Args:
         model ([`VilaUForConditionalGeneration`]): the model.
-        processor ([`VilaUProcessor`]): its processor.
+        processor ([`VilaUProcessor`]): the processor of the model.
 
     Example:
-
     ```python
     >>> from vilau_hf import TINY_CHECKPOINT, VilaUPipeline
 
@@ -82,26 +55,39 @@ class VilaUPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "model"
-    _callback_tensor_inputs = ["codes", "latents"]  # the same, the latter by diffusers' word
+    _callback_tensor_inputs = ["codes", "latents"]  # two names of the same tensor; diffusers says "latents"
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin):
+    # `VilaUForConditionalGeneration` and `VilaUProcessor`, whose classes this island cannot import
+    model: Any
+    processor: Any
+    # Members of the base class that are used here. For type checkers, diffusers exports a placeholder instead of it.
+    register_modules: Callable[..., None]
+    progress_bar: Callable[..., Any]
+    save_config: Callable[..., None]
+    maybe_free_model_hooks: Callable[[], None]
+    _execution_device: torch.device
+
+    # diffusers checks loaded components by the types of these arguments.
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         super().__init__()
         self.register_modules(model=model, processor=processor)
-        self._guidance_scale, self._num_timesteps, self._interrupt = None, 0, False
+        self._guidance_scale: float | None = None
+        self._num_timesteps = 0
+        self._interrupt = False
 
     @property
     def guidance_scale(self) -> float | None:
-        """Guidance of the last call."""
+        """Returns the argument `guidance_scale` of the last call."""
         return self._guidance_scale
 
     @property
     def interrupt(self) -> bool:
-        """Whether the running call is to stop; a callback sets `_interrupt`."""
+        """Returns whether the current call will stop, since a callback set `_interrupt`."""
         return self._interrupt
 
     @property
     def num_timesteps(self) -> int:
-        """Visual positions of the last call."""
+        """Returns the number of visual positions of the last call."""
         return self._num_timesteps
 
     @torch.no_grad()
@@ -118,137 +104,147 @@ class VilaUPipeline(DiffusionPipeline):
         num_candidates: int = 1,
         rank_by: str | Callable = "likelihood",
         do_sample: bool | None = None,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
+        **sampling_settings: float | Sequence[float] | None,
     ) -> ImagePipelineOutput | VilaUVideoPipelineOutput | tuple:
         """
+        Generates images or videos.
+
         Args:
-            prompt (`str` or `list[str]`): what to draw.
-            image (`PIL.Image.Image`, or a list with one, or a list of some, for each prompt, *optional*): images that
-                stand before the prompt, for a model that was trained to edit them.
-            negative_prompt (`str` or `list[str]`, *optional*): in place of the unconditional prompt.
-            guidance_scale (`float`, *optional*): strength of classifier-free guidance, at least 1, which turns it off;
-                by default as in the checkpoint's generation config, like `do_sample`, `temperature`, `top_k`, `top_p`,
-                `min_p`.
-            image_guidance_scale (`float`, *optional*): strength of guidance against `image` alone, for editing.
-            num_frames (`int`, *optional*): frames of a video; without it an image is drawn.
-            first_frames (`list[PIL.Image.Image]` or a list of such lists, one for each prompt, *optional*): what a
-                video begins with.
-            num_images_per_prompt (`int`, *optional*, defaults to 1): images or videos for each prompt.
-            num_candidates (`int`, *optional*, defaults to 1): so many images are drawn for each that is returned, the
-                best of them.
-            rank_by (`str` or `Callable`, *optional*, defaults to `"likelihood"`): what is best: `"likelihood"`,
-                `"answer"` (whether the model itself says that a picture shows the prompt, see [`AnswerRanker`]), or a
-                function of N prompts, pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)` that gives scores
-                `(N,)`, such as a [`TowerRanker`]. Where `image` is given it has to take `images` too, a list of those
-                before each prompt; of the package's own rankers only `"likelihood"` does.
-            generator (`torch.Generator` or a list with one for each image that is returned, *optional*): source of the
-                samples. With a list an image does not hang on the others of its batch, as with `seed` in `generate`.
-                The candidates for an image are drawn with its generator.
-            output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"` or `"codes"` (or `"latent"`,
-                which is the same).
-            return_dict (`bool`, *optional*, defaults to `True`): return an output class, or else a tuple.
-            callback_on_step_end (`Callable`, *optional*): called as `callback(pipeline, step, timestep, kwargs)` after
-                each visual position; both numbers are the position. Codes that it returns take the place of those it
-                was given: the model goes on from those of the last position, while changes to earlier ones, which it
-                has read, show in the result alone. If it sets `pipeline._interrupt = True`, the call ends and its
-                result is `None`.
-            callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*): what `kwargs` holds: `"codes"` (or
-                `"latents"`), the n codes so far, `(rows, n, D)`.
+            prompt (`str` or `list[str]`): prompt or prompts.
+            image (`PIL.Image.Image`, or a list with an image or a list of images for each prompt, *optional*): images
+                that precede the prompt, for a model that was trained to edit images.
+            negative_prompt (`str` or `list[str]`, *optional*): prompt of the unconditional branch of guidance. By
+                default it is the unconditional prompt of the checkpoint.
+            guidance_scale (`float`, *optional*): scale of classifier-free guidance, at least 1. 1 means no guidance.
+                By default it is `visual_guidance_scale` of the checkpoint's generation config.
+            image_guidance_scale (`float`, *optional*): scale of guidance by `image`, at least 1, for editing.
+            num_frames (`int`, *optional*): number of frames of a video. Without it, an image is generated.
+            first_frames (`list[PIL.Image.Image]` or a list of such lists for each prompt, *optional*): given first
+                frames of the video.
+            num_images_per_prompt (`int`, *optional*, defaults to 1): number of images or videos for each prompt.
+            num_candidates (`int`, *optional*, defaults to 1): number of images that are generated for each returned
+                image, which is the best of them.
+            rank_by (`str` or `Callable`, *optional*, defaults to `"likelihood"`): how candidates are ranked.
+                `"likelihood"` is [`LikelihoodRanker`], `"answer"` is [`AnswerRanker`]. A function, for example a
+                [`TowerRanker`], takes N prompts, pixels `(N, 3, S, S)` in [-1, 1] and codes `(N, h, w, D)`. It returns
+                scores `(N,)`. With `image` it must also take `images`, a list of the images that precede each prompt.
+                `"likelihood"` does.
+            do_sample (`bool`, *optional*): whether codes are drawn at random. Otherwise the most probable codes are
+                taken. By default it is as in the checkpoint's generation config, like the `sampling_settings`.
+            generator (`torch.Generator` or a list with one for each returned image, *optional*): random number
+                generator. With a list, an image does not depend on the other images of its batch. The candidates for
+                an image share its generator.
+            output_type (`str`, *optional*, defaults to `"pil"`): `"pil"`, `"np"`, `"pt"`, or `"codes"` (also called
+                `"latent"`).
+            return_dict (`bool`, *optional*, defaults to `True`): whether to return an output class instead of a tuple.
+            callback_on_step_end (`Callable`, *optional*): function that is called as
+                `callback(pipeline, step, timestep, kwargs)` after each visual position. `step` and `timestep` are both
+                the position. It can return a dictionary with changed codes. The model continues with the codes of the
+                last position. Changes at earlier positions affect only the result. If it sets
+                `pipeline._interrupt = True`, the call ends and its result is `None`.
+            callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*, defaults to `("codes",)`): names in
+                `kwargs` of the callback: `"codes"`, also called `"latents"`. Their value has shape `(rows, n, D)`.
+            **sampling_settings: settings of `generate` for sampling codes, without their prefix `visual_`; for
+                example `temperature`, `top_k` and `top_p`.
 
         Returns:
-            [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`: lists of PIL images,
-            arrays `(N, H, W, 3)` and tensors `(N, 3, H, W)` in [0, 1], or codes `(N, h, w, D)`; with
-            `return_dict=False` a tuple with that.
+            [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. N images are a list
+            of PIL images, an array `(N, S, S, 3)` or a tensor `(N, 3, S, S)`, both in [0, 1]. Codes have shape
+            `(N, h, w, D)`. With `return_dict=False` it is a tuple with this value.
 
         Raises:
             ValueError: for arguments of the wrong type, number or range.
+            TypeError: for unknown arguments.
         """
+        unknown = sorted(sampling_settings.keys() - set(self.model.sampling_settings))
+        if unknown:
+            raise TypeError(f"unexpected keyword argument `{unknown[0]}`.")
         prompts = [prompt] if isinstance(prompt, str) else prompt
         self._check(prompts, negative_prompt, num_images_per_prompt, output_type)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         ranker = self._ranker(num_candidates, rank_by, num_frames, image)
-        generator = self._generators(generator, len(prompts) * num_images_per_prompt, num_candidates)
-        mode = "image" if num_frames is None else "video"
+        generator = self._repeat_generators(generator, len(prompts) * num_images_per_prompt, num_candidates)
         device = self._execution_device
-        self._bring_model()
-        image_rows = None if image is None else self._image_rows(prompts, image)
+        self._load_offloaded_model()
+        image_rows = None if image is None else self._images_by_prompt(prompts, image)
         inputs = encode_prompts(self.processor, prompts, image_rows).to(device)
-        settings = {
+        settings: dict[str, Any] = {
             "guidance_scale": guidance_scale,
             "image_guidance_scale": image_guidance_scale,
             "num_frames": num_frames,
             "do_sample": do_sample,
-            "visual_temperature": temperature,
-            "visual_top_k": top_k,
-            "visual_top_p": top_p,
-            "visual_min_p": min_p,
+            **{f"visual_{name}": value for name, value in sampling_settings.items()},
         }
-        saved = self.model.generation_config.to_dict().get("unconditional_prompt_ids")
-        if negative_prompt is not None or saved is None:
-            negative = negative_prompt or ""
-            settings.update(self._encode_negative([negative] if isinstance(negative, str) else negative, device))
-        self._interrupt = False
+        # Without an argument, `generate` takes the setting of the checkpoint.
+        settings = {name: value for name, value in settings.items() if value is not None}
+        settings.update(self._encode_negative_prompts(negative_prompt, device))
         if image_guidance_scale is not None:
-            settings.update(self._encode_images_alone(image_rows, device))
+            settings.update(self._encode_images_without_text(image_rows, device))
+        num_given_frames = 0
         if first_frames is not None:
             settings["first_frames"] = self._encode_frames(first_frames).to(device)
+            num_given_frames = settings["first_frames"].shape[1]
+        self._interrupt = False
         if callback_on_step_end is not None:
             settings["stopping_criteria"] = StoppingCriteriaList([self._stop_if_interrupted])
         self._guidance_scale = guidance_scale
-        given_frames = settings["first_frames"].shape[1] if first_frames is not None else 0
-        self._num_timesteps = self.model.config.vision_config.num_visual_tokens * ((num_frames or 1) - given_frames)
+        self._num_timesteps = self.model.config.vision_config.num_visual_tokens * (
+            (num_frames or 1) - num_given_frames
+        )
         with self.progress_bar(total=self._num_timesteps) as progress:
-            reporter = _StepReporter(self, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
+            reporter = StepReporter(self, progress, callback_on_step_end, callback_on_step_end_tensor_inputs)
             codes = self.model.generate(
                 **inputs,
-                generation_mode=mode,
+                generation_mode="image" if num_frames is None else "video",
                 generator=generator,
                 num_return_sequences=num_images_per_prompt * num_candidates,
                 streamer=reporter,
-                **{name: value for name, value in settings.items() if value is not None},
+                **settings,
             )
-        if reporter.is_changed and not self._interrupt:
-            given = codes.flatten(1, -2)[:, : -self._num_timesteps]  # frames that were not drawn
-            codes = torch.cat([given, reporter.codes], 1).view_as(codes)
-        if num_candidates > 1 and not self._interrupt:
-            codes = self._best(ranker, prompts, image_rows, codes, num_candidates)
-        if self._interrupt:
-            result = None
-        else:
-            result = codes if output_type in ("codes", "latent") else self._decode(codes, mode, output_type)
+        result: Any = None
+        if not self._interrupt:
+            if reporter.codes is not None and reporter.is_changed:
+                given_codes = codes.flatten(1, -2)[:, : -self._num_timesteps]  # of `first_frames`
+                codes = torch.cat([given_codes, reporter.codes], 1).view_as(codes)
+            if num_candidates > 1:
+                codes = self._best_candidates(ranker, prompts, image_rows, codes, num_candidates)
+            result = codes if output_type in ("codes", "latent") else self._decode(codes, output_type)
         self.maybe_free_model_hooks()
         if not return_dict:
             return (result,)
-        return ImagePipelineOutput(images=result) if mode == "image" else VilaUVideoPipelineOutput(frames=result)
+        return ImagePipelineOutput(images=result) if num_frames is None else VilaUVideoPipelineOutput(frames=result)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, flat: bool = False, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, flat: bool = False, **kwargs: Any) -> None:
         """
         Saves the pipeline.
 
         Args:
-            save_directory (`str` or `os.PathLike`): folder.
-            flat (`bool`, *optional*, defaults to `False`): model and processor at the top of the folder, so that
-                transformers' `from_pretrained` loads them from there too; otherwise in folders of their own.
-            kwargs: as for any pipeline of diffusers; with `flat` as for the model's `save_pretrained`.
+            save_directory (`str` or `os.PathLike`): the folder.
+            flat (`bool`, *optional*, defaults to `False`): whether model and processor are saved at the top of the
+                folder, from where `from_pretrained` of transformers can load them as well. Otherwise each of them has
+                a sub-folder.
+            kwargs: further arguments of `DiffusionPipeline.save_pretrained`. With `flat`, of the model's
+                `save_pretrained`.
+
+        Raises:
+            ValueError: if both `flat` and `variant` are given.
         """
         if flat and kwargs.get("variant") is not None:
-            raise ValueError("`variant` needs `flat=False`: diffusers looks for variants in folders of the parts.")
+            raise ValueError("`variant` needs `flat=False`: diffusers looks for variants in sub-folders.")
         if not flat:
-            super().save_pretrained(save_directory, **kwargs)
+            super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]  # see `register_modules`
             return
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
         self.save_config(save_directory)
 
-    def _check(self, prompts, negative_prompt, num_images_per_prompt, output_type):
+    def _check(self, prompts: Any, negative_prompt: Any, num_images_per_prompt: Any, output_type: Any) -> None:
+        """Checks the prompts, their number of images and the output type."""
         for name, value in (("prompt", prompts), ("negative_prompt", negative_prompt)):
             values = [] if value is None else [value] if isinstance(value, str) else value
             if not isinstance(values, (list, tuple)) or not all(isinstance(text, str) for text in values):
@@ -267,18 +263,8 @@ class VilaUPipeline(DiffusionPipeline):
         if output_type not in OUTPUT_TYPES:
             raise ValueError(f"`output_type` must be one of {', '.join(OUTPUT_TYPES)}, got {output_type!r}.")
 
-    @staticmethod
-    def _generators(generator, rows: int, num_candidates: int):
-        """The one for all, or that of each of the `rows` images for each of its candidates."""
-        if not isinstance(generator, list):
-            return generator
-        if len(generator) != rows:
-            raise ValueError(
-                f"`generator` has {len(generator)} entries for {rows} rows: give one, or one for each image."
-            )
-        return [each for each in generator for _ in range(num_candidates)]
-
-    def _check_callback(self, callback, tensor_inputs):
+    def _check_callback(self, callback: Any, tensor_inputs: Any) -> None:
+        """Checks the callback and the names of its tensors."""
         if callback is not None and not callable(callback):
             raise ValueError(f"`callback_on_step_end` must be callable, got {type(callback).__name__}.")
         is_list = isinstance(tensor_inputs, (list, tuple))
@@ -289,63 +275,80 @@ class VilaUPipeline(DiffusionPipeline):
                 f"{sorted(unknown)}."
             )
 
-    def _ranker(self, num_candidates: int, rank_by, num_frames: int | None, image) -> Callable:
-        """What scores candidates."""
+    @staticmethod
+    def _repeat_generators(
+        generator: torch.Generator | list[torch.Generator] | None, rows: int, num_candidates: int
+    ) -> torch.Generator | list[torch.Generator] | None:
+        """Repeats a list with a generator for each of the `rows` images for all of their candidates."""
+        if not isinstance(generator, list):
+            return generator
+        if len(generator) != rows:
+            raise ValueError(
+                f"`generator` has {len(generator)} entries for {rows} rows: give one, or one for each image."
+            )
+        return [each for each in generator for _ in range(num_candidates)]
+
+    def _ranker(
+        self, num_candidates: int, rank_by: str | Callable, num_frames: int | None, image: Any
+    ) -> Callable[..., torch.Tensor]:
+        """Returns the function that scores candidates."""
         if not isinstance(num_candidates, int) or num_candidates < 1:
             raise ValueError(f"`num_candidates` must be an integer of at least 1, got {num_candidates!r}.")
         if num_candidates > 1 and num_frames is not None:
             raise ValueError("`num_candidates` above 1 is for images; leave out `num_frames`.")
-        rankers = {"likelihood": LikelihoodRanker, "answer": AnswerRanker}
-        if callable(rank_by):
-            ranker = rank_by
-        elif rank_by in rankers:
-            ranker = rankers[rank_by](self.model, self.processor)
-        else:
-            raise ValueError(f"`rank_by` must be 'likelihood', 'answer' or a function, got {rank_by!r}.")
-        if num_candidates > 1 and image is not None and "images" not in inspect.signature(ranker).parameters:
-            name = getattr(ranker, "__name__", type(ranker).__name__)
-            raise ValueError(
-                f"`rank_by`: {name} does not take `images`, those before the prompts, but `image` is given with "
-                "`num_candidates` above 1: rank by 'likelihood' or a function of prompts, pixels, codes and images."
-            )
+        ranker = get_ranker(rank_by, self.model, self.processor)
+        if num_candidates > 1 and image is not None:
+            check_ranks_edits(ranker)
         return ranker
 
-    def _best(self, ranker: Callable, prompts: list[str], image_rows, codes: torch.LongTensor, num_candidates: int):
-        """Of `codes` `(rows, h, w, D)` the best of each `num_candidates` that follow each other."""
+    def _best_candidates(
+        self,
+        ranker: Callable[..., torch.Tensor],
+        prompts: list[str],
+        image_rows: list[list] | None,
+        codes: torch.Tensor,
+        num_candidates: int,
+    ) -> torch.Tensor:
+        """Returns the best of each `num_candidates` successive rows of `codes` `(rows, h, w, D)`."""
         times = len(codes) // len(prompts)
-        drawn_for = [text for text in prompts for _ in range(times)]
-        before = {} if image_rows is None else {"images": [row for row in image_rows for _ in range(times)]}
-        scores = ranker(drawn_for, self.model.decode_image_tokens(codes), codes, **before).view(-1, num_candidates)
+        repeated_prompts = [text for text in prompts for _ in range(times)]
+        images = {} if image_rows is None else {"images": [row for row in image_rows for _ in range(times)]}
+        pixels = self.model.decode_image_tokens(codes)
+        scores = ranker(repeated_prompts, pixels, codes, **images).view(-1, num_candidates)
         best = scores.argmax(-1).to(codes.device)
         return codes.unflatten(0, scores.shape)[torch.arange(len(best), device=codes.device), best]
 
-    def _stop_if_interrupted(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
+    def _stop_if_interrupted(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Ends all rows after a callback sets `_interrupt`, as a stopping criterion of `generate`."""
         return torch.full((len(input_ids),), self._interrupt, device=input_ids.device)
 
-    def _bring_model(self):
-        """Offloading moves a model when its forward is called; `generate` calls that of its parts."""
+    def _load_offloaded_model(self) -> None:
+        """Moves an offloaded model to the device of execution."""
+        # accelerate's hook moves a model when its `forward` is called. `generate` calls `forward` of sub-models only.
         hook = getattr(self.model, "_hf_hook", None)
         if hook is not None:
             hook.pre_forward(self.model)
 
     @staticmethod
-    def _image_rows(prompts: list[str], image) -> list[list]:
-        """The images of each prompt."""
+    def _images_by_prompt(prompts: list[str], image: Any) -> list[list]:
+        """Returns the list of images of each prompt."""
         images = image if isinstance(image, (list, tuple)) else [image]
         if len(images) != len(prompts):
             raise ValueError(f"`image` must hold images for each of the {len(prompts)} prompts, got {len(images)}.")
         return [list(row) if isinstance(row, (list, tuple)) else [row] for row in images]
 
-    def _encode_images_alone(self, image_rows: list[list] | None, device: torch.device) -> dict[str, torch.Tensor]:
-        """The prompts without their text."""
+    def _encode_images_without_text(
+        self, image_rows: list[list] | None, device: torch.device
+    ) -> dict[str, torch.Tensor]:
+        """Encodes the prompts of the image-only branch of guidance."""
         if image_rows is None:
             raise ValueError("`image_guidance_scale` needs `image`, got None.")
         texts = [render_prompt(self.processor, [{"type": "image"} for _ in row]) for row in image_rows]
         encoded = self.processor(text=texts, images=image_rows, return_tensors="pt").to(device)
         return {"image_prompt_ids": encoded["input_ids"], "image_prompt_attention_mask": encoded["attention_mask"]}
 
-    def _encode_frames(self, frames: list) -> torch.Tensor:
-        """Pixels `(rows, f, 3, S, S)`."""
+    def _encode_frames(self, frames: Any) -> torch.Tensor:
+        """Preprocesses the first frames of videos to pixels `(rows, f, 3, S, S)`."""
         if not isinstance(frames, (list, tuple)):
             raise ValueError(
                 f"`first_frames` must be a list of images, or a list of such lists, got {type(frames).__name__}."
@@ -355,21 +358,32 @@ class VilaUPipeline(DiffusionPipeline):
             raise ValueError(f"`first_frames` must hold at least one image for each prompt, got {frames}.")
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1:
-            raise ValueError(f"`first_frames` must be as many for each prompt, got {lengths}.")
+            raise ValueError(f"`first_frames` must have the same number of images for each prompt, got {lengths}.")
         flat = [frame for row in rows for frame in row]
         pixels = self.processor.image_processor(flat, return_tensors="pt")["pixel_values"]
         return pixels.unflatten(0, (len(rows), -1))
 
-    def _encode_negative(self, texts: list[str], device: torch.device) -> dict[str, torch.Tensor]:
+    def _encode_negative_prompts(
+        self, negative_prompt: str | list[str] | None, device: torch.device
+    ) -> dict[str, torch.Tensor]:
+        """Encodes the negative prompts. Without any, the checkpoint's unconditional prompt is used, if it has one."""
+        if negative_prompt is None:
+            if self.model.generation_config.to_dict().get("unconditional_prompt_ids") is not None:
+                return {}
+            negative_prompt = ""
+        texts = [negative_prompt] if isinstance(negative_prompt, str) else negative_prompt
         encoded = encode_prompts(self.processor, texts).to(device)
         return {
             "negative_prompt_ids": encoded["input_ids"],
             "negative_prompt_attention_mask": encoded["attention_mask"],
         }
 
-    def _decode(self, codes: torch.LongTensor, mode: str, output_type: str):
+    def _decode(
+        self, codes: torch.Tensor, output_type: str
+    ) -> list[Image.Image] | list[list[Image.Image]] | np.ndarray | torch.Tensor:
+        """Decodes codes of images `(N, h, w, D)` or of videos `(V, F, h, w, D)`."""
         postprocess = self.processor.image_processor.postprocess
-        if mode == "image":
+        if codes.ndim == 4:
             return postprocess(self.model.decode_image_tokens(codes), output_type)
         videos = [postprocess(video, output_type) for video in self.model.decode_video_tokens(codes)]
         if output_type == "pil":

@@ -1,6 +1,7 @@
 """Image, video and text processing."""
 
-import transformers  # noqa: F401  must come first: its import registers the classes of this package
+# Must come first: the import of transformers registers the classes of this package, which imports the modules below.
+import transformers  # noqa: F401
 
 from .chat_templates_vilau import original_chat_template, vilau_chat_template
 from .image_processing_pil_vilau import VilaUImageProcessorPil

@@ -1,5 +1,5 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Chat templates: the one of new checkpoints, and the one that gives the prompts of the original release."""
+"""Chat templates (jinja) of new checkpoints and of the original release."""
 
 import json
 
@@ -9,8 +9,8 @@ VICUNA_SYSTEM_PROMPT = (
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
 
-# The prompt ends in "ASSISTANT:" without a space: a text answer brings its own (" text"), a picture starts with its
-# marker, so the ids of the prompt are the same in training and at inference whatever comes next.
+# The prompt ends in "ASSISTANT:" without a space. A text answer begins with its space (" text"), an image with its
+# marker. So the ids of the prompt are the same in training and at inference, whatever the model answers.
 _CHAT_TEMPLATE = r"""
 {%- macro parts(content) -%}
     {%- if content is string -%}
@@ -71,20 +71,20 @@ _CHAT_TEMPLATE = r"""
 
 def vilau_chat_template(system_prompt: str = VICUNA_SYSTEM_PROMPT) -> str:
     """
-    Chat template (jinja) with the wording of vicuna v1: `{system} USER: {question} ASSISTANT: {answer}</s>`.
+    Returns a chat template with the wording of vicuna v1: `{system} USER: {question} ASSISTANT: {answer}</s>`.
 
-    What the assistant says, with the end token, is marked by `{% generation %}`; of a `document` the text is, its
-    images and videos are not.
+    `{% generation %}` marks the training targets: the answers of the assistant with their end token, and the text of a
+    message with the role `document`. Images and videos of a `document` are not targets.
 
     Args:
-        system_prompt (`str`, *optional*, defaults to that of vicuna v1): the line before a conversation that has no
-            system message of its own; `""` for none.
+        system_prompt (`str`, *optional*, defaults to the system prompt of vicuna v1): the text before a conversation
+            that has no system message. `""` for none.
     """
     return _CHAT_TEMPLATE.strip().replace("__SYSTEM_PROMPT__", json.dumps(system_prompt))
 
 
-# Every message is stripped as a whole, an empty one loses the separators around it, a user's picture ends its line;
-# the first token is left to the tokenizer.
+# The differences to the template above follow the original code: each message is stripped as a whole, an empty message
+# has no separators, and an image of the user is followed by a line break. The tokenizer adds the first token.
 _ORIGINAL_CHAT_TEMPLATE = r"""
 {%- macro parts(content, line_end) -%}
     {%- if content is string -%}
@@ -133,8 +133,10 @@ _ORIGINAL_CHAT_TEMPLATE = r"""
 
 def original_chat_template() -> str:
     """
-    Chat template (jinja) that renders prompts as the original VILA-U release did. `generation_mode="image"` or
-    `"video"` ends the prompt with the start marker, which `generate` otherwise puts there.
+    Returns a chat template that renders prompts like the original VILA-U release.
+
+    With `generation_mode="image"` or `"video"` the prompt ends with the start marker. Without it, `generate` adds the
+    marker.
     """
     return _ORIGINAL_CHAT_TEMPLATE.strip().replace("__SYSTEM_PROMPT__", json.dumps(VICUNA_SYSTEM_PROMPT))
 

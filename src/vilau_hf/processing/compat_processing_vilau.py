@@ -31,25 +31,26 @@ except ImportError:
         return is_torchcodec_available()
 
 
-# TorchvisionBackend, BaseVideoProcessor: without torchvision the names in the top-level namespace are placeholders.
-# The classes themselves, from which ours are derived, can be imported without it. Read in 5.20.2, 5.23.0 and 5.24.0.
-# They can go when the names are always the classes.
+# TorchvisionBackend, BaseVideoProcessor: base classes of our processors. Without torchvision, the names at the top
+# level of transformers are placeholders. The modules that define the classes can be imported without torchvision. Read
+# in 5.20.2, 5.23.0 and 5.24.0. They can go when the names at the top level are always the classes.
 #
 # SizeDict, is_valid_image, load_image: types and readers of images that the library's processors share. Read in
 # 5.20.2, 5.23.0 and 5.24.0. They can go when the library exports them.
 #
-# MultiModalData: what `_get_num_multimodal_tokens`, which vLLM calls, must return. Read in 5.20.2, 5.23.0 and 5.24.0.
-# It can go when the library exports it.
+# MultiModalData: result type of `_get_num_multimodal_tokens`, which vLLM calls. Read in 5.20.2, 5.23.0 and 5.24.0. It
+# can go when the library exports it.
 #
-# render_jinja_template: renders a chat template and tells which characters the assistant wrote. Training labels are
-# made of these, while `apply_chat_template` gives them only after tokenisation. Read in 5.20.2, 5.23.0 and 5.24.0. It
-# can go when `apply_chat_template(tokenize=False)` returns them.
+# render_jinja_template: renders a chat template and returns the character ranges of the assistant. Training labels are
+# made from these ranges, but `apply_chat_template` returns them only after tokenisation. Read in 5.20.2, 5.23.0 and
+# 5.24.0. It can go when `apply_chat_template(tokenize=False)` returns them.
 #
 # VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos, requires_backends: readers and types of
 # videos that the library's video processors share. Read in 5.20.2, 5.23.0 and 5.24.0. They can go when the library
 # exports them.
 
-# defaults of the tokenizer when a processor calls it
+# Arguments with which a processor calls its tokenizer by default. Generation continues at the right end of each row,
+# so prompts are padded on the left.
 TEXT_DEFAULTS = {"padding": True, "padding_side": "left"}
 
 
@@ -62,7 +63,10 @@ class VilaUProcessorKwargs(ProcessingKwargs, total=False):
     when 5.23 is the oldest supported version.
     """
 
-    _defaults = {} if hasattr(ProcessorMixin, "return_mm_token_type_ids") else {"text_kwargs": TEXT_DEFAULTS}
+    # transformers reads the defaults from this attribute, which the type of a TypedDict does not allow
+    _defaults = (  # type: ignore[misc]
+        {} if hasattr(ProcessorMixin, "return_mm_token_type_ids") else {"text_kwargs": TEXT_DEFAULTS}
+    )
 
 
 __all__ = [

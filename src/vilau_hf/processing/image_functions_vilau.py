@@ -1,5 +1,5 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Functions and mixins that the processors of images and videos share; nothing here needs torchvision."""
+"""Functions, default settings and mixins of the image and video processors. This file needs no torchvision."""
 
 import os
 from collections.abc import Sequence
@@ -14,17 +14,59 @@ from transformers import BatchFeature, ImagesKwargs
 from .compat_processing_vilau import SizeDict, is_valid_image, load_image
 
 
+class PixelSettings:
+    """
+    Default settings that all three processors share and on which the pixel values depend.
+
+    The names `do_center_crop`, `crop_size` and `rescale_factor` have the defaults of transformers. They are repeated
+    here because `PIXEL_SETTINGS` is made from the attributes of this class.
+    """
+
+    do_convert_rgb = True
+    do_resize = True
+    size = {"height": 256, "width": 256}
+    resample = Resampling.BICUBIC
+    do_center_crop = None
+    crop_size = None
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    image_mean = [0.5, 0.5, 0.5]
+    image_std = [0.5, 0.5, 0.5]
+
+
+class OriginalImageSettings:
+    """Default settings of the image processors for the variants of the original release. All are off."""
+
+    resize_before_rgb = False
+    crop_to_square = False
+    pad_to_square = False
+
+
+def _attribute_names(cls: type) -> tuple[str, ...]:
+    """Returns the names of the public attributes that a class itself defines."""
+    return tuple(name for name in vars(cls) if not name.startswith("_"))
+
+
+ORIGINAL_IMAGE_SETTINGS = _attribute_names(OriginalImageSettings)
+# Names of all settings on which pixel values depend. `data/tower_fingerprint.py` compares them, since stored codes are
+# valid only for the pixels that they were encoded from.
+PIXEL_SETTINGS = _attribute_names(PixelSettings) + ORIGINAL_IMAGE_SETTINGS
+
+
 class VilaUImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
+    Settings of the image processors that `ImagesKwargs` does not have.
+
     resize_before_rgb (`bool`, *optional*, defaults to `False`):
-        Whether a PIL image is resized in its own mode (palette, alpha) and converted to RGB after that, as the
-        original VILA-U did for understanding. By default it is converted first.
+        Whether a PIL image is resized in its original mode (palette, alpha) and converted to RGB afterwards. The
+        original VILA-U does so in understanding. By default the image is converted first.
     crop_to_square (`bool`, *optional*, defaults to `False`):
-        Whether a PIL image is first cut to a square, centred in width and from the top in height, as the original
-        VILA-U did with the images it learned to generate.
+        Whether a PIL image is first cropped to a square, which is centred in width and begins at the top. The
+        original VILA-U crops the images that it learns to generate.
     pad_to_square (`bool`, *optional*, defaults to `False`):
-        Whether a PIL image is first padded to a square, in RGB with `image_mean` on both sides, as the original VILA-U
-        did with the aspect ratio "pad".
+        Whether a PIL image is first padded to a square in RGB, with the colour `image_mean` on both sides. The
+        original VILA-U does so with the aspect ratio "pad".
     """
 
     resize_before_rgb: bool | None
@@ -32,40 +74,46 @@ class VilaUImageProcessorKwargs(ImagesKwargs, total=False):
     pad_to_square: bool | None
 
 
-def fetch_pictures(pictures: Any) -> Any:
+def open_images(images: Any) -> Any:
     """
-    Opens file names, URLs and base64 strings as RGB images; keeps the nesting, and images that are already open.
+    Opens file names, URLs and base64 strings as RGB images.
 
     Args:
-        pictures (`str`, `os.PathLike`, `PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or nested lists of them).
+        images (`str`, `os.PathLike`, `PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or nested lists of them): file
+            names are opened. Images that are already open are returned unchanged.
+
+    Returns:
+        The images in the same nested lists.
 
     Raises:
-        ValueError: for an image that cannot be read, with its name and the reason.
+        ValueError: if an image cannot be read. The message has its name and the reason.
+        TypeError: for an object of another type.
     """
-    if isinstance(pictures, (list, tuple)):
-        return [fetch_pictures(picture) for picture in pictures]
-    if isinstance(pictures, (str, os.PathLike)):
+    if isinstance(images, (list, tuple)):
+        return [open_images(image) for image in images]
+    if isinstance(images, (str, os.PathLike)):
         try:
-            return _open_picture(os.fspath(pictures))
-        except Exception as error:  # every codec has errors of its own
-            name = os.fspath(pictures)[:200]
+            return _open_image(os.fspath(images))
+        except Exception as error:  # each image format of PIL raises other types of errors
+            name = os.fspath(images)[:200]
             reason = str(error)[:300] or type(error).__name__
             raise ValueError(f"Cannot read the image {name!r}: {type(error).__name__}: {reason}") from error
-    if is_valid_image(pictures):
-        return pictures
-    raise TypeError(f"An image must be a PIL image, an array, a tensor or a file name, got {type(pictures).__name__}.")
+    if is_valid_image(images):
+        return images
+    raise TypeError(f"An image must be a PIL image, an array, a tensor or a file name, got {type(images).__name__}.")
 
 
-def _open_picture(source: str) -> Image.Image:
-    """What the library's `load_image` gives; a file is not copied twice on the way."""
+def _open_image(source: str) -> Image.Image:
+    """Opens an image like the library's `load_image`."""
     if not os.path.isfile(source):
         return load_image(source)
-    image = Image.open(source)
-    ImageOps.exif_transpose(image, in_place=True)  # reads the pixels, too
+    # `load_image` copies the pixels in `exif_transpose` and again in `convert`, also where nothing changes.
+    image: Image.Image = Image.open(source)
+    ImageOps.exif_transpose(image, in_place=True)  # also reads the pixels, so that a broken file fails here
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def prepare_picture(
+def prepare_image(
     image: Image.Image,
     do_resize: bool,
     size: SizeDict | None,
@@ -76,7 +124,7 @@ def prepare_picture(
     pad_to_square: bool = False,
     image_mean: Sequence[float] = (0.5, 0.5, 0.5),
 ) -> Image.Image:
-    """Crops, pads, resizes and converts an image in PIL, which gives the pixels of the original VILA-U exactly."""
+    """Crops, pads, resizes and converts an image in PIL. The pixels are exactly those of the original VILA-U."""
     if crop_to_square and image.width != image.height:
         side = min(image.size)
         left = (image.width - side) // 2
@@ -86,11 +134,14 @@ def prepare_picture(
         square = Image.new("RGB", (side, side), tuple(int(mean * 255) for mean in image_mean))
         square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
         image = square
+    # Resizing before or after the conversion gives other pixels: palette images are then resized with the nearest
+    # pixel, and images with alpha are resized premultiplied.
     if do_convert_rgb and not resize_before_rgb and image.mode != "RGB":
         image = image.convert("RGB")
     if do_resize:
-        if not (size.height and size.width):
-            raise ValueError(f"`size` must have the keys 'height' and 'width', got {dict(size)}.")
+        if size is None or not (size.height and size.width):
+            given = None if size is None else dict(size)
+            raise ValueError(f"`size` must have the keys 'height' and 'width', got {given}.")
         if image.size != (size.width, size.height):
             image = image.resize((size.width, size.height), Resampling.BICUBIC if resample is None else resample)
     if do_convert_rgb and image.mode != "RGB":
@@ -100,117 +151,154 @@ def prepare_picture(
 
 def pixels_to_images(pixels: torch.Tensor, output_type: str = "pil") -> list[Image.Image] | np.ndarray | torch.Tensor:
     """
-    Maps decoded pixels of shape `(N, 3, H, W)` in [-1, 1] to images; values outside are clipped.
+    Converts decoded pixels to images and clips values outside of [-1, 1].
 
     Args:
-        pixels (`torch.Tensor` of shape `(N, 3, H, W)`).
+        pixels (`torch.Tensor` of shape `(N, 3, S, S)`): values in [-1, 1]. Images that are not square are accepted.
         output_type (`str`, *optional*, defaults to `"pil"`): `"pil"` for a list of N PIL images, `"np"` for an array
-            `(N, H, W, 3)` and `"pt"` for a tensor `(N, 3, H, W)`, both float32 in [0, 1].
+            `(N, S, S, 3)`, `"pt"` for a tensor `(N, 3, S, S)`. Arrays and tensors are float32 in [0, 1].
+
+    Returns:
+        The images as `output_type` says.
+
+    Raises:
+        ValueError: for another output type or shape.
     """
     if output_type not in ("pil", "np", "pt"):
         raise ValueError(f"`output_type` must be 'pil', 'np' or 'pt', got {output_type!r}.")
     if pixels.ndim != 4 or pixels.shape[1] != 3:
-        raise ValueError(f"`pixels` must have shape (N, 3, H, W), got {tuple(pixels.shape)}.")
+        raise ValueError(f"`pixels` must have shape (N, 3, S, S), got {tuple(pixels.shape)}.")
     pixels = (pixels.detach().float() / 2 + 0.5).clamp(0, 1)
     if output_type == "pt":
         return pixels
-    pixels = pixels.permute(0, 2, 3, 1).cpu()  # (N, H, W, 3)
+    pixels = pixels.permute(0, 2, 3, 1).cpu()  # (N, S, S, 3)
     if output_type == "np":
         return pixels.numpy()
     return [Image.fromarray(array) for array in (pixels * 255).round().to(torch.uint8).numpy()]
 
 
 class ExactRescaling:
-    """For processors on torchvision: 8-bit pixels become the floats of the PIL backend, equal to the last bit."""
+    """Mixin for processors on torchvision: 8-bit pixels become exactly the floats of the PIL backend."""
 
-    def rescale_and_normalize(self, images, do_rescale, rescale_factor, do_normalize, image_mean, image_std):
+    def rescale_and_normalize(
+        self,
+        images: torch.Tensor,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: float | list[float],
+        image_std: float | list[float],
+    ) -> torch.Tensor:
+        """Rescales and normalises `images` of shape `(..., C, h, w)` in pixels."""
+        # The base method merges both steps into one subtraction and one division. Its floats differ in the last bit
+        # from those of the PIL backend. Read in transformers 5.20.2, 5.23.0 and 5.24.0. It can go when both backends
+        # give the same floats.
         if do_rescale and rescale_factor == 1 / 255 and images.dtype == torch.uint8:
-            # CUDA would multiply by the reciprocal of a Python number
+            # The divisor is a tensor: CUDA multiplies by the reciprocal of a Python number, which rounds differently.
             images = images.float().div_(torch.full((), 255.0, device=images.device))
-            return self.normalize(images, image_mean, image_std, inplace=True) if do_normalize else images
-        return super().rescale_and_normalize(images, do_rescale, rescale_factor, do_normalize, image_mean, image_std)
+            if not do_normalize:
+                return images
+            return self.normalize(images, image_mean, image_std, inplace=True)  # type: ignore[attr-defined]  # backend
+        return super().rescale_and_normalize(  # type: ignore[misc]  # a backend of transformers follows in the bases
+            images, do_rescale, rescale_factor, do_normalize, image_mean, image_std
+        )
 
 
-class ShortPreprocessing:
-    """
-    For image processors: 8-bit images on the CPU that `process_image` has brought to their size take a shorter way
-    than the library's general one, to the same floats.
-    """
+class FastPreprocessing:
+    """Mixin for image processors: converts the usual images in one pass, to the same floats as the library."""
 
     # The base method resizes, rescales and normalises images of any kind, in several passes over the pixels. This one
-    # does the usual case in one pass. Our processors give 1.3 times the images per second of the library's own
+    # does the usual case in one pass. Our processors give 1.3 times the images per second of the library's processors
     # (benchmarks/results/processor.json). Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library is as fast.
-    def _preprocess(self, images: list[np.ndarray | torch.Tensor], return_tensors=None, **kwargs) -> BatchFeature:
-        size, mean, std = kwargs["size"], kwargs["image_mean"], kwargs["image_std"]
-        wanted, unwanted = ("do_resize", "do_rescale", "do_normalize"), ("do_center_crop", "do_pad")
-        is_usual = all(kwargs[name] for name in wanted) and not any(kwargs[name] for name in unwanted)
-        is_usual = is_usual and np.ndim(mean) == np.ndim(std) == 1  # by channel
-        are_tensors = bool(images) and isinstance(images[0], torch.Tensor)
-        if not is_usual or kwargs["rescale_factor"] != 1 / 255 or (are_tensors and not images[0].is_cpu):
-            return super()._preprocess(images, return_tensors=return_tensors, **kwargs)
-        arrays = [np.ascontiguousarray(image) for image in images]  # channels first in memory, too: faster
-        shape = (len(mean), size.height, size.width)
-        if not arrays or any(array.dtype != np.uint8 or array.shape != shape for array in arrays):
-            return super()._preprocess(images, return_tensors=return_tensors, **kwargs)
-        pixels = np.stack(arrays).astype(np.float32)  # (N, C, H, W)
-        pixels /= np.float32(255)  # of 8 bits the same floats as a product with the factor in float64
-        pixels -= np.array(mean, np.float32)[:, None, None]
-        pixels /= np.array(std, np.float32)[:, None, None]
-        if return_tensors is None:
-            pixels = [torch.from_numpy(each) if are_tensors else each for each in pixels]
-        return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
+    def _preprocess(
+        self, images: list[np.ndarray] | list[torch.Tensor], return_tensors: str | None = None, **kwargs: Any
+    ) -> BatchFeature:
+        pixels = _pixels_in_one_pass(images, kwargs)
+        if pixels is None:
+            return super()._preprocess(  # type: ignore[misc]  # a backend of transformers follows in the bases
+                images, return_tensors=return_tensors, **kwargs
+            )
+        if return_tensors is not None:
+            return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
+        # the library returns a list here, of tensors if the input was tensors
+        are_tensors = isinstance(images[0], torch.Tensor)
+        return BatchFeature({"pixel_values": [torch.from_numpy(each) if are_tensors else each for each in pixels]})
 
 
-class VilaUImageProcessingMixin(ShortPreprocessing):
-    """Settings and methods of both image processors; to stand before a backend of transformers in a class's bases."""
+def _pixels_in_one_pass(images: list[np.ndarray] | list[torch.Tensor], settings: dict[str, Any]) -> np.ndarray | None:
+    """
+    Rescales and normalises 8-bit images on the CPU that already have their final size.
 
-    resample = Resampling.BICUBIC
-    image_mean = [0.5, 0.5, 0.5]
-    image_std = [0.5, 0.5, 0.5]
-    size = {"height": 256, "width": 256}
-    do_resize = True
-    do_rescale = True
-    do_normalize = True
-    do_convert_rgb = True
-    resize_before_rgb = False
-    crop_to_square = False
-    pad_to_square = False
+    Returns:
+        float32 pixels `(N, C, h, w)`, or `None` if the images or settings are of another kind.
+    """
+    is_usual = all(settings[name] for name in ("do_resize", "do_rescale", "do_normalize"))
+    is_usual = is_usual and not any(settings[name] for name in ("do_center_crop", "do_pad"))
+    size = settings["size"]
+    mean = settings["image_mean"]
+    std = settings["image_std"]
+    is_by_channel = np.ndim(mean) == np.ndim(std) == 1
+    if not images or not is_usual or not is_by_channel or settings["rescale_factor"] != 1 / 255:
+        return None
+    if isinstance(images[0], torch.Tensor) and not images[0].is_cpu:
+        return None
+    # Images of PIL arrive as transposed views. In contiguous memory the next steps are faster.
+    arrays = [np.ascontiguousarray(image) for image in images]
+    shape = (len(mean), size.height, size.width)
+    if any(array.dtype != np.uint8 or array.shape != shape for array in arrays):
+        return None
+    pixels = np.stack(arrays).astype(np.float32)  # (N, C, h, w)
+    # The library multiplies by 1 / 255 in float64 and rounds to float32. For the 256 values of 8 bits this division
+    # gives the same floats.
+    pixels /= np.float32(255)
+    pixels -= np.array(mean, np.float32)[:, None, None]
+    pixels /= np.array(std, np.float32)[:, None, None]
+    return pixels
+
+
+class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageSettings):
+    """Settings and methods of both image processors. In the bases of a class it precedes a backend of transformers."""
+
     valid_kwargs = VilaUImageProcessorKwargs
 
-    def __init__(self, **kwargs: Unpack[VilaUImageProcessorKwargs]):
-        super().__init__(**kwargs)
+    def __init__(self, **kwargs: Unpack[VilaUImageProcessorKwargs]) -> None:
+        super().__init__(**kwargs)  # type: ignore[misc]  # a backend of transformers follows in the bases
 
-    def fetch_images(self, image_url_or_urls):
-        """Opens file names and URLs, see `fetch_pictures`."""
-        return fetch_pictures(image_url_or_urls)
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        """Opens file names and URLs like `open_images`."""
+        # The torchvision backend opens a file as a tensor. PIL resizes our images, so they are opened by PIL.
+        return open_images(image_url_or_urls)
 
-    def process_image(self, image, do_convert_rgb=None, **kwargs) -> np.ndarray | torch.Tensor:
-        """Turns one image into an array or a tensor `(C, H, W)`; a PIL image is resized and converted here."""
+    def process_image(self, image: Any, do_convert_rgb: bool | None = None, **kwargs: Any) -> Any:
+        """
+        Converts one image to an array or a tensor of shape `(C, h, w)` in pixels.
+
+        A PIL image is also resized and converted to RGB here, since PIL gives the pixels of the original.
+        """
         if isinstance(image, Image.Image):
-            names = (
-                "do_resize",
-                "size",
-                "resample",
-                "resize_before_rgb",
-                "crop_to_square",
-                "pad_to_square",
-                "image_mean",
-            )
-            image = prepare_picture(image, do_convert_rgb=do_convert_rgb, **{name: kwargs[name] for name in names})
+            names = ("do_resize", "size", "resample", "image_mean", *ORIGINAL_IMAGE_SETTINGS)
+            options = {name: kwargs[name] for name in names}
+            image = prepare_image(image, do_convert_rgb=bool(do_convert_rgb), **options)
             do_convert_rgb = False
-        return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
+        return super().process_image(  # type: ignore[misc]  # a backend of transformers follows in the bases
+            image, do_convert_rgb=do_convert_rgb, **kwargs
+        )
 
-    def postprocess(self, pixels: torch.Tensor, output_type: str = "pil"):
-        """Maps pixels `(N, 3, H, W)` in [-1, 1] to images, see `pixels_to_images`."""
+    def postprocess(
+        self, pixels: torch.Tensor, output_type: str = "pil"
+    ) -> list[Image.Image] | np.ndarray | torch.Tensor:
+        """Converts pixels `(N, 3, S, S)` in [-1, 1] to images like `pixels_to_images`."""
         return pixels_to_images(pixels, output_type)
 
 
 __all__ = [
+    "PIXEL_SETTINGS",
     "ExactRescaling",
-    "ShortPreprocessing",
+    "FastPreprocessing",
+    "PixelSettings",
     "VilaUImageProcessingMixin",
     "VilaUImageProcessorKwargs",
-    "fetch_pictures",
+    "open_images",
     "pixels_to_images",
-    "prepare_picture",
+    "prepare_image",
 ]

@@ -6,12 +6,11 @@ from transformers import PilBackend
 from .image_functions_vilau import VilaUImageProcessingMixin
 
 
-class VilaUImageProcessorPil(VilaUImageProcessingMixin, PilBackend):
+class VilaUImageProcessorPil(VilaUImageProcessingMixin, PilBackend):  # type: ignore[misc]  # wider arguments
     r"""
-    Image processor of VILA-U on PIL and numpy: resize to `size`, rescale to [0, 1], normalise to [-1, 1].
+    Image processor of VILA-U on PIL and numpy: resizes to `size`, rescales to [0, 1], normalises to [-1, 1].
 
     Example:
-
     ```python
     >>> from PIL import Image
     >>> processor = VilaUImageProcessorPil(size={"height": 32, "width": 32})

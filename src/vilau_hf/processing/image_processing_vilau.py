@@ -5,13 +5,16 @@ from .compat_processing_vilau import TorchvisionBackend
 from .image_functions_vilau import ExactRescaling, VilaUImageProcessingMixin
 
 
-class VilaUImageProcessor(VilaUImageProcessingMixin, ExactRescaling, TorchvisionBackend):
+class VilaUImageProcessor(  # type: ignore[misc]  # the mixins take wider arguments than the backend
+    VilaUImageProcessingMixin, ExactRescaling, TorchvisionBackend
+):
     r"""
-    Image processor of VILA-U on torchvision: resize to `size`, rescale to [0, 1], normalise to [-1, 1]. A PIL image or
-    a file is resized by PIL, exactly as in the original; an array or a tensor is resized by torchvision.
+    Image processor of VILA-U on torchvision: resizes to `size`, rescales to [0, 1], normalises to [-1, 1].
+
+    PIL resizes images that are given as files or PIL images, exactly as in the original release. torchvision resizes
+    arrays and tensors.
 
     Example:
-
     ```python
     >>> from PIL import Image
     >>> processor = VilaUImageProcessor(size={"height": 32, "width": 32})

@@ -1,28 +1,41 @@
-"""Trainers of both stages and runs by recipe."""
+"""Training of both stages: recipes, trainers, losses, dry runs."""
 
+from .arguments_vision_tower import VisionTowerTrainingArguments
 from .callback_vision_tower import VisionTowerEvaluationCallback
 from .checkpointing import checkpoint_to_resume
 from .discriminator import PatchDiscriminator
-from .dry_run import DryRunReport, check_recipe
+from .dry_run import check_recipe
+from .dry_run_language_model import LanguageModelDryRunReport
+from .dry_run_vision_tower import VisionTowerDryRunReport
 from .losses import PerceptualLoss
 from .objective_vision_tower import VisionTowerObjective
 from .preference import DPOLossOutput, dpo_loss
-from .recipe import Recipe, read_layers, read_recipe
+from .recipe import read_layers, read_recipe
+from .recipe_language_model import LanguageModelRecipe
+from .recipe_vision_tower import VisionTowerRecipe
 from .run import run_training
-from .trainer_vilau import VilaUTrainer, VilaUTrainingArguments
-from .trainer_vision_tower import VisionTowerTrainer, VisionTowerTrainingArguments
+from .trainer_base import VilaUBaseTrainer, VilaUTrainingArguments
+from .trainer_dpo import PreferencePairCollator, VilaUDPOTrainer, VilaUDPOTrainingArguments
+from .trainer_vilau import VilaUTrainer
+from .trainer_vision_tower import VisionTowerTrainer
 
 
 __all__ = [
     "DPOLossOutput",
-    "DryRunReport",
+    "LanguageModelDryRunReport",
+    "LanguageModelRecipe",
     "PatchDiscriminator",
     "PerceptualLoss",
-    "Recipe",
+    "PreferencePairCollator",
+    "VilaUBaseTrainer",
+    "VilaUDPOTrainer",
+    "VilaUDPOTrainingArguments",
     "VilaUTrainer",
     "VilaUTrainingArguments",
+    "VisionTowerDryRunReport",
     "VisionTowerEvaluationCallback",
     "VisionTowerObjective",
+    "VisionTowerRecipe",
     "VisionTowerTrainer",
     "VisionTowerTrainingArguments",
     "check_recipe",

@@ -1,56 +1,62 @@
-"""Scores of the vision tower during its training, and a sheet of its reconstructions in the log."""
+"""Evaluation of the vision tower during its training: scores, and a sheet of reconstructions in the log."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Subset
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..compat import TensorBoardCallback, TrackioCallback, WandbCallback
 from ..evaluation.metrics import psnr_of_error
 from ..evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
 from ..evaluation.zero_shot import embed_classes
 from ..files import write_then_rename
-from .hub_weights import find_hub_weights, require
+from ..modeling import VilaUVisionTowerForPreTraining
+from .hub_weights import find_hub_weights, require_package
+from .trainer_vision_tower import VisionTowerTrainer
 
 
 class VisionTowerEvaluationCallback(TrainerCallback):
     r"""
-    After each evaluation of a [`VisionTowerTrainer`], scores the reconstructions of its evaluation set: PSNR over all
-    pixels, mean SSIM and, if asked for, reconstruction FID and zero-shot accuracy, as `eval_psnr`, `eval_ssim`,
-    `eval_rfid`, `eval_zero_shot_accuracy` in the logs and in the metrics that choose the best checkpoint. The averaged
-    weights, if they are kept, are scored as `eval_ema_...`. A sheet of pictures beside their reconstructions goes to
-    `output_dir/reconstructions` and, as an image, to TensorBoard, Trackio and Weights & Biases, where one of them
-    reports. Every rank scores its share of the pictures.
+    Scores the reconstructions of the evaluation set after each evaluation of a [`VisionTowerTrainer`].
+
+    The scores are `eval_psnr` (over all pixels), `eval_ssim` (mean over images) and, if requested, `eval_rfid`
+    (reconstruction FID) and `eval_zero_shot_accuracy`. They are logged, and may choose the best checkpoint
+    (`metric_for_best_model`). If the trainer keeps averaged weights, their scores are `eval_ema_...`.
+
+    A sheet shows images beside their reconstructions. It is saved in `output_dir/reconstructions` and logged to
+    TensorBoard, Trackio and Weights & Biases, where `report_to` names them. Every rank scores a share of the images.
 
     Args:
-        trainer ([`VisionTowerTrainer`]): to be given the callback by `trainer.add_callback`. Its `data_collator` must
-            give `pixel_values`.
-        classes (`list[str]`, *optional*): captions of the classes between which zero-shot classification chooses, by
-            the tokenizer of [`VisionTowerDataCollator`].
-        label_of (`Callable[[dict], int]`, *optional*): index of the class of a record; given together with `classes`.
+        trainer ([`VisionTowerTrainer`]): the trainer; give it the callback by `trainer.add_callback`. Its
+            `data_collator` must return `pixel_values`.
+        classes (`list[str]`, *optional*): captions of the classes for zero-shot classification. The tokenizer is that
+            of the [`VisionTowerDataCollator`].
+        label_of (`Callable[[dict], int]`, *optional*): maps a record to the index of its class; needed with `classes`.
         fid (`bool`, *optional*, defaults to `False`): whether to compute the reconstruction FID.
-        num_pictures (`int`, *optional*, defaults to 8): pictures of the sheet, the first of the evaluation set.
-        download_judge_weights (`bool`, *optional*, defaults to `False`): whether FID's network may be fetched.
+        num_images (`int`, *optional*, defaults to 8): number of images in the sheet, the first of the evaluation set.
+        download_metric_weights (`bool`, *optional*, defaults to `False`): whether missing weights of the FID network
+            may be downloaded.
 
     Raises:
-        ValueError: for a model that is no vision tower, without a dataset to evaluate on, or if only one of `classes`
-            and `label_of` is given.
-        FileNotFoundError: if FID's network is not there and may not be fetched.
+        ValueError: if the model is no vision tower, or if there is no evaluation set with access by index. Also if
+            only one of `classes` and `label_of` is given.
+        FileNotFoundError: if the weights of the FID network are missing and may not be downloaded.
     """
 
     def __init__(
         self,
-        trainer,
+        trainer: VisionTowerTrainer,
         classes: list[str] | None = None,
         label_of: Callable[[dict], int] | None = None,
         fid: bool = False,
-        num_pictures: int = 8,
-        download_judge_weights: bool = False,
-    ):
+        num_images: int = 8,
+        download_metric_weights: bool = False,
+    ) -> None:
         if not trainer.has_codes:
             raise ValueError("`trainer` must train a vision tower, got one of a model without a pixel decoder.")
         if not hasattr(trainer.eval_dataset, "__getitem__") or isinstance(trainer.eval_dataset, dict):
@@ -59,80 +65,117 @@ class VisionTowerEvaluationCallback(TrainerCallback):
             )
         if (classes is None) != (label_of is None):
             raise ValueError("`classes` and `label_of` must be given together.")
-        require("torchmetrics", "SSIM")
+        require_package("torchmetrics", "SSIM")
         self.trainer = trainer
         self.classes = classes
-        self.num_pictures = num_pictures
+        self.num_images = num_images
         self.collate = _LabelledCollator(trainer.data_collator, label_of)
-        self.fid = _make_fid(download_judge_weights).to(trainer.args.device) if fid else None
-        self.fid_knows_originals = False
+        self.fid: Any = _make_fid(download_metric_weights).to(trainer.args.device) if fid else None
+        # The features of the original images never change, so the network sees them only in the first evaluation.
+        self.fid_has_originals = False
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Scores the vision tower and logs the scores and the sheet. Every rank must call it.
+
+        Args:
+            args (`TrainingArguments`): the arguments of training.
+            state (`TrainerState`): the state of training.
+            control (`TrainerControl`): not used.
+            metrics (`dict[str, float]`): metrics of the evaluation. The scores are added in place, because `Trainer`
+                chooses the best checkpoint by them.
+            kwargs: not used.
+        """
+        metrics = {} if metrics is None else metrics
         trainer = self.trainer
         scores = {f"eval_{name}": value for name, value in self.score(trainer.tower).items()}
         if trainer.ema is not None:
-            averaged = self.score(trainer.ema.module)
-            scores.update({f"eval_ema_{name}": value for name, value in averaged.items()})
+            averaged: Any = trainer.ema.module
+            scores.update({f"eval_ema_{name}": value for name, value in self.score(averaged).items()})
         metrics.update(scores)
         trainer.log(dict(scores))
-        if state.is_world_process_zero and self.num_pictures:
+        if state.is_world_process_zero and self.num_images:
             sheet = self.draw_sheet(trainer.tower)
-            _save(sheet, Path(args.output_dir, "reconstructions", f"step-{state.global_step:08d}.png"))
+            _save(sheet, Path(str(args.output_dir), "reconstructions", f"step-{state.global_step:08d}.png"))
             log_image(trainer, "eval/reconstructions", sheet)
 
     @torch.no_grad()
-    def score(self, tower) -> dict[str, float]:
-        """Scores of `tower` on the evaluation set; every rank has to call."""
+    def score(self, tower: VilaUVisionTowerForPreTraining) -> dict[str, float]:
+        """
+        Computes the scores of a vision tower on the evaluation set. Every rank must call it.
+
+        Args:
+            tower ([`VilaUVisionTowerForPreTraining`]): the vision tower, set to evaluation mode.
+
+        Returns:
+            `dict[str, float]`: `psnr` in decibels, `ssim`, and if requested `zero_shot_accuracy` and `rfid`.
+        """
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-        args, accelerator = self.trainer.args, self.trainer.accelerator
-        dataset = self.trainer.eval_dataset
-        own = Subset(dataset, range(accelerator.process_index, len(dataset), accelerator.num_processes))
+        args = self.trainer.args
+        accelerator = self.trainer.accelerator
+        dataset: Any = self.trainer.eval_dataset
+        share = Subset(dataset, range(accelerator.process_index, len(dataset), accelerator.num_processes))
         loader = DataLoader(
-            own, args.eval_batch_size, collate_fn=self.collate, num_workers=args.dataloader_num_workers
+            share, args.eval_batch_size, collate_fn=self.collate, num_workers=args.dataloader_num_workers
         )
         tower.eval()
-        texts = None if self.classes is None else self._embed_classes(tower)
-        sums = torch.zeros(4, device=args.device)  # images, squared errors, SSIM, right
+        texts = None if self.classes is None else self._embed_classes(tower, self.classes)
+        # number of images, sum of squared errors, sum of SSIM, number of correct classes
+        sums = torch.zeros(4, device=args.device)
         for batch, labels in loader:
             pixels = batch["pixel_values"].to(args.device)
             encoded = tower.vision_tower.encode(pixels)
-            original, rebuilt = to_uint8(pixels), to_uint8(tower.vision_tower.decode(encoded.quantized))
-            similarity = structural_similarity_index_measure(
+            # Scores compare 8-bit images, the only ones that the FID network takes.
+            original = to_uint8(pixels)
+            rebuilt = to_uint8(tower.vision_tower.decode(encoded.quantized))
+            similarity: Any = structural_similarity_index_measure(
                 rebuilt.float(), original.float(), data_range=255.0, reduction="none"
             )
-            right = torch.zeros((), device=args.device)
+            correct = torch.zeros((), device=args.device)
             if texts is not None:
                 images = tower.image_pooler(encoded.quantized).float()
-                right = ((images @ texts.T).argmax(-1) == labels.to(args.device)).sum()
+                correct = ((images @ texts.T).argmax(-1) == labels.to(args.device)).sum()
             errors = (rebuilt.float() - original.float()).square().mean((1, 2, 3))
-            sums += torch.stack([sums.new_tensor(len(pixels)), errors.sum(), similarity.sum(), right])
+            sums += torch.stack([sums.new_tensor(len(pixels)), errors.sum(), similarity.sum(), correct])
             if self.fid is not None:
                 self._update_fid(original, rebuilt)
-        count, error, similarity, right = accelerator.reduce(sums, reduction="sum").tolist()
+        count, error, similarity, correct = accelerator.reduce(sums, reduction="sum").tolist()
         scores = {"psnr": psnr_of_error(error / count, data_range=255), "ssim": similarity / count}
         if texts is not None:
-            scores["zero_shot_accuracy"] = right / count
+            scores["zero_shot_accuracy"] = correct / count
         if self.fid is not None:
             scores["rfid"] = self.fid.compute().item()
             self.fid.reset()
-            self.fid_knows_originals = True
+            self.fid_has_originals = True
         return scores
 
-    def _embed_classes(self, tower) -> torch.Tensor:
+    def _embed_classes(self, tower: VilaUVisionTowerForPreTraining, classes: list[str]) -> torch.Tensor:
         collator = self.collate.collator
-        return embed_classes(tower, collator.tokenizer, self.classes, collator.max_length)
+        return embed_classes(tower, collator.tokenizer, classes, collator.max_length)
 
-    def _update_fid(self, original: torch.Tensor, rebuilt: torch.Tensor):
-        if not self.fid_knows_originals:
+    def _update_fid(self, original: torch.Tensor, rebuilt: torch.Tensor) -> None:
+        if not self.fid_has_originals:
             self.fid.update(original, real=True)
         self.fid.update(rebuilt, real=False)
 
     @torch.no_grad()
-    def draw_sheet(self, tower) -> Image.Image:
-        """Pictures beside their reconstructions, with the PSNR of each."""
-        dataset = self.trainer.eval_dataset
-        batch, _ = self.collate([dataset[index] for index in range(min(self.num_pictures, len(dataset)))])
+    def draw_sheet(self, tower: VilaUVisionTowerForPreTraining) -> Image.Image:
+        """
+        Draws a sheet of images beside their reconstructions, with the PSNR of each.
+
+        Args:
+            tower ([`VilaUVisionTowerForPreTraining`]): the vision tower.
+        """
+        dataset: Any = self.trainer.eval_dataset
+        batch, _ = self.collate([dataset[index] for index in range(min(self.num_images, len(dataset)))])
         pixels = batch["pixel_values"].to(self.trainer.args.device)
         original = to_uint8(pixels)
         rebuilt = to_uint8(tower.vision_tower.decode(tower.vision_tower.encode(pixels).quantized))
@@ -147,35 +190,45 @@ class VisionTowerEvaluationCallback(TrainerCallback):
 
 
 class _LabelledCollator:
-    """A batch, and the labels of its records `(N,)` if they have any."""
+    """Returns a batch, and the labels of its records of shape `(N,)` if they have labels."""
 
-    def __init__(self, collator, label_of):
+    def __init__(self, collator: Any, label_of: Callable[[dict], int] | None) -> None:
         self.collator = collator
         self.label_of = label_of
 
-    def __call__(self, records: list[dict]):
+    def __call__(self, records: list[dict]) -> tuple[dict[str, Any], torch.Tensor | None]:
         labels = None if self.label_of is None else torch.tensor([self.label_of(record) for record in records])
         return self.collator(records), labels
 
 
-def _make_fid(download: bool):
+def _make_fid(download: bool) -> Any:
     for package in ("torchmetrics", "torch_fidelity"):
-        require(package, "the reconstruction FID")
+        require_package(package, "the reconstruction FID")
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     path = find_hub_weights(URL_INCEPTION_V3, "the reconstruction FID", download)
-    torch.load(path, map_location="meta", weights_only=True)  # the library would read any pickle
+    # torch_fidelity loads the file without `weights_only`, and a pickle can run any code. This line fails first if the
+    # file holds anything but tensors.
+    torch.load(path, map_location="meta", weights_only=True)
     return FrechetInceptionDistance(feature_extractor_weights_path=str(path), reset_real_features=False)
 
 
-def _save(image: Image.Image, path: Path):
+def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_then_rename(path, lambda unfinished: image.save(unfinished, format="png"))
 
 
-def log_image(trainer, name: str, image: Image.Image):
-    """Puts `image` into the logs of TensorBoard, Trackio and Weights & Biases, where they are among the callbacks."""
+def log_image(trainer: Trainer, name: str, image: Image.Image) -> None:
+    """
+    Logs an image to TensorBoard, Trackio and Weights & Biases, where `report_to` names them.
+
+    Args:
+        trainer ([`Trainer`]): the trainer; its callbacks tell which of them are used.
+        name (`str`): name of the image in the log.
+        image (`PIL.Image.Image`): the image.
+    """
+    # Callbacks have no event for images, so the libraries are called directly.
     step = trainer.state.global_step
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):

@@ -7,21 +7,27 @@ from torch import nn
 
 class PatchDiscriminator(nn.Module):
     r"""
-    Tells patches of true images from those of reconstructions (PatchGAN; Isola et al., 2017, section 3.2.2): stride 2
-    in `num_layers` convolutions, then two of stride 1. With 3 layers a patch has 70x70 pixels.
+    Classifies patches of an image as original or reconstructed (PatchGAN; Isola et al., 2017, section 3.2.2).
+
+    `num_layers` convolutions have stride 2, and the last two have stride 1. With 3 layers a patch has 70x70 pixels.
 
     Args:
-        channels (`int`, *optional*, defaults to 64): of the first layer; they double, up to eightfold.
-        num_layers (`int`, *optional*, defaults to 3): convolutions of stride 2.
+        channels (`int`, *optional*, defaults to 64): output channels of the first convolution. Each of the next
+            convolutions doubles them, up to eight times `channels`.
+        num_layers (`int`, *optional*, defaults to 3): number of convolutions with stride 2.
+
+    Raises:
+        ValueError: if `channels` or `num_layers` is below 1.
     """
 
-    def __init__(self, channels: int = 64, num_layers: int = 3):
+    def __init__(self, channels: int = 64, num_layers: int = 3) -> None:
         super().__init__()
         for name, value in (("channels", channels), ("num_layers", num_layers)):
             if value < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {value}.")
         self.num_layers = num_layers
-        layers, width = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)], channels
+        layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        width = channels
         for index in range(1, num_layers + 1):
             wider = channels * min(2**index, 8)
             stride = 2 if index < num_layers else 1
@@ -36,12 +42,18 @@ class PatchDiscriminator(nn.Module):
 
     @property
     def smallest_image(self) -> int:
-        """Least side of an image that has a patch."""
+        """Returns the smallest side of an image in pixels: an image of this size is one patch."""
         return 3 * 2**self.num_layers
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """
-        Scores `(N, 1, h, w)` of the patches of `pixel_values` `(N, 3, S, S)`: high means true.
+        Scores the patches of images. A high score means an original image.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): images, in [-1, 1].
+
+        Returns:
+            `torch.Tensor` of shape `(N, 1, h, w)`: a score for each patch.
 
         Raises:
             ValueError: if the images are smaller than `smallest_image`.
@@ -54,8 +66,8 @@ class PatchDiscriminator(nn.Module):
         return self.layers(pixel_values)
 
 
-def _initialize(module: nn.Module):
-    """Normal weights of deviation 0.02 (Isola et al., 2017, section 6.2)."""
+def _initialize(module: nn.Module) -> None:
+    """Draws normal weights of standard deviation 0.02 (Isola et al., 2017, section 6.2)."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, nn.BatchNorm2d):

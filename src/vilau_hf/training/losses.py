@@ -1,52 +1,72 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Losses of stage 1 beside those that the tower computes itself."""
+"""Perceptual and adversarial losses of stage 1. The vision tower computes the other losses."""
 
 import torch
 from torch import nn
 
-from .hub_weights import find_hub_weights, require
+from .hub_weights import find_hub_weights, require_package
 
 
-# networks of LPIPS and torchvision's name for their weights
+# Names of the networks in torchmetrics, and the classes of their weights in torchvision.
 PERCEPTUAL_NETWORKS = {"vgg": "VGG16_Weights", "alex": "AlexNet_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 
 
 class PerceptualLoss(nn.Module):
     r"""
-    LPIPS of torchmetrics: distance of normalised features, weighted by channel (Zhang et al., 2018, eq. 1). It has no
-    trainable parameters.
+    LPIPS, from torchmetrics: a distance of normalised features, weighted by channel (Zhang et al., 2018, eq. 1).
+
+    It has no trainable parameters.
 
     Args:
         network (`str`, *optional*, defaults to `"vgg"`): `"vgg"`, `"alex"` or `"squeeze"`, trained on ImageNet.
-        download (`bool`, *optional*, defaults to `False`): whether the network's weights may be fetched.
+        download (`bool`, *optional*, defaults to `False`): whether missing weights of the network may be downloaded.
 
     Raises:
-        ValueError: for another network.
-        FileNotFoundError: if the weights are not in the folder of `torch.hub` and may not be fetched.
+        ValueError: for an unknown network.
+        FileNotFoundError: if the weights are missing in the folder of `torch.hub` and may not be downloaded.
     """
 
-    def __init__(self, network: str = "vgg", download: bool = False):
+    def __init__(self, network: str = "vgg", download: bool = False) -> None:
         super().__init__()
         if network not in PERCEPTUAL_NETWORKS:
             raise ValueError(f"`network` must be one of {', '.join(PERCEPTUAL_NETWORKS)}, got {network!r}.")
         for package in ("torchmetrics", "torchvision"):
-            require(package, "the perceptual loss")
+            require_package(package, "the perceptual loss")
         from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
         from torchvision import models
 
         weights = getattr(models, PERCEPTUAL_NETWORKS[network]).DEFAULT
-        find_hub_weights(weights.url, f"the perceptual loss with {network}", download)  # the library looks there, too
-        self.network = LearnedPerceptualImagePatchSimilarity(network).net
+        # torchmetrics loads the weights from the same file. It would download a missing file without asking.
+        find_hub_weights(weights.url, f"the perceptual loss with {network}", download)
+        # The annotation wants a literal; the name was checked above.
+        self.network = LearnedPerceptualImagePatchSimilarity(network).net  # type: ignore[arg-type]
 
     def forward(self, reconstruction: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
-        """Mean distance `()` of two batches of images `(N, 3, S, S)`, nominally in [-1, 1]."""
+        """
+        Computes the mean distance between two batches of images.
+
+        Args:
+            reconstruction (`torch.Tensor` of shape `(N, 3, S, S)`): images, nominally in [-1, 1].
+            pixel_values (`torch.Tensor` of shape `(N, 3, S, S)`): original images, in [-1, 1].
+
+        Returns:
+            `torch.Tensor` of shape `()`, float32.
+        """
         return self.network(reconstruction.float(), pixel_values.float()).float().mean()
 
 
 def hinge_loss(real_scores: torch.Tensor, fake_scores: torch.Tensor) -> torch.Tensor:
     """
-    Loss `()` of a discriminator: half the mean of `max(0, 1 - real)` and of `max(0, 1 + fake)`, scores of any shape
-    (Lim and Ye, 2017, with the factor of Esser et al., 2021).
+    Computes the hinge loss of a discriminator (Lim and Ye, 2017, with the factor of Esser et al., 2021).
+
+    It is half the sum of the means of `max(0, 1 - real)` and of `max(0, 1 + fake)`.
+
+    Args:
+        real_scores (`torch.Tensor`): scores of original images, of any shape.
+        fake_scores (`torch.Tensor`): scores of reconstructions, of any shape.
+
+    Returns:
+        `torch.Tensor` of shape `()`.
     """
     return (nn.functional.relu(1 - real_scores).mean() + nn.functional.relu(1 + fake_scores).mean()) / 2
 
@@ -55,12 +75,22 @@ def adaptive_weight(
     reconstruction_loss: torch.Tensor, adversarial_loss: torch.Tensor, last_layer: torch.Tensor
 ) -> torch.Tensor:
     """
-    Weight `()` of the adversarial loss at which it pulls at the decoder's `last_layer` as strongly as the
-    reconstruction does: the quotient of the gradients' norms (Esser et al., 2021, eq. 7), at most 10,000. The batch is
-    that of all ranks.
+    Computes the adaptive weight of the adversarial loss (Esser et al., 2021, eq. 7).
+
+    It is the ratio of the gradient norms of the two losses at `last_layer`, at most 10,000. With this weight both
+    losses have gradients of the same norm there. The gradients are averaged over all ranks.
+
+    Args:
+        reconstruction_loss (`torch.Tensor` of shape `()`): sum of the pixel loss and the weighted perceptual loss.
+        adversarial_loss (`torch.Tensor` of shape `()`): loss of the pixel decoder against the discriminator.
+        last_layer (`torch.Tensor`): weight of the last layer of the pixel decoder.
+
+    Returns:
+        `torch.Tensor` of shape `()`, without gradients.
     """
     gradients = torch.stack(
         [
+            # The graph is kept, because the backward pass of the whole loss needs it later.
             torch.autograd.grad(loss, last_layer, retain_graph=True)[0].flatten()
             for loss in (reconstruction_loss, adversarial_loss)
         ]

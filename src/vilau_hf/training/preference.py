@@ -1,5 +1,5 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Learning from preferences: losses over the log-probabilities that `model.score` gives."""
+"""Losses for learning from preferences. Their inputs are log-probabilities, which `model.score` computes."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,12 @@ from transformers.utils import ModelOutput
 @dataclass
 class DPOLossOutput(ModelOutput):
     r"""
-    loss (`torch.Tensor` of shape `()`): mean over the pairs.
-    chosen_rewards, rejected_rewards (`torch.Tensor` of shape `(N,)`): the implicit rewards
-        `beta * (log_prob - reference_log_prob)`, without gradients; a pair is ranked right where the first is greater.
+    Output of [`dpo_loss`].
+
+    loss (`torch.Tensor` of shape `()`): mean loss of the pairs.
+    chosen_rewards, rejected_rewards (`torch.Tensor` of shape `(N,)`): implicit rewards
+        `beta * (log_prob - reference_log_prob)`, without gradients. The policy ranks a pair correctly if the chosen
+        reward is greater.
     """
 
     loss: torch.Tensor | None = None
@@ -29,26 +32,31 @@ def dpo_loss(
     beta: float = 0.1,
 ) -> DPOLossOutput:
     r"""
-    Loss of direct preference optimization (Rafailov et al., 2023, arXiv 2305.18290, eq. 7).
+    Computes the loss of direct preference optimization (Rafailov et al., 2023, arXiv 2305.18290, eq. 7).
 
-    `-E[log sigmoid(beta * log(p(y_w|x) / q(y_w|x)) - beta * log(p(y_l|x) / q(y_l|x)))]` for the policy p, the
-    reference q, a prompt x, the answer `y_w` that was chosen and the answer `y_l` that was rejected.
+    `-E[log sigmoid(beta * log(p(y_w|x) / q(y_w|x)) - beta * log(p(y_l|x) / q(y_l|x)))]`
+
+    Here `p` is the policy, `q` the reference, `x` a prompt, `y_w` the chosen answer and `y_l` the rejected answer.
 
     Args:
-        chosen_log_probs, rejected_log_probs (`torch.Tensor` of shape `(N,)`): log-probabilities of whole answers, the
-            sum over their codes or tokens, under the policy.
-        reference_chosen_log_probs, reference_rejected_log_probs (`torch.Tensor` of shape `(N,)`): of the same answers
-            under the reference; without gradients.
-        beta (`float`, *optional*, defaults to 0.1): above 0; the larger, the closer the policy stays to the reference.
+        chosen_log_probs (`torch.Tensor` of shape `(N,)`): log-probabilities of the chosen answers under the policy,
+            each the sum over all codes or tokens of an answer.
+        rejected_log_probs (`torch.Tensor` of shape `(N,)`): log-probabilities of the rejected answers under the
+            policy.
+        reference_chosen_log_probs (`torch.Tensor` of shape `(N,)`): log-probabilities of the chosen answers under the
+            reference. They get no gradients.
+        reference_rejected_log_probs (`torch.Tensor` of shape `(N,)`): log-probabilities of the rejected answers under
+            the reference. They get no gradients.
+        beta (`float`, *optional*, defaults to 0.1): strength of the pull towards the reference, above 0. The larger
+            it is, the closer the policy stays to the reference.
 
     Returns:
         [`DPOLossOutput`]: the loss and the rewards of each pair.
 
     Raises:
-        ValueError: for tensors that are not `(N,)` with one N of at least 1, or a `beta` that is not positive.
+        ValueError: if the tensors do not all have one shape `(N,)` with N of at least 1, or if `beta` is not above 0.
 
     Example:
-
     ```python
     >>> import torch
     >>> from vilau_hf.training import dpo_loss

@@ -1,4 +1,4 @@
-"""Records from the layouts in which datasets are published, one file for each."""
+"""Converters of published dataset formats into records, one file for each format."""
 
 from .conversion import ConversionReport, Converter, SkipRow
 from .registry import FORMATS, build_converter, convert_records, stream_records

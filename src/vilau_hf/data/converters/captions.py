@@ -1,7 +1,9 @@
-"""Images and videos with captions, in either direction: the picture of a text, or the text of a picture."""
+"""Images and videos with captions, to train on either of the two."""
 
-from ..records import MEDIA_FIELDS, PLACEHOLDERS, media_part, text_part
-from .conversion import Converter, SkipRow, find_media, get_id, get_text
+from typing import Any
+
+from ..records import MEDIA_FIELDS, PLACEHOLDERS, media_content_part, text_content_part
+from .conversion import ConversionReport, Converter, SkipRow, find_media, get_id, get_text
 
 
 TARGETS = ("media", "text")
@@ -9,17 +11,17 @@ TARGETS = ("media", "text")
 
 class CaptionConverter(Converter):
     """
-    Rows with a caption and an image or a video.
+    Converts rows with a caption and an image or a video.
 
     Args:
-        target (`str`): what is learned: `"media"`, the image or video of a caption, or `"text"`, the caption of an
-            image or video.
-        caption_field (`str`), media_field (`str`): fields of a row; a caption within a field is named with a dot, as
-            in `"json.caption"`.
-        id_field (`str`, *optional*): without, rows are named after their place in the file.
+        target (`str`): the target of training: `"media"`, the image or video of a caption, or `"text"`, the caption of
+            an image or video.
+        caption_field (`str`): field with the caption. A dot names a field within a field, as in `"json.caption"`.
+        media_field (`str`): field with the image or video.
+        id_field (`str`, *optional*): field with the id. Without it, the id is the index of the row in its file.
         media (`str`, *optional*, defaults to `"image"`): `"image"` or `"video"`.
-        media_folder (`str`, *optional*, defaults to the folder of the file): where media that are files lie.
-        prompt (`str`, *optional*): what the user asks beside the image or video, with `target="text"`; by default
+        media_folder (`str`, *optional*, defaults to the folder of the file): folder of media that are files.
+        prompt (`str`, *optional*): what the user asks about the image or video, with `target="text"`. By default
             nothing.
     """
 
@@ -32,9 +34,12 @@ class CaptionConverter(Converter):
         media: str = "image",
         media_folder: str | None = None,
         prompt: str | None = None,
-    ):
+    ) -> None:
         if target not in TARGETS:
-            raise ValueError(f"`target` must be 'media' (draw the caption) or 'text' (write it), got {target!r}.")
+            raise ValueError(
+                "`target` must be 'media' (train to generate the media) or 'text' (train to generate the caption), "
+                f"got {target!r}."
+            )
         if media not in MEDIA_FIELDS:
             raise ValueError(f"`media` must be 'image' or 'video', got {media!r}.")
         if prompt is not None and target == "media":
@@ -46,40 +51,45 @@ class CaptionConverter(Converter):
         self.media = media
         self.media_folder = media_folder
         self.prompt = prompt
+        # Only the outermost name of `caption_field` is a column.
         self.fields = tuple(name for name in (caption_field.split(".")[0], media_field, id_field) if name)
 
-    def convert(self, row_id, row, source, report):
-        caption = plain_text(self.find_caption(row))
-        media = find_media(self.find_value(row), self.media_folder, source)
-        part, text = media_part(self.media), text_part(caption)
+    def convert(self, row_id: str, row: dict, source: str, report: ConversionReport) -> dict:
+        """Returns a record with the caption and the media in two turns, the target last."""
+        caption = text_content_part(plain_text(self.find_caption(row)))
+        media = media_content_part(self.media)
         if self.target == "media":
-            user, assistant = [text], [part]
+            user = [caption]
+            assistant = [media]
         else:
-            user, assistant = [part] if self.prompt is None else [part, text_part(self.prompt)], [text]
+            user = [media] if self.prompt is None else [media, text_content_part(self.prompt)]
+            assistant = [caption]
         return {
             "id": get_id(row, self.id_field, row_id),
             "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}],
-            MEDIA_FIELDS[self.media]: [media],
+            MEDIA_FIELDS[self.media]: [find_media(self.find_value(row), self.media_folder, source)],
         }
 
     def find_caption(self, row: dict) -> str:
-        """The caption of a row, at `caption_field`."""
-        *path, name = self.caption_field.split(".")
-        for step in path:
-            row = row.get(step)
-            if not isinstance(row, dict):
+        """Returns the caption of a row, from `caption_field`."""
+        *outer_names, name = self.caption_field.split(".")
+        for outer_name in outer_names:
+            inner = row.get(outer_name)
+            if not isinstance(inner, dict):
                 raise SkipRow(f"no field {self.caption_field!r}")
+            row = inner
         return get_text(row, name)
 
-    def find_value(self, row: dict):
-        """The image or video of a row, at `media_field`."""
+    def find_value(self, row: dict) -> Any:
+        """Returns the image or video of a row, from `media_field`."""
         if self.media_field not in row:
             raise SkipRow(f"no field {self.media_field!r}")
         return row[self.media_field]
 
 
 def plain_text(text: str) -> str:
-    """A text of the web in which `<image>` or `<video>` is a word (an HTML tag), written so that it stays one."""
+    """Returns a text in which the HTML tags `<image>` and `<video>` are in upper case."""
+    # Texts of the web contain them as words. In lower case they would be placeholders.
     for placeholder in PLACEHOLDERS.values():
         text = text.replace(placeholder, placeholder.upper())
     return text

@@ -5,9 +5,11 @@ from .captions import CaptionConverter
 
 class OpenVidConverter(CaptionConverter):
     """
-    The CSV of OpenVid-1M (huggingface.co/datasets/nkp37/OpenVid-1M): `video` (a file name), `caption`, `aesthetic
-    score`, `motion score`, `temporal consistency score`, `camera motion`, `frame`, `fps`, `seconds`; beside it the
-    folder `video` with the unpacked files. Rows whose video is not there are skipped.
+    Converts the CSV file of OpenVid-1M (huggingface.co/datasets/nkp37/OpenVid-1M).
+
+    Its columns are `video` (a file name), `caption`, `aesthetic score`, `motion score`, `temporal consistency score`,
+    `camera motion`, `frame`, `fps` and `seconds`. The unpacked videos are in the folder `video` beside it. Rows whose
+    video is missing are skipped.
 
     Args:
         target (`str`): see [`CaptionConverter`].
@@ -15,8 +17,16 @@ class OpenVidConverter(CaptionConverter):
         prompt (`str`, *optional*): see [`CaptionConverter`].
     """
 
-    def __init__(self, target, media_folder, prompt=None):
-        super().__init__(target, "caption", "video", "video", "video", media_folder, prompt)
+    def __init__(self, target: str, media_folder: str, prompt: str | None = None) -> None:
+        super().__init__(
+            target,
+            caption_field="caption",
+            media_field="video",
+            id_field="video",
+            media="video",
+            media_folder=media_folder,
+            prompt=prompt,
+        )
 
 
 __all__ = ["OpenVidConverter"]

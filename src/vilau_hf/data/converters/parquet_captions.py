@@ -1,23 +1,32 @@
-"""Parquet tables of images with captions, as img2dataset writes them for COYO, CC3M, CC12M or LAION."""
+"""Parquet tables of images with captions, the format of img2dataset for COYO, CC3M, CC12M or LAION."""
 
 from .captions import CaptionConverter
 
 
 class ParquetCaptionConverter(CaptionConverter):
     """
-    Parquet with a caption and an image in each row. The defaults are the columns of img2dataset with
-    `--output_format parquet` (github.com/rom1504/img2dataset): `key`, `caption` and the image's bytes in `jpg`; a row
-    that could not be downloaded has none there and is skipped. Tables with a list of URLs, as COYO-700M is published
-    (github.com/kakaobrain/coyo-dataset: `id`, `url`, `text`), give records whose images have to be downloaded before
-    training: `id_field="id", media_field="url", caption_field="text"`.
+    Converts parquet files with a caption and an image in each row.
+
+    The defaults are the columns of img2dataset with `--output_format parquet` (github.com/rom1504/img2dataset): `key`,
+    `caption`, and the bytes of the image in `jpg`. A row whose image could not be downloaded has no bytes and is
+    skipped.
+
+    Published tables with URLs work, too, such as COYO-700M (github.com/kakaobrain/coyo-dataset: `id`, `url`, `text`),
+    with `id_field="id", media_field="url", caption_field="text"`. Their images have to be downloaded before training.
 
     Args:
-        target (`str`): see [`CaptionConverter`], as all others.
+        target (`str`): see [`CaptionConverter`], also for all other arguments.
     """
 
     def __init__(
-        self, target, caption_field="caption", media_field="jpg", id_field="key", media_folder=None, prompt=None
-    ):
+        self,
+        target: str,
+        caption_field: str = "caption",
+        media_field: str = "jpg",
+        id_field: str | None = "key",
+        media_folder: str | None = None,
+        prompt: str | None = None,
+    ) -> None:
         super().__init__(target, caption_field, media_field, id_field, "image", media_folder, prompt)
 
 

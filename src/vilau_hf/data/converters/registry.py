@@ -1,59 +1,53 @@
-"""One door to all formats."""
+"""Registry of the supported formats, and the functions that read any of them."""
 
 import functools
+import importlib
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 from datasets import IterableDataset
 from transformers.utils import logging
 
-from .chat import ChatConverter
+from ...choices import RECORD_FORMATS
 from .conversion import ConversionReport, Converter
 from .encoded_records import EncodedRecordConverter
-from .hub_captions import HubCaptionConverter
-from .llava import LlavaConverter
-from .mmc4 import Mmc4Converter
-from .openvid import OpenVidConverter
-from .parquet_captions import ParquetCaptionConverter
-from .question_answer import QuestionAnswerConverter
 from .rows import PICKLE_REFUSAL
-from .stored_records import StoredRecordConverter
-from .webdataset import WebdatasetConverter
 
 
 logger = logging.get_logger(__name__)
 
-FORMATS: dict[str, type[Converter]] = {
-    "records": StoredRecordConverter,
-    "llava": LlavaConverter,
-    "mmc4": Mmc4Converter,
-    "parquet": ParquetCaptionConverter,
-    "webdataset": WebdatasetConverter,
-    "openvid": OpenVidConverter,
-    "vflan": QuestionAnswerConverter,
-    "hub": HubCaptionConverter,
-    "chat": ChatConverter,
-}
-# formats of streams: codes cannot be turned into records with images
+
+def _converter_class(path: str) -> type[Converter]:
+    """Imports a converter class of this folder, given as `"file.Class"`."""
+    module, name = path.split(".")
+    return getattr(importlib.import_module(f".{module}", __package__), name)
+
+
+# The table is in `choices.py`, because the command lists the formats without importing torch.
+FORMATS: dict[str, type[Converter]] = {name: _converter_class(path) for name, path in RECORD_FORMATS.items()}
+# Formats that a stream can read. `vilau records` does not list "encoded": codes cannot become images again.
 STREAM_FORMATS: dict[str, type[Converter]] = {**FORMATS, "encoded": EncodedRecordConverter}
 
 
-def build_converter(format: str, **options) -> Converter:
+def build_converter(format: str, **options: Any) -> Converter:
     """
-    The converter of a format.
+    Builds the converter of a format.
 
     Args:
         format (`str`): one of `FORMATS`, or `"encoded"`.
-        options: those of the converter's class.
+        options: options of the converter class.
 
     Raises:
-        ValueError: for an unknown format or option, or one that is missing; for `"pickle"`, which no converter reads.
+        ValueError: if the format or an option is unknown, or an option is missing. Also for `"pickle"`, which no
+            converter reads.
     """
     if format == "pickle":
-        raise ValueError(f"`format` 'pickle': a source that {PICKLE_REFUSAL}")
+        raise ValueError(f"`format` 'pickle' is not supported: the source {PICKLE_REFUSAL}")
     if format not in STREAM_FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(STREAM_FORMATS)}, got {format!r}.")
     signature = inspect.signature(STREAM_FORMATS[format])
+    # Checked before the call, so that a `TypeError` inside the constructor is not mistaken for a wrong option.
     try:
         signature.bind(**options)
     except TypeError as error:
@@ -67,30 +61,27 @@ def convert_records(
     report: ConversionReport | None = None,
     num_shards: int = 1,
     name: str | None = None,
-    **options,
+    **options: Any,
 ) -> IterableDataset:
     """
-    Reads a source of a published format as records, one at a time, whatever its size.
+    Reads a source of a published format as a stream of records, so that its size does not matter.
 
     Args:
-        source (`str` or `list[str]`): a file, a pattern, a folder or a list of them; for the formats `"hub"` and
+        source (`str` or `list[str]`): a file, a pattern, a folder, or a list of them. For the formats `"hub"` and
             `"chat"` also the id of a dataset of the Hub.
-        format (`str`): `"records"` (written by [`write_records`]), `"llava"`, `"mmc4"`, `"parquet"`, `"webdataset"`,
-            `"openvid"`, `"vflan"`, `"hub"` or `"chat"`; or `"encoded"` (a folder of [`encode_dataset`], whose records
-            have `codes` in place of images and videos).
-        report ([`ConversionReport`], *optional*): counts what is given and skipped, in the process that iterates.
-            Without, each part of the source logs what it skipped when it was read to its end.
-        num_shards (`int`, *optional*, defaults to 1): least number of parts that can be read apart from each other
-            (by ranks and workers of a loader). Where there are fewer files, each part reads its file and takes every
-            n-th row.
-        name (`str`, *optional*): put before the ids, as in `"name/id"`.
-        options: of the converter's class, for captions among them `target`: `"media"` or `"text"`.
+        format (`str`): one of `FORMATS`; `"records"` is the format of [`write_records`]. Or `"encoded"`, a folder of
+            [`encode_dataset`], whose records have `codes` instead of images and videos.
+        report ([`ConversionReport`], *optional*): counts records and skipped rows, in the process that iterates.
+            Without it, each shard logs its skipped rows when it was read to its end.
+        num_shards (`int`, *optional*, defaults to 1): smallest number of shards, which ranks and workers of a loader
+            can read independently. With fewer files, each file is divided into several shards.
+        name (`str`, *optional*): prefix of the ids, as in `"name/id"`.
+        options: options of the converter class. Formats of captions have `target`: `"media"` or `"text"`.
 
     Returns:
-        `datasets.IterableDataset` of records as in [`record_features`].
+        `datasets.IterableDataset` of records with the schema of [`record_features`].
 
     Example:
-
     ```python
     >>> records = convert_records("llava_v1_5_mix665k.json", "llava", media_folder="images")  # doctest: +SKIP
     >>> next(iter(records))["messages"]  # doctest: +SKIP
@@ -108,11 +99,24 @@ def stream_records(
     num_shards: int = 1,
     name: str | None = None,
 ) -> IterableDataset:
-    """As [`convert_records`], with a converter and its files."""
+    """
+    Reads files with a converter as a stream of records.
+
+    Args:
+        converter ([`Converter`]): converts the rows.
+        files (`list[str]`): the result of its `list_sources`.
+        report ([`ConversionReport`], *optional*): see [`convert_records`].
+        num_shards (`int`, *optional*, defaults to 1): see [`convert_records`].
+        name (`str`, *optional*): see [`convert_records`].
+
+    Returns:
+        `datasets.IterableDataset` of records. The number of its shards is a multiple of `num_shards`.
+    """
     if num_shards < 1:
         raise ValueError(f"`num_shards` must be at least 1, got {num_shards}.")
-    parts = -(-num_shards // len(files))
-    units = [(file, part, parts) for file in files for part in range(parts)]
+    shards_of_file = -(-num_shards // len(files))
+    units = [(file, shard, shards_of_file) for file in files for shard in range(shards_of_file)]
+    # A multiple of `num_shards`: otherwise `datasets` gives each rank single rows of all shards instead of shards.
     count = len(units) // num_shards * num_shards
     return IterableDataset.from_generator(
         functools.partial(_generate, converter, report, name),
@@ -121,14 +125,17 @@ def stream_records(
     )
 
 
-def _generate(converter: Converter, report: ConversionReport | None, name: str | None, shards: list) -> Iterator[dict]:
+def _generate(
+    converter: Converter, report: ConversionReport | None, name: str | None, shards: list[list[tuple[str, int, int]]]
+) -> Iterator[dict]:
+    """Yields the records of shards, each of them a list of (file, shard of the file, number of shards of the file)."""
     counts = ConversionReport() if report is None else report
-    for shard in shards:
-        for file, part, num_parts in shard:
-            for record in converter.records(file, part, num_parts, counts):
+    for units in shards:
+        for file, shard, num_shards in units:
+            for record in converter.records(file, shard, num_shards, counts):
                 yield record if name is None else {**record, "id": f"{name}/{record['id']}"}
     if report is None and (counts.skipped or counts.dropped):
-        logger.warning(f"{name or 'A source'}, one pass over one part of it: {counts}")
+        logger.warning(f"{name or 'A source'}, one pass over one shard of it: {counts}")
 
 
 __all__ = ["FORMATS", "build_converter", "convert_records", "stream_records"]

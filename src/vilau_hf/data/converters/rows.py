@@ -1,4 +1,4 @@
-"""Rows of files, one after the other: JSON, JSON lines, parquet, CSV, tar archives, datasets of the Hub."""
+"""Reads the rows of JSON, JSON lines, parquet, CSV and tar files as a stream."""
 
 import csv
 import glob
@@ -12,170 +12,197 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, cast
 
 import pyarrow.parquet
 
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pk", ".joblib")
 PICKLE_REFUSAL = (
-    "is a pickle. Reading one runs whatever code its author put in, so no converter does. Export it to JSON lines or "
-    "parquet where it comes from and is trusted (for VFLAN: the rows of M3IT on the Hub, before they were pickled)."
+    "is a pickle. Loading a pickle can run any code of its author, so no converter loads one. Export it to JSON lines "
+    "or parquet on a machine that trusts it. For VFLAN, use the rows of M3IT on the Hub."
 )
+SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".tar")
+
+# binary files that can be read without being unpacked first
+_BinaryFile = io.BufferedReader | gzip.GzipFile | zipfile.ZipExtFile
 
 
 def list_sources(source: str | list[str]) -> list[str]:
     """
-    Files of a source in a fixed order.
+    Returns the files of a source in a fixed order.
 
     Args:
-        source (`str` or `list[str]`): a file, a pattern as in `data/*.parquet`, a folder (all files below it that
-            have rows), or a list of them.
+        source (`str` or `list[str]`): a file, a pattern as in `data/*.parquet`, a folder (all files of a supported
+            type in it and its subfolders), or a list of them.
 
     Raises:
-        ValueError: for a source without files, or a pickle.
+        ValueError: if the source has no files, or a file is a pickle or of another type.
     """
     if isinstance(source, (list, tuple)):
         return [file for item in source for file in list_sources(item)]
     source = str(Path(source).expanduser())
     if Path(source).is_dir():
         paths = sorted(str(path) for path in Path(source).rglob("*") if path.is_file())
+        # Pickles stay in the list, so that they are refused below and not ignored.
         files = [path for path in paths if _suffix(path) or path.endswith(PICKLE_SUFFIXES)]
     else:
         files = [source] if Path(source).is_file() else sorted(glob.glob(source, recursive=True))
     if not files:
-        raise ValueError(f"`source` must be a file, a pattern or a folder with {', '.join(_READERS)}, got {source!r}.")
+        raise ValueError(f"`source` must be a file, a pattern or a folder with {', '.join(SUFFIXES)}, got {source!r}.")
     for file in files:
         refuse_pickle(file)
         if _suffix(file) is None:
-            raise ValueError(f"`source` must be of the kinds {', '.join(_READERS)}, got {file!r}.")
+            raise ValueError(f"`source` must be of the types {', '.join(SUFFIXES)}, got {file!r}.")
     return files
 
 
-def refuse_pickle(file: str):
+def refuse_pickle(file: str) -> None:
     """Raises a `ValueError` for a file that is a pickle by its name or its first bytes (protocol 2 or above)."""
-    with open(file, "rb") as stream:
-        head = stream.read(2)
+    # Since protocol 2, a pickle begins with the opcode 0x80 and the number of its protocol.
+    with open(file, "rb") as binary:
+        head = binary.read(2)
     if file.lower().endswith(PICKLE_SUFFIXES) or (head[:1] == b"\x80" and head[1:] in (b"\2", b"\3", b"\4", b"\5")):
         raise ValueError(f"`source` {file!r} {PICKLE_REFUSAL}")
 
 
-def read_rows(file: str, part: int = 0, num_parts: int = 1, fields: tuple[str, ...] | None = None):
+def read_rows(
+    file: str, shard: int = 0, num_shards: int = 1, fields: tuple[str, ...] | None = None
+) -> Iterator[tuple[str, Any]]:
     """
-    Names and rows of a file. Nothing is kept, whatever the size of the file.
+    Yields names and rows of a file. The file is read as a stream, so its size does not matter.
 
     Args:
-        file (`str`): its name says what it is.
-        part (`int`), num_parts (`int`): only rows `part`, `part + num_parts`, ... (of parquet files with that many
-            row groups: groups). All parts together are the file.
-        fields (`tuple[str, ...]`, *optional*): fields that are needed; of parquet files only these are read.
+        file (`str`): its suffix is its type.
+        shard (`int`, *optional*, defaults to 0): index of the shard to read. A shard has the rows `shard`,
+            `shard + num_shards` and so on. In a parquet file with enough row groups, it has whole groups.
+        num_shards (`int`, *optional*, defaults to 1): number of shards. Together they have each row once.
+        fields (`tuple[str, ...]`, *optional*): needed fields. Other columns of a parquet file are not read.
 
-    Returns:
-        An iterator of `(name, row)`. A row is a dictionary, or anything else where the file has something else.
+    Yields:
+        The name of a row, and the row. A row is a dictionary, or any other value that the file has at this point.
+
+    Raises:
+        ValueError: if the file cannot be read to its end.
     """
     stem = Path(file).name.split(".")[0]
-    # a local name: where the interpreter ends in the middle of a file, modules are gone before this generator is
+    # Held in a local variable. If the interpreter exits while a file is being read, modules are cleared before this
+    # generator is closed, and the `except` below would fail.
     unreadable = (ValueError, EOFError, csv.Error, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile)
+    suffix = _suffix(file)
     try:
-        if _suffix(file) == ".parquet":
-            yield from _parquet_rows(file, stem, part, num_parts, fields)
-            return
-        rows = enumerate(_READERS[_suffix(file)](file))
-        for index, (name, row) in islice(rows, part, None, num_parts):
-            yield name or f"{stem}:{index}", row
+        if suffix == ".parquet":
+            yield from _parquet_rows(file, stem, shard, num_shards, fields)
+        elif suffix is not None:
+            rows = enumerate(_READERS[suffix](file))
+            for index, (name, row) in islice(rows, shard, None, num_shards):
+                yield name or f"{stem}:{index}", row
     except unreadable as error:
         raise ValueError(f"Cannot read {file!r}: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked if it is a gzip, or a zip with one file."""
+def _opened(file: str) -> Iterator[_BinaryFile]:
+    """Opens a file, unpacked if it is a gzip archive, or a zip archive with one file."""
     if file.endswith(".gz"):
-        with gzip.open(file) as stream:
-            yield stream
+        with gzip.open(file) as unpacked:
+            yield unpacked
     elif file.endswith(".zip"):
         with zipfile.ZipFile(file) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
             if len(names) != 1:
                 raise ValueError(f"a zip archive must hold one file, it has {len(names)}.")
-            with archive.open(names[0]) as stream:
-                yield stream
+            with archive.open(names[0]) as member:
+                yield cast(zipfile.ZipExtFile, member)  # annotated as `IO[bytes]` in typeshed
     else:
-        with open(file, "rb") as stream:
-            yield stream
+        with open(file, "rb") as binary:
+            yield binary
 
 
 def _json_rows(file: str) -> Iterator[tuple[None, Any]]:
-    """Elements of the array that a JSON file holds, or lines of JSON."""
-    with _opened(file) as stream:
-        if not stream.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            for line in stream:
+    """Yields the elements of a JSON array, or the values of JSON lines."""
+    with _opened(file) as binary:
+        # An array begins with a bracket, after a byte order mark and blanks. Everything else is read as JSON lines.
+        if not binary.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+            for line in binary:
                 if line.strip():
-                    yield None, _parsed(line)
+                    yield None, _parse_line(line)
             return
         try:
             from ijson import JSONError, items
         except ImportError as error:
-            raise ImportError(f"To read {file!r} piece by piece: pip install 'vilau_hf[data]' (ijson).") from error
+            raise ImportError(f"To read the array in {file!r}: pip install 'vilau_hf[data]' (ijson).") from error
         try:
-            for row in items(stream, "item", use_float=True):
+            # Otherwise numbers would be of the type `Decimal`.
+            for row in items(binary, "item", use_float=True):
                 yield None, row
         except JSONError as error:
-            raise ValueError(f"no valid JSON array: {error}") from error
+            raise ValueError(f"the JSON array is invalid: {error}") from error
 
 
-def _parsed(line: bytes) -> Any:
-    """The value of a line of JSON, or the line itself if it has none: such a row is skipped and counted."""
+def _parse_line(line: bytes) -> Any:
+    """Returns the value of a line of JSON, or the line itself if it is invalid: such a row is skipped and counted."""
     try:
         return json.loads(line)
     except ValueError:
         return line
 
 
-def _parquet_rows(file: str, stem: str, part: int, num_parts: int, fields) -> Iterator[tuple[str, dict]]:
+def _parquet_rows(
+    file: str, stem: str, shard: int, num_shards: int, fields: tuple[str, ...] | None
+) -> Iterator[tuple[str, dict]]:
+    """Yields names and rows of one shard of a parquet file."""
     with pyarrow.parquet.ParquetFile(file) as table:
         columns = None if fields is None else [name for name in table.schema_arrow.names if name in fields]
-        groups, by_group = range(table.num_row_groups), table.num_row_groups >= num_parts
+        # With enough groups a shard reads only its groups. Otherwise each shard reads the file and takes its rows.
+        by_group = table.num_row_groups >= num_shards
         first = 0
-        for group in groups:
-            mine = not by_group or group % num_parts == part
-            batches = table.iter_batches(64, [group], columns) if mine else ()
+        for group in range(table.num_row_groups):
+            is_read = not by_group or group % num_shards == shard
+            # Small batches, because rows may hold the bytes of images.
+            batches = table.iter_batches(64, [group], columns) if is_read else ()
             index = first
             for batch in batches:
                 for row in batch.to_pylist():
-                    if by_group or index % num_parts == part:
+                    if by_group or index % num_shards == shard:
                         yield f"{stem}:{index}", row
                     index += 1
+            # Counted from the metadata, so that names do not depend on which groups a shard reads.
             first += table.metadata.row_group(group).num_rows
 
 
 def _csv_rows(file: str, delimiter: str = ",") -> Iterator[tuple[None, dict]]:
-    with _opened(file) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+    # `utf-8-sig` removes a byte order mark. With `newline=""`, the csv module keeps line breaks within quotes.
+    with _opened(file) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
         for row in csv.DictReader(text, delimiter=delimiter):
             yield None, row
 
 
 def _tar_rows(file: str) -> Iterator[tuple[str, dict]]:
-    """Files of a tar archive that share a name up to the first dot, in a row by the rest of their names."""
-    name, row = None, {}
+    """Yields the samples of a tar archive: successive files with the same name up to the first dot."""
+    name = ""
+    row: dict[str, bytes] = {}
+    # `r|*` reads the archive once from beginning to end, so its list of members is not read first.
     with tarfile.open(file, "r|*") as archive:
         for member in archive:
             match = re.fullmatch(r"((?:.*/)?[^./]+)\.([^/]+)", member.name)
-            if not member.isfile() or match is None:
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is None or match is None:
                 continue
             if match[1] != name:
                 if row:
                     yield name, row
-                name, row = match[1], {}
-            row[match[2].lower()] = archive.extractfile(member).read()
+                name = match[1]
+                row = {}
+            row[match[2].lower()] = content.read()
     if row:
         yield name, row
 
 
+# Readers of all types but parquet, whose rows are divided into shards by the reader.
 _READERS: dict[str, Callable[[str], Iterator[tuple[str | None, Any]]]] = {
     ".json": _json_rows,
     ".jsonl": _json_rows,
-    ".parquet": _parquet_rows,
     ".csv": _csv_rows,
     ".tsv": lambda file: _csv_rows(file, "\t"),
     ".tar": _tar_rows,
@@ -183,9 +210,10 @@ _READERS: dict[str, Callable[[str], Iterator[tuple[str | None, Any]]]] = {
 
 
 def _suffix(file: str) -> str | None:
-    """The kind of a file, without its compression."""
+    """Returns the suffix of a supported file without its compression, or `None` for other files."""
+    # `.tgz` has a compression without a suffix of its archive.
     suffix = Path(re.sub(r"\.(gz|zip)$", "", file.lower().replace(".tgz", ".tar.gz"))).suffix
-    return suffix if suffix in _READERS else None
+    return suffix if suffix in SUFFIXES else None
 
 
-__all__ = ["PICKLE_REFUSAL", "list_sources", "read_rows", "refuse_pickle"]
+__all__ = ["PICKLE_REFUSAL", "SUFFIXES", "list_sources", "read_rows", "refuse_pickle"]

@@ -1,8 +1,8 @@
-"""Records on disk: parquet in the layout that `load_dataset` reads."""
+"""Writes records as parquet files that `load_dataset` reads."""
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ...files import is_new_or_empty
 from ..records import record_features
 
 
+# Rows held in memory while writing. They may hold the bytes of images.
 ROW_GROUP = 100
 
 
@@ -21,17 +22,19 @@ def write_records(
     records: Iterable[dict], folder: str | Path, records_per_file: int = 10_000, features: Features | None = None
 ) -> list[str]:
     """
-    Writes records as `train-00000-of-00042.parquet` and so on. The folder appears when all of them are written; what
-    a killed process leaves is beside it, with `.incomplete` in the name. Media that are files stay where they are.
+    Writes records as `train-00000-of-00042.parquet` and so on.
+
+    The folder gets its name after all files are written. A killed process leaves a folder with the suffix
+    `.incomplete`. Media that are files are not copied.
 
     Args:
-        records (`Iterable[dict]`): as [`convert_records`] gives them.
-        folder (`str` or `Path`): new, or empty.
-        records_per_file (`int`, *optional*, defaults to 10000).
+        records (`Iterable[dict]`): the result of [`convert_records`].
+        folder (`str` or `Path`): a folder that is new or empty.
+        records_per_file (`int`, *optional*, defaults to 10000): records of a file.
         features (`datasets.Features`, *optional*): schema with further columns (default: [`record_features`]).
 
     Returns:
-        The files.
+        The names of the files.
 
     Raises:
         ValueError: if `folder` has files, or there is no record.
@@ -44,28 +47,31 @@ def write_records(
     temporary = folder.with_name(folder.name + ".incomplete")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    records, count = iter(records), 0
-    while _write_file(islice(records, records_per_file), temporary / str(count), features or record_features()):
+    remaining = iter(records)
+    count = 0
+    while _write_file(islice(remaining, records_per_file), temporary / str(count), features or record_features()):
         count += 1
     if count == 0:
         temporary.rmdir()
-        raise ValueError(f"`records` has none, nothing is written to {str(folder)!r}.")
+        raise ValueError(f"`records` has no records, so {str(folder)!r} was not written.")
+    # Names have the number of files, which is known only now.
     names = [f"train-{index:05d}-of-{count:05d}.parquet" for index in range(count)]
     for index, name in enumerate(names):
         os.replace(temporary / str(index), temporary / name)
-    if folder.exists():
+    if folder.exists():  # it is empty, and not all systems rename over a folder
         folder.rmdir()
     os.replace(temporary, folder)
     return [str(folder / name) for name in names]
 
 
-def _write_file(records: Iterable[dict], path: Path, features: Features) -> bool:
-    """Writes one file if there is a record."""
+def _write_file(records: Iterator[dict], path: Path) -> bool:
+    """Writes one file, and returns whether there was a record for it."""
     rows = list(islice(records, ROW_GROUP))
     if not rows:
         return False
     with pyarrow.parquet.ParquetWriter(path, features.arrow_schema) as writer:
         while rows:
+            # Turns paths, arrays and PIL images into dictionaries with `path` and `bytes`.
             rows = [features.encode_example(row) for row in rows]
             writer.write_table(pyarrow.Table.from_pylist(rows, schema=features.arrow_schema))
             rows = list(islice(records, ROW_GROUP))

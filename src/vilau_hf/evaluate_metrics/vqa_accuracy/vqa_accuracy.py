@@ -1,4 +1,4 @@
-"""Accuracy of the VQA challenge, for `evaluate.load`."""
+"""Accuracy of the VQA challenge, as a metric for `evaluate.load`."""
 
 import datasets
 import evaluate
@@ -7,8 +7,9 @@ from vilau_hf.evaluation.vqa_accuracy import vqa_accuracy
 
 
 _DESCRIPTION = """
-Accuracy on questions that several people answered: an answer that three others gave as well is right, one that fewer
-gave counts a third for each. Answers are normalised first, as described at visualqa.org/evaluation.
+Accuracy on questions that several people answered. Compared with all people but one, an answer counts 1/3 for each
+who gave it, and at most 1. The accuracy is the mean over who is left out, and over questions. Answers are first
+normalised as described at visualqa.org/evaluation.
 """
 
 _CITATION = """
@@ -23,15 +24,19 @@ _CITATION = """
 
 _INPUTS = """
 Args:
-    predictions: one answer a question.
-    references: a list of what people answered to it, ten in VQA.
+    predictions: answer to each question.
+    references: list of people's answers to each question, ten in VQA.
 Returns:
-    vqa_accuracy: share in [0, 1].
+    vqa_accuracy: mean accuracy in [0, 1].
 """
 
 
 class VqaAccuracy(evaluate.Metric):
-    def _info(self):
+    """Metric with the accuracy of the VQA challenge."""
+
+    # Abstract in the base class: describes the metric and the types of its inputs. The documentation of `evaluate`
+    # asks for this method and for `_compute`.
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -41,5 +46,5 @@ class VqaAccuracy(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references):
+    def _compute(self, predictions: list[str], references: list[list[str]]) -> dict[str, float]:
         return {"vqa_accuracy": vqa_accuracy(predictions, references)}

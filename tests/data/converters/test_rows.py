@@ -1,0 +1,76 @@
+import json
+import pickle
+import sys
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from vilau_hf.data.converters import convert_records
+
+from .sources import convert, png, write_tar
+
+
+def test_reads_an_array_element_by_element(tmp_path):
+    row = json.dumps({"id": "a", "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]})
+    (tmp_path / "broken.json").write_text(f"[{', '.join([row] * 2000)}, oops")
+    records = iter(convert_records(str(tmp_path / "broken.json"), "llava"))
+    assert next(records)["id"] == "a"  # before the end is seen
+    with pytest.raises(ValueError, match=r"Cannot read '.*broken.json': ValueError: the JSON array is invalid"):
+        list(records)
+
+
+def test_names_the_missing_library(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text("[]")
+    monkeypatch.setitem(sys.modules, "ijson", None)
+    with pytest.raises(ImportError, match=r"To read the array in '.*a.json': pip install 'vilau_hf\[data\]'"):
+        convert(tmp_path / "a.json", "llava")
+
+
+def test_names_a_truncated_tar_file(tmp_path):
+    write_tar(tmp_path / "whole.tar", [("a.jpg", png()), ("a.txt", b"a"), ("b.jpg", b"0" * 4000), ("b.txt", b"b")])
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:4000])
+    with pytest.raises(ValueError, match=r"Cannot read '.*cut.tar': ReadError"):
+        convert(tmp_path / "cut.tar", "webdataset", target="media")
+
+
+@pytest.mark.parametrize("name", ["coyo_1m.pkl", "disguised.json"])
+def test_rejects_pickles(tmp_path, name):
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "exploded"), "w"))
+
+    (tmp_path / name).write_bytes(pickle.dumps([Bomb()]))
+    for source in (tmp_path / name, tmp_path):
+        if name.endswith("json") and source is tmp_path:
+            continue
+        with pytest.raises(ValueError, match="is a pickle. Loading a pickle can run any code of its author"):
+            convert(source, "vflan")
+    with pytest.raises(ValueError, match="`format` 'pickle' is not supported: the source is a pickle"):
+        convert(tmp_path / name, "pickle")
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "parquet", "csv", "tar"])
+def test_shards_of_a_file_have_each_row_once(tmp_path, kind):
+    numbers = [str(number) for number in range(23)]
+    rows = [{"key": number, "caption": f"no {number}", "jpg": "http://a"} for number in numbers]
+    file, format, options = tmp_path / f"rows.{kind}", "parquet", {"target": "media"}
+    if kind == "json":
+        file.write_text(json.dumps(rows))
+    elif kind == "jsonl":
+        file.write_text("\n".join(json.dumps(row) for row in rows))
+    elif kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file, row_group_size=5)
+    elif kind == "csv":
+        file.write_text("key,caption,jpg\n" + "".join(f"{n},no {n},http://a\n" for n in numbers))
+    else:
+        members = [(f"{n}.{end}", data) for n in numbers for end, data in (("jpg", b"x"), ("txt", b"a"))]
+        write_tar(file, members)
+        format = "webdataset"
+    for num_shards in (1, 2, 4, 7, 40):  # of parquet: by row group up to 5, by row from then on
+        dataset = convert_records(str(file), format, num_shards=num_shards, **options)
+        assert dataset.num_shards == num_shards
+        shards = [list(dataset.shard(num_shards, index)) for index in range(num_shards)]
+        assert sorted(record["id"] for shard in shards for record in shard) == sorted(numbers)
+        assert num_shards > 5 or all(shards)

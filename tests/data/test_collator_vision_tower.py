@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vilau_hf.data.collator_vision_tower import VisionTowerDataCollator, tokenize_captions
+
+from ..processing.conftest import build_processor
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return build_processor()
+
+
+def records(*captions):
+    images = [Image.fromarray(np.full((8, 8, 3), 40 * index, np.uint8)) for index in range(len(captions))]
+    return [{"images": [image], "caption": caption} for image, caption in zip(images, captions, strict=True)]
+
+
+def test_batch_has_pixels_and_padded_captions(processor):
+    samples = records("a red circle", "a green square what is this")
+    batch = VisionTowerDataCollator(processor.image_processor, processor.tokenizer, max_length=5)(samples)
+    expected = processor.image_processor([sample["images"][0] for sample in samples], return_tensors="pt")
+    torch.testing.assert_close(batch["pixel_values"], expected["pixel_values"])
+    assert batch["return_loss"] is True
+    assert torch.equal(batch["input_ids"], tokenize_captions(processor.tokenizer, [s["caption"] for s in samples], 5))
+
+
+def test_captions_are_cut_and_padded_on_the_right(processor):
+    tokenizer = processor.tokenizer
+    ids = tokenize_captions(tokenizer, ["a red", "a red circle what is"], 4)
+    words = {word: tokenizer.convert_tokens_to_ids(word) for word in ("a", "red", "circle", "what")}
+    assert ids.tolist() == [[words["a"], words["red"], *[tokenizer.pad_token_id] * 2], list(words.values())]
+
+
+def test_captions_are_left_out_without_a_tokenizer(processor):
+    assert set(VisionTowerDataCollator(processor.image_processor)(records("a"))) == {"pixel_values", "return_loss"}
+
+
+def test_rejects_wrong_arguments_and_records(processor):
+    with pytest.raises(ValueError, match="`max_length` must be given with a `tokenizer`, got None"):
+        VisionTowerDataCollator(processor.image_processor, processor.tokenizer)
+    two = [{"images": records("a", "b")[0]["images"] * 2}]
+    with pytest.raises(ValueError, match="a record needs exactly one image in `images`, got 2"):
+        VisionTowerDataCollator(processor.image_processor)(two)
