@@ -64,7 +64,7 @@ def write_records(
     return [str(folder / name) for name in names]
 
 
-def _write_file(records: Iterator[dict], path: Path) -> bool:
+def _write_file(records: Iterator[dict], path: Path, features: Features) -> bool:
     """Writes one file, and returns whether there was a record for it."""
     rows = list(islice(records, ROW_GROUP))
     if not rows:
