@@ -44,18 +44,16 @@ def tensors(split: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def augment(rgba: torch.Tensor) -> torch.Tensor:
-    """Returns RGB images on random backgrounds, moved, turned, scaled, recoloured, blurred, noisy and partly hidden."""
+    """Returns RGB images on random backgrounds: moved, turned, scaled, recoloured, blurred, noisy, partly hidden."""
     count = len(rgba)
     angle = torch.empty(count).uniform_(-0.3, 0.3)
     scale = torch.empty(count).uniform_(0.85, 1.5)
     stretch = torch.empty(count).uniform_(0.9, 1.1)
-    rows = torch.stack(
-        [
-            torch.stack([scale * angle.cos(), -scale * angle.sin(), torch.empty(count).uniform_(-0.2, 0.2)], -1),
-            torch.stack([scale * stretch * angle.sin(), scale * stretch * angle.cos(), torch.empty(count).uniform_(-0.2, 0.2)], -1),
-        ],
-        1,
-    )  # fmt: skip
+    across = torch.empty(count).uniform_(-0.2, 0.2)
+    down = torch.empty(count).uniform_(-0.2, 0.2)
+    first_row = torch.stack([scale * angle.cos(), -scale * angle.sin(), across], -1)
+    second_row = torch.stack([scale * stretch * angle.sin(), scale * stretch * angle.cos(), down], -1)
+    rows = torch.stack([first_row, second_row], 1)
     grid = functional.affine_grid(rows, list(rgba.shape), align_corners=False)
     # colours are multiplied by alpha before they are mixed, so the edges stay clean
     premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], 1)

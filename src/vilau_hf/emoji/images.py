@@ -41,7 +41,7 @@ def _vector_images(files: PackageFiles, size: int) -> Iterator[tuple[str, Image.
     try:
         from resvg_py import svg_to_bytes
     except ImportError as error:
-        raise ImportError("To render SVG: pip install 'vilau_hf[emoji]' (resvg-py).") from error
+        raise ImportError("resvg-py renders the SVG images. Install it: pip install 'vilau_hf[emoji]'.") from error
     names, icons = files.read_json("chars.json", "icons.json")
     for code_points, name in names.items():
         icon, is_mirrored = _find_icon(icons, name)
@@ -53,7 +53,7 @@ def _vector_images(files: PackageFiles, size: int) -> Iterator[tuple[str, Image.
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box}">'
         png = svg_to_bytes(svg_string=f"{svg}{icon['body']}</svg>", width=size, height=size)
         with Image.open(io.BytesIO(bytes(png))) as image:
-            # resvg keeps the aspect ratio: a few icons are not square
+            # resvg keeps the aspect ratio, and a few icons are not square.
             rgba = ImageOps.pad(image.convert("RGBA"), (size, size), color=(0, 0, 0, 0))
             yield concept_key(code_points), ImageOps.mirror(rgba) if is_mirrored else rgba
 
@@ -64,7 +64,7 @@ def _find_icon(icons: dict, name: str) -> tuple[dict | None, bool]:
     while name in icons["aliases"]:
         alias = icons["aliases"][name]
         if alias.get("vFlip") or alias.get("rotate"):
-            raise ValueError(f"the alias {name!r} turns an icon, only `hFlip` is supported.")
+            raise ValueError(f"The alias {name!r} has `vFlip` or `rotate`, only `hFlip` is supported.")
         is_mirrored ^= alias.get("hFlip", False)
         name = alias["parent"]
     return icons["icons"].get(name), is_mirrored

@@ -6,9 +6,12 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..files import read_json
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,8 @@ class PackageFiles:
                     f"{package.sha512}. Fetch it again: npm pack {package.name}@{package.version}"
                 )
             return
-        description = json.loads((path / "package.json").read_text())
+        # A folder has no digest, so its name and version have to be enough.
+        description = read_json(path / "package.json")
         found = (description.get("name"), description.get("version"))
         if found != (package.name, package.version):
             raise ValueError(
@@ -163,61 +167,88 @@ class PackageFiles:
         return tuple(json.loads(found[name]) for name in names)
 
 
-def find_packages(packages: list[Package], sources: list[Path], cache: Path) -> dict[str, PackageFiles]:
+def find_packages(packages: Sequence[Package], sources: Sequence[Path], cache: Path) -> dict[str, PackageFiles]:
     """
     Finds packages among files and folders, and fetches those that are missing with `npm pack`.
 
     Args:
-        packages (`list[Package]`): the packages that are needed.
-        sources (`list[Path]`): tarballs, unpacked packages, or folders of these. If empty, npm fetches everything.
-        cache (`Path`): folder for tarballs that npm fetches; those that are there are used.
+        packages (`Sequence[Package]`): the packages that are needed.
+        sources (`Sequence[Path]`): tarballs, unpacked packages, or folders of these, such as `node_modules`. If empty,
+            npm fetches everything.
+        cache (`Path`): folder of the tarballs that npm has fetched. The packages that are there are not fetched again.
 
     Returns:
         Files by the name of the package.
 
     Raises:
-        ValueError: for packages that are not there and cannot be fetched; it says what to fetch.
+        ValueError: for packages that are not there and cannot be fetched; it says what to fetch. Also for a package of
+            another version or with another digest.
     """
     for source in sources:
         if not source.exists():
             raise ValueError(f"`source` {str(source)!r} does not exist.")
-    candidates = [path for source in [*sources, cache] for path in (source, *_children(source))]
-    tarballs = {path.name: path for path in candidates if path.suffix == ".tgz"}
-    folders = {}
-    for path in candidates:
-        if (path / "package.json").is_file():
-            folders[json.loads((path / "package.json").read_text()).get("name")] = path
+    # The sources come first: what the user names is read, or refused, also where the cache has the same package.
+    paths = {**_list_packages([cache]), **_list_packages(sources)}
     found = {}
     missing = []
     for package in packages:
-        path = tarballs.get(package.tarball, folders.get(package.name))
+        path = paths.get(package.name)
         if path is None:
             missing.append(package)
         else:
             found[package.name] = PackageFiles(package, path)
-    if missing and (sources or shutil.which("npm") is None):
-        commands = "\n".join(f"  npm pack {package.name}@{package.version}" for package in missing)
-        reason = "are not among the sources" if sources else "cannot be fetched, because npm is not installed"
-        raise ValueError(
-            f"{len(missing)} of {len(packages)} packages {reason}. Fetch these tarballs and name them or their folder "
-            f"as sources:\n{commands}"
-        )
-    for package in missing:
-        found[package.name] = _fetch(package, cache)
+    if missing and sources:
+        raise ValueError(_how_to_fetch(missing, f"{len(missing)} of {len(packages)} packages are not in the sources."))
+    if missing and shutil.which("npm") is None:
+        raise ValueError(_how_to_fetch(missing, "npm is not installed, so the packages cannot be fetched."))
+    for index, package in enumerate(missing):
+        error = _fetch(package, cache)
+        if error is not None:
+            raise ValueError(_how_to_fetch(missing[index:], f"{error}\nIf npm cannot reach its registry from here:"))
+        found[package.name] = PackageFiles(package, cache / package.tarball)
     return found
 
 
-def _children(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
+def _list_packages(paths: Iterable[Path]) -> dict[str, Path]:
+    """Returns tarballs and unpacked packages in or at `paths`, by the name of the package."""
+    names = {package.tarball: package.name for package in (NAMES, KEYWORDS, *STYLES.values(), *CLIPS)}
+    listed = {}
+    for path in (path for given in paths for path in _candidates(given)):
+        if path.name in names:
+            listed[names[path.name]] = path
+        elif (path / "package.json").is_file():
+            listed[str(read_json(path / "package.json").get("name"))] = path
+    return listed
 
 
-def _fetch(package: Package, cache: Path) -> PackageFiles:
+def _candidates(path: Path) -> Iterator[Path]:
+    """Yields a path and what is in it, also the packages in the folder of a scope, such as `@iconify-json`."""
+    yield path
+    for child in sorted(path.iterdir()) if path.is_dir() else ():
+        yield child
+        if child.name.startswith("@") and child.is_dir():
+            yield from sorted(child.iterdir())
+
+
+def _how_to_fetch(packages: Sequence[Package], reason: str) -> str:
+    """Returns the message of an error that says which packages the user has to fetch."""
+    commands = "\n".join(f"  npm pack {package.name}@{package.version}" for package in packages)
+    return f"{reason} Fetch these tarballs, and give them or their folder as sources:\n{commands}"
+
+
+def _fetch(package: Package, cache: Path) -> str | None:
+    """Fetches the tarball of a package into `cache`, and returns what failed, or `None`."""
     cache.mkdir(parents=True, exist_ok=True)
     command = ["npm", "pack", "--silent", f"{package.name}@{package.version}"]
-    result = subprocess.run(command, cwd=cache, capture_output=True, text=True, check=False)
-    if result.returncode or not (cache / package.tarball).is_file():
-        raise ValueError(f"`{' '.join(command)}` failed: {result.stderr.strip()[-500:] or 'no tarball was written'}")
-    return PackageFiles(package, cache / package.tarball)
+    # In a folder of its own, so that an interrupted download never has the name of a complete tarball.
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        tarball = Path(folder) / package.tarball
+        if result.returncode or not tarball.is_file():
+            return f"`{' '.join(command)}` failed: {result.stderr.strip()[-500:] or 'it left no tarball.'}"
+        PackageFiles(package, tarball)  # refuses a tarball with another digest before it is kept
+        tarball.replace(cache / package.tarball)
+    return None
 
 
 __all__ = ["CLIPS", "KEYWORDS", "NAMES", "STYLES", "Package", "PackageFiles", "find_packages"]

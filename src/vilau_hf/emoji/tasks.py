@@ -73,7 +73,8 @@ def _frames(content: bytes, size: int, num_frames: int) -> np.ndarray:
     frames = []
     with Image.open(io.BytesIO(content)) as image:
         for index in range(num_frames):
-            image.seek(index * image.n_frames // num_frames)
+            # Only the classes of formats with frames have the attribute, so `Image` does not declare it.
+            image.seek(index * getattr(image, "n_frames", 1) // num_frames)
             frames.append(np.array(shrink(image, size)))
     return np.stack(frames)
 
@@ -264,6 +265,7 @@ def describe(one: Emoji, background: str) -> str:
 
 
 def _background(choice: random.Random) -> str:
+    """Returns white in half of the cases, otherwise any background."""
     return "white" if choice.random() < 0.5 else choice.choice(list(BACKGROUNDS))
 
 
