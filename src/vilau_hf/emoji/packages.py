@@ -188,7 +188,7 @@ def find_packages(packages: Sequence[Package], sources: Sequence[Path], cache: P
         if not source.exists():
             raise ValueError(f"`source` {str(source)!r} does not exist.")
     # The sources come first: what the user names is read, or refused, also where the cache has the same package.
-    paths = {**_list_packages([cache]), **_list_packages(sources)}
+    paths = {**_list_packages(packages, [cache]), **_list_packages(packages, sources)}
     found = {}
     missing = []
     for package in packages:
@@ -209,9 +209,9 @@ def find_packages(packages: Sequence[Package], sources: Sequence[Path], cache: P
     return found
 
 
-def _list_packages(paths: Iterable[Path]) -> dict[str, Path]:
-    """Returns tarballs and unpacked packages in or at `paths`, by the name of the package."""
-    names = {package.tarball: package.name for package in (NAMES, KEYWORDS, *STYLES.values(), *CLIPS)}
+def _list_packages(packages: Sequence[Package], paths: Iterable[Path]) -> dict[str, Path]:
+    """Returns tarballs of `packages` and all unpacked packages in or at `paths`, by the name of the package."""
+    names = {package.tarball: package.name for package in packages}
     listed = {}
     for path in (path for given in paths for path in _candidates(given)):
         if path.name in names:
