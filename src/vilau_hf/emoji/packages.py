@@ -37,7 +37,7 @@ class Package:
 
     @property
     def tarball(self) -> str:
-        """File name that `npm pack` gives the tarball."""
+        """Returns the file name that `npm pack` gives the tarball."""
         return f"{self.name.lstrip('@').replace('/', '-')}-{self.version}.tgz"
 
 
