@@ -124,6 +124,7 @@ def test_records_saves_a_dataset_and_reports_skipped_rows(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["vflan", "SOURCE", "OUT", "--option", "answer_key=reply"], "unexpected keyword argument 'answer_key'"),
+        (["vflan", "OUT"], "The format 'vflan' needs two paths or more"),
         (["parquet", "SOURCE", "OUT"], "missing a required argument: 'target'"),
         (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has no records"),
         (["pickle", "SOURCE", "OUT"], "is a pickle. Loading a pickle can run any code"),

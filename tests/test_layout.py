@@ -52,7 +52,7 @@ FLOORS = (
     ("environment", "loading", "memory", "registration", "data"),
     ("evaluation", "original", "hub", "serving"),
     ("training",),
-    ("drawn",),
+    ("drawn", "emoji"),
     ("commands",),
     ("cli",),
 )

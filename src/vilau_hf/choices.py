@@ -15,6 +15,8 @@ RECORD_FORMATS = {
     "hub": "hub_captions.HubCaptionConverter",
     "chat": "chat.ChatConverter",
 }
+# The format of `vilau records` that has no converter: `emoji/` makes its records from npm packages.
+EMOJI_FORMAT = "emoji"
 # A copy of the names of `modeling.sub_models_vilau.SUB_MODELS`, since its source imports torch. `tests/test_cli.py`
 # compares them.
 SUB_MODELS = ("vision_tower", "projector", "language_model", "depth_transformer")

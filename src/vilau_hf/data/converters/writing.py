@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
+from datasets import Features
 
 from ...files import is_new_or_empty
 from ..records import record_features
@@ -17,7 +18,9 @@ from ..records import record_features
 ROW_GROUP = 100
 
 
-def write_records(records: Iterable[dict], folder: str | Path, records_per_file: int = 10_000) -> list[str]:
+def write_records(
+    records: Iterable[dict], folder: str | Path, records_per_file: int = 10_000, features: Features | None = None
+) -> list[str]:
     """
     Writes records as `train-00000-of-00042.parquet` and so on.
 
@@ -28,6 +31,7 @@ def write_records(records: Iterable[dict], folder: str | Path, records_per_file:
         records (`Iterable[dict]`): the result of [`convert_records`].
         folder (`str` or `Path`): a folder that is new or empty.
         records_per_file (`int`, *optional*, defaults to 10000): records of a file.
+        features (`datasets.Features`, *optional*): schema with further columns (default: [`record_features`]).
 
     Returns:
         The names of the files.
@@ -45,7 +49,7 @@ def write_records(records: Iterable[dict], folder: str | Path, records_per_file:
     temporary.mkdir(parents=True)
     remaining = iter(records)
     count = 0
-    while _write_file(islice(remaining, records_per_file), temporary / str(count)):
+    while _write_file(islice(remaining, records_per_file), temporary / str(count), features or record_features()):
         count += 1
     if count == 0:
         temporary.rmdir()
@@ -60,9 +64,8 @@ def write_records(records: Iterable[dict], folder: str | Path, records_per_file:
     return [str(folder / name) for name in names]
 
 
-def _write_file(records: Iterator[dict], path: Path) -> bool:
+def _write_file(records: Iterator[dict], path: Path, features: Features) -> bool:
     """Writes one file, and returns whether there was a record for it."""
-    features = record_features()
     rows = list(islice(records, ROW_GROUP))
     if not rows:
         return False

@@ -1,0 +1,283 @@
+"""Training tasks of stage 2: drawing, naming, answering, editing, clips and rows of examples, from stored codes."""
+
+import io
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset, load_dataset
+from PIL import Image
+
+from ..data.records import media_content_part, text_content_part
+from .concepts import Concept
+from .dataset import BACKGROUNDS, Emoji, caption, compose, concept_of
+from .images import shrink
+from .packages import STYLES
+from .records import ANIMATED
+from .split import is_taught, split_of
+
+
+# Shares of the tasks. Drawing is the hardest and gets most.
+TASKS = {"draw": 12.0, "answer": 6.0, "edit": 3.0, "row": 1.0, "animate": 1.5, "watch": 0.5}
+QUESTIONS = ("name", "describe", "style", "group", "is_it")
+# Concepts that stand near each other in Unicode's order look alike: a dog and a poodle, two kinds of fruit.
+NEAR_IN_ORDER = 8
+
+
+@dataclass(frozen=True)
+class Clip:
+    """
+    Holds one animated clip.
+
+    Args:
+        concept (`Concept`): what it shows.
+        rgba (`np.ndarray` of shape `(F, S, S, 4)`, uint8): frames at equal distances.
+    """
+
+    concept: Concept
+    rgba: np.ndarray
+
+    def on(self, background: str) -> list[Image.Image]:
+        """Returns the RGB frames on a background of `BACKGROUNDS`."""
+        return [Image.fromarray(frame) for frame in compose(self.rgba, background)]
+
+
+def load_clips(folder: str | Path, size: int, num_frames: int, held_out: bool = False) -> list[Clip]:
+    """
+    Loads clips of the concepts that the shipped model learns.
+
+    Args:
+        folder (`str` or `Path`): records written by `vilau records emoji`.
+        size (`int`): side of the frames in pixels.
+        num_frames (`int`): frames that are taken of a clip, at equal distances from the first.
+        held_out (`bool`, *optional*, defaults to `False`): the clips that are held out, in place of the others.
+    """
+    records = load_dataset(str(folder), split="train")
+    labels = [(concept_of(row), row["style"]) for row in records.remove_columns(["images", "videos", "messages"])]
+    rows = [
+        row
+        for row, (concept, style) in enumerate(labels)
+        if style == ANIMATED and is_taught(concept) and split_of(concept).is_clip == held_out
+    ]
+    return [
+        Clip(labels[row][0], _frames(record["videos"][0]["bytes"], size, num_frames))
+        for row, record in zip(rows, records.select(rows), strict=True)
+    ]
+
+
+def _frames(content: bytes, size: int, num_frames: int) -> np.ndarray:
+    """Returns frames `(F, S, S, 4)` of an animated image at equal distances."""
+    frames = []
+    with Image.open(io.BytesIO(content)) as image:
+        for index in range(num_frames):
+            # Only the classes of formats with frames have the attribute, so `Image` does not declare it.
+            image.seek(index * getattr(image, "n_frames", 1) // num_frames)
+            frames.append(np.array(shrink(image, size)))
+    return np.stack(frames)
+
+
+def media_records(emoji: list[Emoji], clips: list[Clip]) -> Dataset:
+    """
+    Returns records of every image and clip on every background, to be encoded once by [`encode_dataset`].
+
+    Their ids are "style/key/background".
+    """
+    items: list[Emoji | Clip] = [*emoji, *clips]
+    index = [item for item in range(len(items)) for _ in BACKGROUNDS]
+    columns = {"item": index, "background": [*BACKGROUNDS] * len(items)}
+
+    def read(batch: dict[str, list]) -> dict[str, list]:
+        read_rows = []
+        for item, background in zip(batch["item"], batch["background"], strict=True):
+            one = items[item]
+            kind = "video" if isinstance(one, Clip) else "image"
+            media = one.on(background)
+            read_rows.append(
+                {
+                    "id": media_id(one, background),
+                    "messages": [{"role": "assistant", "content": [media_content_part(kind)]}],
+                    "images": [media] if kind == "image" else [],
+                    "videos": [media] if kind == "video" else [],
+                }
+            )
+        return {name: [row[name] for row in read_rows] for name in read_rows[0]}
+
+    return Dataset.from_dict(columns).with_transform(read)
+
+
+def media_id(item: Emoji | Clip, background: str) -> str:
+    """Returns the id of an image or a clip on a background."""
+    style = ANIMATED if isinstance(item, Clip) else item.style
+    return f"{style}/{item.concept.key}/{background}"
+
+
+class EmojiTasks(torch.utils.data.Dataset):
+    """
+    Gives records of all tasks with stored codes, in the message schema of [`VilaUDataCollator`].
+
+    Args:
+        emoji (`list[Emoji]`): still images.
+        clips (`list[Clip]`): animated clips.
+        codes (`dict[str, np.ndarray]`): codes `(F, L, D)` of every image (F = 1) and clip by [`media_id`].
+        num_samples (`int`): number of records; the record of an index is the same in every epoch.
+        tasks (`dict[str, float]`, *optional*): shares of the tasks (default: `TASKS`).
+        seed (`int`, *optional*, defaults to 0): seed of all choices.
+    """
+
+    def __init__(
+        self,
+        emoji: list[Emoji],
+        clips: list[Clip],
+        codes: dict[str, np.ndarray],
+        num_samples: int,
+        tasks: dict[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.emoji = emoji
+        self.clips = clips
+        self.codes = codes
+        self.num_samples = num_samples
+        self.seed = seed
+        shares = TASKS if tasks is None else tasks
+        self.names = list(shares)
+        self.weights = list(shares.values())
+        self.concepts = list({one.concept.key: one.concept for one in emoji}.values())
+        self.position = {concept.key: index for index, concept in enumerate(self.concepts)}
+        self.styles: dict[str, dict[str, Emoji]] = defaultdict(dict)
+        for one in emoji:
+            self.styles[one.concept.key][one.style] = one
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, index: int) -> dict:
+        choice = random.Random(f"{self.seed} {index}")
+        task = choice.choices(self.names, self.weights)[0]
+        user, assistant, media = getattr(self, f"_{task}")(choice)
+        return {
+            "id": f"{task} {index}",
+            "messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}],
+            "codes": [self.codes[name] for name in media],
+        }
+
+    def _draw(self, choice: random.Random) -> tuple[list, list, list[str]]:
+        one = choice.choice(self.emoji)
+        background = _background(choice)
+        text = caption(one.concept, one.style, background, choice, always_background=True)
+        return [text_content_part(text)], [media_content_part("image")], [media_id(one, background)]
+
+    def _answer(self, choice: random.Random) -> tuple[list, list, list[str]]:
+        one = choice.choice(self.emoji)
+        background = _background(choice)
+        question, answer = self.question(one, background, choice.choice(QUESTIONS), choice)
+        return (
+            [media_content_part("image"), text_content_part(question)],
+            [text_content_part(answer)],
+            [media_id(one, background)],
+        )
+
+    def question(self, one: Emoji, background: str, kind: str, choice: random.Random) -> tuple[str, str]:
+        """Returns a question of a kind of `QUESTIONS` about an image, and its answer."""
+        if kind == "name":
+            return "what is this?", one.concept.name
+        if kind == "describe":
+            return "describe the image", describe(one, background)
+        if kind == "style":
+            return "which style is it?", one.style
+        if kind == "group":
+            return "which group does it belong to?", one.concept.group.lower()
+        is_right = choice.random() < 0.5
+        asked = one.concept if is_right else self.near_concept(one.concept, choice)
+        return f"is it {asked.name}?", "yes" if is_right else "no"
+
+    def near_concept(self, concept: Concept, choice: random.Random) -> Concept:
+        """Returns another concept of the same group that stands near in Unicode's order: a hard negative."""
+        position = self.position.get(concept.key, 0)
+        near = self.concepts[max(0, position - NEAR_IN_ORDER) : position + NEAR_IN_ORDER + 1]
+        others = [other for other in near if other.key != concept.key and other.group == concept.group]
+        return choice.choice(others or [other for other in self.concepts if other.key != concept.key])
+
+    def _edit(self, choice: random.Random) -> tuple[list, list, list[str]]:
+        before = choice.choice(self.emoji)
+        background = _background(choice)
+        others = [style for style in self.styles[before.concept.key] if style != before.style]
+        if others and choice.random() < 0.75:
+            style = choice.choice(others)
+            after = self.styles[before.concept.key][style]
+            instruction = restyle_instruction(style)
+            new_background = background
+        else:
+            after = before
+            new_background = choice.choice([name for name in BACKGROUNDS if name != background])
+            instruction = f"put it on a {new_background} background"
+        media = [media_id(before, background), media_id(after, new_background)]
+        return [media_content_part("image"), text_content_part(instruction)], [media_content_part("image")], media
+
+    def _row(self, choice: random.Random) -> tuple[list, list, list[str]]:
+        background = _background(choice)
+        while True:
+            shown, asked = choice.sample(self.concepts, 2)
+            both = [style for style in STYLES if style in self.styles[shown.key] and style in self.styles[asked.key]]
+            if len(both) >= 2:
+                break
+        given, wanted = choice.sample(both, 2)
+        items = [self.styles[key][style] for key in (shown.key, asked.key) for style in (given, wanted)]
+        return *row_messages(items), [media_id(item, background) for item in items]
+
+    def _animate(self, choice: random.Random) -> tuple[list, list, list[str]]:
+        clip = choice.choice(self.clips)
+        background = _background(choice)
+        text = "continue the video"
+        if choice.random() < 0.8:
+            text = caption(clip.concept, ANIMATED, background, choice, always_background=True)
+        return [text_content_part(text)], [media_content_part("video")], [media_id(clip, background)]
+
+    def _watch(self, choice: random.Random) -> tuple[list, list, list[str]]:
+        clip = choice.choice(self.clips)
+        background = _background(choice)
+        return (
+            [media_content_part("video"), text_content_part("what is this?")],
+            [text_content_part(clip.concept.name)],
+            [media_id(clip, background)],
+        )
+
+
+def row_messages(items: list[Emoji]) -> tuple[list, list]:
+    """Returns user and assistant content of a row: every item with its caption, the last one to be drawn."""
+    user = []
+    for item in items[:-1]:
+        user += [text_content_part(f"{item.concept.name}, {item.style} style"), media_content_part("image")]
+    user.append(text_content_part(f"{items[-1].concept.name}, {items[-1].style} style"))
+    return user, [media_content_part("image")]
+
+
+def restyle_instruction(style: str) -> str:
+    """Returns the instruction to draw an image in another style."""
+    return f"change it to {style} style"
+
+
+def describe(one: Emoji, background: str) -> str:
+    """Returns the full description of an image."""
+    return f"{one.concept.name}, {one.style} style, on a {background} background"
+
+
+def _background(choice: random.Random) -> str:
+    """Returns white in half of the cases, otherwise any background."""
+    return "white" if choice.random() < 0.5 else choice.choice(list(BACKGROUNDS))
+
+
+__all__ = [
+    "QUESTIONS",
+    "TASKS",
+    "Clip",
+    "EmojiTasks",
+    "describe",
+    "load_clips",
+    "media_id",
+    "media_records",
+    "restyle_instruction",
+    "row_messages",
+]
