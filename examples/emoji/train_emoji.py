@@ -1,7 +1,7 @@
-"""Trains the emoji checkpoint from scratch, stage by stage.
+"""Trains the vision tower of the emoji model from scratch: first SigLIP, then quantizer and pixel decoder.
 
     vilau records emoji emoji-records
-    python examples/emoji/train_emoji.py --records emoji-records --out emoji
+    python examples/emoji/train_emoji.py --records emoji-records --work emoji-runs
 
 Each stage saves a checkpoint every few minutes. After an interruption, the same command continues where it was.
 `--stage siglip` and the names after it run one stage alone. `--steps 0.01` runs a hundredth of the steps, as a trial.
@@ -47,7 +47,6 @@ INSTRUCTIONS = (
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--records", type=Path, required=True, help="folder of `vilau records emoji`")
-parser.add_argument("--out", type=Path, default=Path("emoji"), help="folder of the checkpoint (default: %(default)s)")
 parser.add_argument("--work", type=Path, default=Path("emoji-runs"), help="folder of the trainers' checkpoints")
 parser.add_argument("--stage", choices=STAGES, nargs="+", default=STAGES, help="stages to run (default: all)")
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")

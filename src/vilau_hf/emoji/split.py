@@ -28,6 +28,7 @@ TAUGHT_GROUPS = (
 
 # Concepts that look alike in two styles or more: root mean square distance below 0.075 between their images of
 # 16 x 16 pixels with alpha, each channel in [0, 1]. `examples/emoji/near_duplicates.py` measures it.
+# The table is not complete: docs/emoji.md names the pairs that it lacks.
 FAMILIES = (
     ("1st place medal", "3rd place medal", "sports medal"),
     ("angry face with horns", "smiling face with horns"),
