@@ -1,4 +1,4 @@
-"""What the dry runs of both stages share: batches, counts of parameters, and lines of a report."""
+"""Reads batches, counts parameters and formats report lines for the dry runs of both stages."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator

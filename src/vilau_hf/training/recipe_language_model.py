@@ -93,7 +93,7 @@ class LoraArguments:
 
 @dataclass
 class RunArguments:
-    """What the run does."""
+    """Arguments that choose between training and a dry run."""
 
     dry_run: bool = field(
         default=False, metadata={"help": "whether to check the recipe and its data instead of training"}

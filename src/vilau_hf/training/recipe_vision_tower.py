@@ -134,7 +134,7 @@ class VisionTowerDataArguments:
 
 @dataclass
 class VisionTowerRunArguments:
-    """What the run does."""
+    """Arguments that choose between training and a dry run."""
 
     dry_run: bool = field(
         default=False, metadata={"help": "whether to check the recipe and its data instead of training"}
