@@ -31,9 +31,8 @@ def read_images(style: str, files: PackageFiles, size: int) -> Iterator[tuple[st
 
 def shrink(image: Image.Image, size: int) -> Image.Image:
     """Returns a square RGBA image of `size` pixels a side."""
-    # Colours are multiplied by alpha before the filter, so transparent pixels do not darken the edge.
-    premultiplied = image.convert("RGBA").convert("RGBa")
-    return premultiplied.resize((size, size), Image.Resampling.LANCZOS).convert("RGBA")
+    # Pillow multiplies colours by alpha before it filters, so transparent pixels do not darken the edge.
+    return image.convert("RGBA").resize((size, size), Image.Resampling.LANCZOS)
 
 
 def _vector_images(files: PackageFiles, size: int) -> Iterator[tuple[str, Image.Image]]:
