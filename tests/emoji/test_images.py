@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vilau_hf.emoji.images import read_images, shrink
+from vilau_hf.emoji.images import move, read_images, shrink
 from vilau_hf.emoji.packages import STYLES, PackageFiles
 
 
@@ -80,3 +80,30 @@ def test_edge_keeps_its_color_when_it_shrinks():
     edge = pixels[:, 1]
     assert ((edge[:, 3] > 40) & (edge[:, 3] < 250)).all()
     assert (edge[:, :3] > 240).all()
+
+
+def test_move_scales_and_turns_around_the_center_then_shifts():
+    rgba = np.zeros((40, 40, 4), np.uint8)
+    rgba[18:22, 26:30] = (200, 0, 0, 255)  # a square to the right of the center
+    image = Image.fromarray(rgba)
+
+    def center(moved):
+        alpha = np.array(moved)[..., 3].astype(float)
+        rows, columns = np.indices(alpha.shape) + 0.5
+        return [(rows * alpha).sum() / alpha.sum(), (columns * alpha).sum() / alpha.sum()], alpha.sum() / 255
+
+    still, area = center(move(image, scale=1, turn=0, right=0, down=0))
+    np.testing.assert_allclose(still, [20, 28], atol=0.01)
+    np.testing.assert_allclose(area, 16, rtol=0.01)
+    moved, area = center(move(image, scale=0.5, turn=np.pi / 2, right=0.1, down=0.25))
+    # half as far from the center, now below it, then 4 pixels to the right and 10 down
+    np.testing.assert_allclose(moved, [20 + 4 + 10, 20 + 4], atol=0.1)
+    np.testing.assert_allclose(area, 4, rtol=0.15)
+
+
+def test_move_keeps_the_colour_of_the_edge():
+    rgba = np.zeros((16, 16, 4), np.uint8)
+    rgba[4:12, 4:12] = (240, 240, 240, 255)
+    moved = np.array(move(Image.fromarray(rgba), scale=0.9, turn=0.3, right=0.02, down=0))
+    is_edge = (moved[..., 3] > 40) & (moved[..., 3] < 215)
+    assert is_edge.any() and moved[is_edge][:, :3].min() >= 230

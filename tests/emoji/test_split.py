@@ -14,13 +14,13 @@ HELD_OUT_CONCEPTS = [
     "broken heart", "brown heart", "chair", "flower playing cards", "page with curl", "pig nose", "sailboat", "spoon",
 ]  # fmt: skip
 HELD_OUT_STYLES = {
-    "noto": ["baby chick", "bear", "jar", "pill", "speech balloon", "tent"],
+    "noto": ["baby chick", "bear", "jar", "pill", "tent"],
     "twemoji": [
         "alien", "black bird", "boxing glove", "cloud", "club suit", "envelope", "grimacing face", "heart suit",
-        "locked", "pear", "red heart", "spade suit", "two hearts", "unlocked",
+        "locked", "pear", "red heart", "spade suit", "unlocked",
     ],
-    "flat": ["bowl with spoon", "canoe", "flag in hole", "magnet", "rainbow"],
-    "3d": ["bowl with spoon", "canoe", "flag in hole", "magnet", "rainbow"],
+    "flat": ["bowl with spoon", "canoe", "flag in hole", "magnet", "rainbow", "two hearts"],
+    "3d": ["bowl with spoon", "canoe", "flag in hole", "magnet", "rainbow", "two hearts"],
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def test_split_of_60_concepts_is_as_it_was_written_down(concepts):
 def test_split_of_all_families_is_as_it_was_written_down():
     lines = [f"{name}: {split_of(named(name))}" for family in FAMILIES for name in family]
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-    assert digest[:16] == "48cb5f858e4f3c84"
+    assert digest[:16] == "01a69074c48997a6"
 
 
 def test_family_is_on_one_side_of_the_split():

@@ -83,6 +83,15 @@ def test_tasks_have_their_shares(emoji, clips, codes):
         assert abs(names.count(task) / 1000 - share / sum(TASKS.values())) < 0.05, task
 
 
+def test_grouped_records_are_the_same_and_have_the_number_of_their_images(emoji, clips, codes):
+    records = EmojiTasks(emoji, clips, codes, 200)
+    grouped = records.grouped()
+    assert grouped[:] == {name: [records[index][name] for index in range(200)] for name in ("id", "messages", "codes")}
+    lengths = grouped.with_format(None)["length"]
+    assert list(lengths) == [sum(len(codes) for codes in records[index]["codes"]) for index in range(200)]
+    assert len(set(lengths)) == 3
+
+
 def test_record_is_fixed_by_seed_and_index(emoji, clips, codes):
     def messages(**kwargs):
         dataset = EmojiTasks(emoji, clips, codes, 30, **kwargs)

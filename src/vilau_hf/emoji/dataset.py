@@ -12,7 +12,7 @@ from datasets import load_dataset
 from PIL import Image
 
 from .concepts import Concept
-from .images import shrink
+from .images import move, shrink
 from .packages import STYLES
 from .records import ANIMATED
 from .split import is_taught, split_of
@@ -30,6 +30,10 @@ BACKGROUNDS = {
     "pink": (250, 180, 205),
 }
 SPLITS = ("train", "pairs", "concepts")
+# Largest motion of an image in stage 1: shares of its size, radians, and shares of its side.
+SCALES = (0.8, 1.1)
+TURN = 0.2
+SHIFT = 0.08
 
 
 @dataclass(frozen=True)
@@ -119,12 +123,15 @@ class CaptionedEmoji(torch.utils.data.Dataset):
         emoji (`list[Emoji]`): the images.
         num_samples (`int`): number of samples; the sample of an index is the same in every epoch.
         seed (`int`, *optional*, defaults to 0): seed of image, background and caption.
+        share_moved (`float`, *optional*, defaults to 0.5): share of images that are scaled, turned and shifted. With
+            three or four images of a concept, the tower learns more from moved ones.
     """
 
-    def __init__(self, emoji: list[Emoji], num_samples: int, seed: int = 0) -> None:
+    def __init__(self, emoji: list[Emoji], num_samples: int, seed: int = 0, share_moved: float = 0.5) -> None:
         self.emoji = emoji
         self.num_samples = num_samples
         self.seed = seed
+        self.share_moved = share_moved
 
     def __len__(self) -> int:
         return self.num_samples
@@ -133,7 +140,21 @@ class CaptionedEmoji(torch.utils.data.Dataset):
         choice = random.Random(f"{self.seed} {index}")
         one = choice.choice(self.emoji)
         background = "white" if choice.random() < 0.5 else choice.choice(list(BACKGROUNDS))
+        if choice.random() < self.share_moved:
+            one = _moved(one, choice)
         return {"images": [one.on(background)], "caption": caption(one.concept, one.style, background, choice)}
+
+
+def _moved(one: Emoji, choice: random.Random) -> Emoji:
+    """Returns an image at another place, angle and size."""
+    moved = move(
+        Image.fromarray(one.rgba),
+        scale=choice.uniform(*SCALES),
+        turn=choice.uniform(-TURN, TURN),
+        right=choice.uniform(-SHIFT, SHIFT),
+        down=choice.uniform(-SHIFT, SHIFT),
+    )
+    return Emoji(one.concept, one.style, np.array(moved))
 
 
 def caption(

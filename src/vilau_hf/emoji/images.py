@@ -1,6 +1,7 @@
 """Still images of the packages: SVG is rendered, WebP is opened, and all become RGBA images of one size."""
 
 import io
+import math
 from collections.abc import Iterator
 
 from PIL import Image, ImageOps
@@ -33,6 +34,36 @@ def shrink(image: Image.Image, size: int) -> Image.Image:
     """Returns a square RGBA image of `size` pixels a side."""
     # Pillow multiplies colours by alpha before it filters, so transparent pixels do not darken the edge.
     return image.convert("RGBA").resize((size, size), Image.Resampling.LANCZOS)
+
+
+def move(image: Image.Image, scale: float, turn: float, right: float, down: float) -> Image.Image:
+    """
+    Returns an RGBA image whose content is scaled and turned around the center, then shifted.
+
+    Args:
+        image (`PIL.Image.Image`): a square RGBA image.
+        scale (`float`): factor on the size of the content.
+        turn (`float`): angle in radians, clockwise.
+        right (`float`): shift to the right, as a share of the side.
+        down (`float`): shift downwards, as a share of the side.
+    """
+    side = image.width
+    middle = side / 2
+    # Pillow asks for the map from the pixels of the result to those of the image.
+    across = math.cos(turn) / scale
+    up = math.sin(turn) / scale
+    start = (middle + right * side, middle + down * side)
+    matrix = (
+        across,
+        up,
+        middle - across * start[0] - up * start[1],
+        -up,
+        across,
+        middle + up * start[0] - across * start[1],
+    )
+    # "RGBa" has colours multiplied by alpha, so transparent pixels do not darken the edge.
+    moved = image.convert("RGBa").transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    return moved.convert("RGBA")
 
 
 def _vector_images(files: PackageFiles, size: int) -> Iterator[tuple[str, Image.Image]]:
@@ -69,4 +100,4 @@ def _find_icon(icons: dict, name: str) -> tuple[dict | None, bool]:
     return icons["icons"].get(name), is_mirrored
 
 
-__all__ = ["read_images", "shrink"]
+__all__ = ["move", "read_images", "shrink"]

@@ -20,8 +20,10 @@ from .records import ANIMATED
 from .split import is_taught, split_of
 
 
-# Shares of the tasks. Drawing is the hardest and gets most.
-TASKS = {"draw": 12.0, "answer": 6.0, "edit": 3.0, "row": 1.0, "animate": 1.5, "watch": 0.5}
+# Shares of the tasks. Drawing is the hardest and gets most. A clip costs as much as eight images.
+TASKS = {"draw": 12.0, "answer": 6.0, "edit": 3.0, "row": 1.0, "animate": 1.0, "watch": 0.25}
+# Images in a record of each task; a clip counts as one.
+IMAGES_OF_TASK = {"draw": 1, "answer": 1, "edit": 2, "row": 4, "animate": 1, "watch": 1}
 QUESTIONS = ("name", "describe", "style", "group", "is_it")
 # Concepts that stand near each other in Unicode's order look alike: a dog and a poodle, two kinds of fruit.
 NEAR_IN_ORDER = 8
@@ -121,7 +123,8 @@ class EmojiTasks(torch.utils.data.Dataset):
     Args:
         emoji (`list[Emoji]`): still images.
         clips (`list[Clip]`): animated clips.
-        codes (`dict[str, np.ndarray]`): codes `(F, L, D)` of every image (F = 1) and clip by [`media_id`].
+        codes (`dict[str, np.ndarray]`): codes `(F, L * D)` of every image (F = 1) and clip by [`media_id`],
+            as [`load_encoded`] returns them.
         num_samples (`int`): number of records; the record of an index is the same in every epoch.
         tasks (`dict[str, float]`, *optional*): shares of the tasks (default: `TASKS`).
         seed (`int`, *optional*, defaults to 0): seed of all choices.
@@ -144,7 +147,7 @@ class EmojiTasks(torch.utils.data.Dataset):
         shares = TASKS if tasks is None else tasks
         self.names = list(shares)
         self.weights = list(shares.values())
-        self.concepts = list({one.concept.key: one.concept for one in emoji}.values())
+        self.concepts = sorted({one.concept.key: one.concept for one in emoji}.values(), key=_unicode_order)
         self.position = {concept.key: index for index, concept in enumerate(self.concepts)}
         self.styles: dict[str, dict[str, Emoji]] = defaultdict(dict)
         for one in emoji:
@@ -153,9 +156,32 @@ class EmojiTasks(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return self.num_samples
 
-    def __getitem__(self, index: int) -> dict:
+    def grouped(self) -> Dataset:
+        """
+        Returns the records as a `datasets.Dataset` with the column `length`, by which batches can be grouped.
+
+        The length is the number of images and frames. So a batch has records of one task or of similar ones.
+        """
+        lengths = []
+        for index in range(self.num_samples):
+            task, _ = self._task_of(index)
+            frames = len(self.clips[0].rgba) if task in ("animate", "watch") else 1
+            lengths.append(IMAGES_OF_TASK[task] * frames)
+
+        def read(batch: dict[str, list]) -> dict[str, list]:
+            records = [self[index] for index in batch["index"]]
+            return {name: [record[name] for record in records] for name in records[0]}
+
+        columns = {"index": range(self.num_samples), "length": lengths}
+        return Dataset.from_dict(columns).with_transform(read)
+
+    def _task_of(self, index: int) -> tuple[str, random.Random]:
+        """Returns the task of a record, and the source of its further choices."""
         choice = random.Random(f"{self.seed} {index}")
-        task = choice.choices(self.names, self.weights)[0]
+        return choice.choices(self.names, self.weights)[0], choice
+
+    def __getitem__(self, index: int) -> dict:
+        task, choice = self._task_of(index)
         user, assistant, media = getattr(self, f"_{task}")(choice)
         return {
             "id": f"{task} {index}",
@@ -243,6 +269,11 @@ class EmojiTasks(torch.utils.data.Dataset):
             [text_content_part(clip.concept.name)],
             [media_id(clip, background)],
         )
+
+
+def _unicode_order(concept: Concept) -> tuple[str, list[int]]:
+    """Returns a key that sorts concepts by their groups, then by their code points."""
+    return concept.group, [int(point, 16) for point in concept.key.split("-")]
 
 
 def row_messages(items: list[Emoji]) -> tuple[list, list]:
