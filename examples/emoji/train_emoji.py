@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, SiglipModel, Trainer, TrainerCallback, set_seed
 
-from vilau_hf import VilaUPipeline, VilaUVisionTowerForPreTraining
+from vilau_hf import VilaUPipeline, VilaUProcessor, VilaUVisionTowerForPreTraining
 from vilau_hf.data import VilaUDataCollator, VisionTowerDataCollator, encode_dataset, load_encoded
 from vilau_hf.emoji.dataset import CaptionedEmoji, caption_texts, load_emoji
 from vilau_hf.emoji.tasks import EmojiTasks, load_clips, media_records
@@ -52,7 +52,7 @@ INSTRUCTIONS = (
     "which group does it belong to? smileys & emotion, animals & nature, food & drink, travel & places, activities, "
     "objects",
     "is it a an the? yes no",
-    "change it to style. put it on a background. show it moving. continue the video.",
+    "change it to style. put it on a background. show it moving. continue it.",
 )
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -116,10 +116,15 @@ def train(trainer: Trainer) -> None:
     trainer.save_state()
 
 
-# Tokenizer and processor: the words of the instructions stand in the vocabulary from the start.
+# Tokenizer and processor. All stages need the same token ids, so they are made once and read again later.
 emoji = load_emoji(args.records, IMAGE_SIZE)
-tokenizer = train_tokenizer([*caption_texts(emoji), *INSTRUCTIONS * 50], vocab_size=3072)
-processor = new_processor(tokenizer, IMAGE_SIZE, PATCH_SIZE, NUM_FRAMES)
+saved_processor = args.work / "processor"
+if not saved_processor.exists():
+    # The words of the instructions stand in the vocabulary from the start.
+    trained = train_tokenizer([*caption_texts(emoji), *INSTRUCTIONS * 50], vocab_size=3072)
+    new_processor(trained, IMAGE_SIZE, PATCH_SIZE, NUM_FRAMES).save_pretrained(saved_processor)
+processor = VilaUProcessor.from_pretrained(saved_processor)
+tokenizer = processor.tokenizer
 captioned = CaptionedEmoji(emoji, num_samples=2_000_000, seed=args.seed)
 tower_collator = VisionTowerDataCollator(processor.image_processor, tokenizer, CAPTION_LENGTH)
 
