@@ -305,8 +305,9 @@ class VilaUConfig(VilaUBaseConfig):
     """
 
     model_type = "vilau"
-    # `Trainer` gathers outputs over a whole evaluation set. The cache and the features are too large for that.
-    keys_to_ignore_at_inference = [*CACHE_NAMES, "image_outputs", "video_outputs"]
+    # `Trainer` gathers outputs over a whole evaluation set. The cache and the features are too large for that. The
+    # losses are left out so that `compute_metrics` gets the logits alone.
+    keys_to_ignore_at_inference = [*CACHE_NAMES, "image_outputs", "video_outputs", "text_loss", "visual_loss"]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(config_class=VilaUVisionConfig),
         "depth_config": SubConfigSpec(config_class=VilaUDepthConfig),
