@@ -116,6 +116,20 @@ def text_to_image_pipelines() -> MutableMapping[str, Any]:
     return AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
 
+def add_to_transformers(model_class: type) -> None:
+    """
+    Adds a class to transformers, so that `getattr(transformers, config.architectures[0])` finds it.
+
+    TRL loads a model by its path this way (trl#3862, read in 1.16.0). For other classes it reads `config.auto_map`,
+    which only configurations with custom code have. Can go when TRL asks the Auto classes.
+
+    Args:
+        model_class (`type`): the class.
+    """
+    transformers = import_module("transformers")
+    setattr(transformers, model_class.__name__, model_class)
+
+
 def add_to_diffusers(pipeline_class: type) -> None:
     """
     Adds a class to diffusers, so that `DiffusionPipeline.from_pretrained` finds it by its name in `model_index.json`.

@@ -104,6 +104,17 @@ class VilaUVisionConfig(VilaUBaseConfig):
 
     model_type = "vilau_vision"
     base_config_key = "vision_config"
+    # `Trainer` gathers outputs over a whole evaluation set. Losses have no rows, and pixels are too large.
+    keys_to_ignore_at_inference = [
+        "contrastive_loss",
+        "reconstruction_loss",
+        "commitment_loss",
+        "perceptual_loss",
+        "adversarial_loss",
+        "adversarial_weight",
+        "discriminator_loss",
+        "reconstruction",
+    ]
     sub_configs_defaults = {
         # A configuration file without `model_type` here is SigLIP's.
         "encoder_config": SubConfigSpec(
