@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerState
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..compat import TRAINER_STATE_NAME, get_last_checkpoint, sort_checkpoints
+from ..files import disk_errors
 from ..modeling.complete_loading_vilau import loading_problems
 
 
@@ -171,9 +172,10 @@ class AtomicCheckpointTrainer(Trainer):
             name = broadcast_object_list(name)
         staging = folder / name[0]
         try:
-            super().save_model(str(staging), _internal_call=True)
-            if self.args.should_save:
-                self.save_additional_files(str(staging))
+            with disk_errors(folder):
+                super().save_model(str(staging), _internal_call=True)
+                if self.args.should_save:
+                    self.save_additional_files(str(staging))
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
@@ -260,7 +262,8 @@ class AtomicCheckpointTrainer(Trainer):
         self._on_every_disk(run_dir, lambda: remove_staging_folders(run_dir))
         self._is_staging = True
         try:
-            super()._save_checkpoint(model, trial)
+            with disk_errors(run_dir):
+                super()._save_checkpoint(model, trial)
             if not self.args.save_only_model:
                 self.save_additional_state(str(staging / name))
         finally:
