@@ -3,7 +3,7 @@
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import PreTrainedModel
 
@@ -34,7 +34,7 @@ def _first_five(names: list[str]) -> str:
     return f"{listed} and {len(names) - 5} more" if len(names) > 5 else listed
 
 
-class CompleteLoading(PreTrainedModel if TYPE_CHECKING else object):
+class CompleteLoading(PreTrainedModel):
     """
     Makes `from_pretrained` refuse incomplete checkpoints, and freeze what the constructor froze.
 
