@@ -27,6 +27,9 @@ LIBRARY_NAMES = {
     "get_last_checkpoint": "transformers.trainer_utils",
     # Gives the order in which `save_total_limit` deletes checkpoints. Can go when the base class deletes atomically.
     "sort_checkpoints": "transformers.trainer_utils",
+    # Documented by accelerate (package_reference/utilities), but not in its top-level namespace. Ranks of a run agree
+    # on the name of a staging folder. Read in accelerate 1.15.0. Can go when accelerate exports it.
+    "broadcast_object_list": "accelerate.utils",
     # Documented (main_classes/callback), but not in the top-level namespace. We need the types of the loggers to log
     # images, for which callbacks have no event. Can go when transformers exports them or logs images.
     "TensorBoardCallback": "transformers.integrations",

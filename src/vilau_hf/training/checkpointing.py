@@ -8,15 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
 from torch import nn
 from transformers import Trainer, TrainerState
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from ..compat import TRAINER_STATE_NAME, get_last_checkpoint, sort_checkpoints
+from ..compat import TRAINER_STATE_NAME, broadcast_object_list, get_last_checkpoint, sort_checkpoints
 from ..files import disk_errors
 from ..modeling.complete_loading_vilau import loading_problems
+from ..original.weight_files import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 
 # Names of staging folders in the output directory, followed by 32 random digits. So no folder of a user has such a
