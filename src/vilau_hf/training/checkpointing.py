@@ -123,7 +123,7 @@ class AtomicCheckpointTrainer(Trainer):
         self._loaded_checkpoint = checkpoint
         # All ranks save to one folder, so they need one name.
         self._staging_name = broadcast_object_list([self._staging_name])[0]
-        run_dir = Path(self.args.output_dir)
+        run_dir = Path(str(self.args.output_dir))
         self._on_every_disk(run_dir, lambda: remove_staging_folders(run_dir))
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
