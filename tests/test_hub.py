@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ import torch
 from huggingface_hub import RepoUrl
 from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
+from safetensors import SafetensorError
 from transformers import AutoModel, AutoProcessor
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor, hub
@@ -178,3 +180,27 @@ assert type(AutoProcessor.from_pretrained(sys.argv[1])) is vilau_hf.VilaUProcess
 """
     result = run([sys.executable], script, with_code, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_a_killed_or_failed_dry_run_leaves_no_repository(tmp_path, monkeypatch, capsys):
+    script = (
+        "import os, sys, signal; from vilau_hf import hub\n"
+        "hub.ModelCard.save = lambda *args: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "hub.write_repository(*sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, TINY_CHECKPOINT, str(tmp_path / "out")]
+    assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists() and list(tmp_path.iterdir())
+
+    def fail(self, folder, **kwargs):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VilaUPipeline, "save_pretrained", fail)
+        with pytest.raises(SystemExit):
+            main(["push", "me/tiny", "--dry-run", str(tmp_path / "out")])
+    assert "No space left" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    main(["push", "me/tiny", "--dry-run", str(tmp_path / "out")])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

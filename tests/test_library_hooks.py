@@ -56,6 +56,7 @@ HOOKS = [
     Hook(CHECKPOINTS, "transformers.Trainer", "_get_output_dir", "trial"),
     Hook(CHECKPOINTS, "transformers.Trainer", "_save_checkpoint", "model trial"),
     Hook(CHECKPOINTS, "transformers.Trainer", "_push_from_checkpoint", "checkpoint_folder"),
+    Hook(CHECKPOINTS, "transformers.Trainer", "_issue_warnings_after_load", "load_result"),
     Hook(CHECKPOINTS, "transformers.Trainer", "_finalize_training", "trial num_train_samples start_time"),
     Hook("vilau_hf.training.VilaUBaseTrainer", "transformers.Trainer", "_get_train_sampler", "train_dataset"),
     Hook("vilau_hf.training.VisionTowerTrainer", "transformers.Trainer", "_clip_grad_norm", "model"),

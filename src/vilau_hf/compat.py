@@ -27,6 +27,9 @@ LIBRARY_NAMES = {
     "get_last_checkpoint": "transformers.trainer_utils",
     # Gives the order in which `save_total_limit` deletes checkpoints. Can go when the base class deletes atomically.
     "sort_checkpoints": "transformers.trainer_utils",
+    # Documented by accelerate (package_reference/utilities), but not in its top-level namespace. Ranks of a run agree
+    # on the name of a staging folder. Read in accelerate 1.15.0. Can go when accelerate exports it.
+    "broadcast_object_list": "accelerate.utils",
     # Documented (main_classes/callback), but not in the top-level namespace. We need the types of the loggers to log
     # images, for which callbacks have no event. Can go when transformers exports them or logs images.
     "TensorBoardCallback": "transformers.integrations",
@@ -114,6 +117,20 @@ def text_to_image_pipelines() -> MutableMapping[str, Any]:
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
     return AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+
+
+def add_to_transformers(model_class: type) -> None:
+    """
+    Adds a class to transformers, so that `getattr(transformers, config.architectures[0])` finds it.
+
+    TRL loads a model by its path this way (trl#3862, read in 1.16.0). For other classes it reads `config.auto_map`,
+    which only configurations with custom code have. Can go when TRL asks the Auto classes.
+
+    Args:
+        model_class (`type`): the class.
+    """
+    transformers = import_module("transformers")
+    setattr(transformers, model_class.__name__, model_class)
 
 
 def add_to_diffusers(pipeline_class: type) -> None:

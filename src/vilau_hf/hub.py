@@ -10,7 +10,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, ModelCard
 
-from .files import is_new_or_empty
+from .files import is_new_or_empty, new_folder, temporary_folder
 from .modeling import VilaUConfig, VilaUForConditionalGeneration
 from .pipelines import VilaUPipeline, pipeline_text_to_image
 from .processing import VilaUImageProcessor, VilaUProcessor, VilaUVideoProcessor
@@ -27,6 +27,8 @@ def write_repository(
     """
     Saves the folder that `push_repository` uploads. transformers and diffusers can both load it.
 
+    The folder gets its name when it is complete.
+
     Args:
         source (`str` or `Path`): folder or Hub id of the checkpoint.
         folder (`str` or `Path`): output folder, which must be new or empty.
@@ -36,7 +38,8 @@ def write_repository(
             else the card of the shipped checkpoint.
 
     Raises:
-        ValueError: if `folder` is not empty, or the card names no license.
+        ValueError: if `folder` is not empty, the card names no license, or tensors of the checkpoint are missing,
+            unexpected or of another shape.
     """
     folder = Path(folder)
     if not is_new_or_empty(folder):
@@ -50,13 +53,14 @@ def write_repository(
     model = VilaUForConditionalGeneration.from_pretrained(source, dtype="auto")
     processor = VilaUProcessor.from_pretrained(source)
     pipeline = VilaUPipeline(model, processor)
-    if with_code:
-        with _saving_code(model):
-            pipeline.save_pretrained(folder, flat=True)
-        _add_pipelines(folder)
-    else:
-        pipeline.save_pretrained(folder, flat=True)
-    model_card.save(folder / "README.md")
+    with new_folder(folder) as unfinished:
+        if with_code:
+            with _saving_code(model):
+                pipeline.save_pretrained(unfinished, flat=True)
+            _add_pipelines(unfinished)
+        else:
+            pipeline.save_pretrained(unfinished, flat=True)
+        model_card.save(unfinished / "README.md")
 
 
 def push_repository(
@@ -79,8 +83,9 @@ def push_repository(
     Returns:
         URL of the commit.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "repository")
+    # Not `TemporaryDirectory`: a killed process would leave the whole model, and no later one would delete it.
+    with temporary_folder(Path(tempfile.gettempdir())) as temporary:
+        folder = temporary / "repository"
         write_repository(source, folder, with_code, card)
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)

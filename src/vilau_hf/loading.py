@@ -7,8 +7,8 @@ import yaml
 from transformers import AutoConfig
 
 from . import TINY_CHECKPOINT
-from .files import first_five
 from .modeling import VilaUConfig, VilaUVisionTower
+from .modeling.complete_loading_vilau import loading_problems
 
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -57,19 +57,51 @@ def load_vision_tower(name_or_path: str | Path) -> VilaUVisionTower:
         name_or_path (`str` or `Path`): folder or Hub id of the checkpoint.
 
     Raises:
-        ValueError: if the checkpoint lacks weights of the tower.
+        ValueError: if tensors of the tower are missing or of another shape, or if a tensor belongs to no module.
     """
     config = AutoConfig.from_pretrained(name_or_path)
-    options: dict[str, Any] = {"output_loading_info": True}
+    options: dict[str, Any] = {}
     if config.model_type == "vilau":
         # Only the weights of the tower are read. Their names in a complete model have a prefix.
         config = config.vision_config
         options["key_mapping"] = {r"^model\.vision_tower\.": ""}
-    loaded: Any = VilaUVisionTower.from_pretrained(name_or_path, config=config, **options)
-    tower, info = loaded  # a pair because of `output_loading_info`
-    if info["missing_keys"]:
-        raise ValueError(f"{name_or_path} lacks weights of a vision tower: {first_five(info['missing_keys'])}.")
+    tower: VilaUVisionTower = VilaUVisionTower.from_pretrained(name_or_path, config=config, **options)
     return tower.eval()
 
 
-__all__ = ["CONFIGS", "load_config", "load_published_config", "load_vision_tower", "published_names", "source_of"]
+def load_complete(model_class: Any, name_or_path: str | Path, **kwargs: Any) -> Any:
+    """
+    Loads a model of transformers like `from_pretrained`, but refuses a checkpoint with other tensors.
+
+    The classes of this package refuse it themselves.
+
+    Args:
+        model_class (`type`): class of the model, or an Auto class.
+        name_or_path (`str` or `Path`): folder or Hub id of the checkpoint.
+        kwargs: further arguments of `from_pretrained`.
+
+    Returns:
+        `PreTrainedModel`: the model, in evaluation mode.
+
+    Raises:
+        ValueError: if a tensor is missing, unexpected or of another shape. The message has the names.
+    """
+    # With False, transformers names tensors of another shape only in a log.
+    model, info = model_class.from_pretrained(
+        name_or_path, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+    )
+    problems = loading_problems(info)
+    if problems:
+        raise ValueError(f"the tensors in {name_or_path} are not those of {type(model).__name__}: {problems}.")
+    return model
+
+
+__all__ = [
+    "CONFIGS",
+    "load_complete",
+    "load_config",
+    "load_published_config",
+    "load_vision_tower",
+    "published_names",
+    "source_of",
+]

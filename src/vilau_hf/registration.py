@@ -19,6 +19,7 @@ from types import MethodType, ModuleType
 from .compat import (
     AUTO_PIPELINE_MODULE,
     add_to_diffusers,
+    add_to_transformers,
     auto_video_processor,
     forget_custom_code,
     text_to_image_pipelines,
@@ -178,6 +179,7 @@ def _register_classes() -> None:
         exist_ok=True,
     )
     _register_tasks()
+    add_to_transformers(VilaUForConditionalGeneration)
     add_to_diffusers(VilaUPipeline)
     for cls, function in (
         (VilaUForConditionalGeneration, "load_original_model"),

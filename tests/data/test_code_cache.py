@@ -32,6 +32,7 @@ from vilau_hf.drawn import drawn_shapes
 from vilau_hf.loading import load_vision_tower
 
 
+DIGITS = "0123456789abcdef" * 2
 TASKS = {"text_to_image": 2, "image_to_text": 1, "text_to_video": 1, "video_to_text": 1, "edit": 1, "story": 1}
 
 
@@ -315,7 +316,7 @@ def test_resumes_with_the_missing_shards(drawn, encoded, model, tower, processor
     assert shard_files(folder) == ["train-00000-of-00003.parquet", "train-00001-of-00003.parquet"]
     with pytest.raises(ValueError, match="are not all encoded yet: run the encoding again"):
         load_encoded(folder, model, processor)
-    (folder / "data" / "train-00002-of-00003.parquet.0123.tmp").write_bytes(b"half")  # as a kill would leave it
+    (folder / "data" / f"train-00002-of-00003.parquet.{DIGITS}.tmp").write_bytes(b"half")  # as a kill would leave it
     (folder / "data" / "train-00000-of-00003.parquet").unlink()
     kept = folder / "data" / "train-00001-of-00003.parquet"
     before = kept.stat().st_mtime_ns
@@ -337,17 +338,17 @@ def test_rejects_a_folder_begun_with_other_arguments(drawn, encoded, model, towe
     other = VilaUForConditionalGeneration(model.config)
     with pytest.raises(ValueError, match=r"was begun with the tower \w{16}, but .* have the tower \w{16}"):
         encode_dataset(drawn, folder, other, processor, shard_size=20)
-    (tmp_path / "notes.tmp").write_text("mine")
+    (tmp_path / "index.json.notes.tmp").write_text("mine")
     with pytest.raises(ValueError, match="is not empty and has no index.json"):
         encode_dataset(drawn, tmp_path, tower, processor)
     (tmp_path / "index.json").write_text("{}")
     with pytest.raises(ValueError, match="index.json is not an index of encoded records"):
         encode_dataset(drawn, tmp_path, tower, processor)
-    assert (tmp_path / "notes.tmp").read_text() == "mine"
+    assert (tmp_path / "index.json.notes.tmp").read_text() == "mine"
 
 
 def test_resumes_after_a_kill_at_the_start(drawn, tower, processor, tmp_path):
-    (tmp_path / "index.json.0123abc.tmp").write_text("{")
+    (tmp_path / f"index.json.{DIGITS}.tmp").write_text("{")
     assert encode_dataset(drawn.select(range(2)), tmp_path, tower, processor).is_complete
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "index.json"]
 

@@ -32,3 +32,7 @@ def test_short_batch_is_last():
 def test_rejects_a_batch_size_of_0():
     with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
         LengthGroupedBatchSampler([1], 0, 0)
+
+
+def test_a_dataset_without_records_has_no_indices():
+    assert list(LengthGroupedBatchSampler([], batch_size=4, seed=0)) == []

@@ -77,7 +77,9 @@ def test_missing_weights_are_initialised_like_by_the_constructor(config):
 
     with patch.object(PreTrainedModel, "_initialize_weights", seeded):
         made = VilaUForConditionalGeneration(config)
-        loaded = VilaUForConditionalGeneration.from_pretrained(None, config=config, state_dict={})
+        loaded, _ = VilaUForConditionalGeneration.from_pretrained(
+            None, config=config, state_dict={}, output_loading_info=True
+        )
     for (name, tensor), other in zip(made.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(tensor, other), name
 
@@ -92,7 +94,9 @@ def test_missing_weights_of_a_tower_are_initialised_like_by_the_constructor(visi
 
     with patch.object(PreTrainedModel, "_initialize_weights", seeded):
         made = VilaUVisionTowerForPreTraining(vision_config)
-        loaded = VilaUVisionTowerForPreTraining.from_pretrained(None, config=vision_config, state_dict={})
+        loaded, _ = VilaUVisionTowerForPreTraining.from_pretrained(
+            None, config=vision_config, state_dict={}, output_loading_info=True
+        )
     for (name, tensor), other in zip(made.state_dict().items(), loaded.state_dict().values(), strict=True):
         assert torch.equal(tensor, other), name
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from vilau_hf import (
 )
 from vilau_hf.cli import main
 from vilau_hf.original import convert_vilau_weights_to_hf as converter
+from vilau_hf.original.release import _check_tokenizer_model
 
 from ..golden import FOLDERS, ROOT, described, recording, release
 
@@ -321,6 +323,13 @@ def with_field(file, **fields):
     return lambda source: edit(source / file, **fields)
 
 
+def cut(name, length):
+    def change(source):
+        (source / name).write_bytes((source / name).read_bytes()[:length])
+
+    return change
+
+
 def remove(name):
     def change(source):
         path = source / name
@@ -374,6 +383,8 @@ def remove(name):
         (with_field("vision_tower/preprocessor_config.json", size={"height": 1, "width": 1}), "64 x 64"),
         (remove("../siglip-tiny-patch16-64"), "pass its config.json as `siglip_config`"),
         (remove("llm/tokenizer.model"), "has no tokenizer.model"),
+        (cut("llm/tokenizer.model", 0), r"tokenizer\.model is empty or cut"),
+        (cut("llm/tokenizer.model", 1000), r"tokenizer\.model is no sentencepiece model, or it is cut"),
         (remove("llm/model.safetensors"), r"llm has no weights: expected model\.safetensors"),
         (remove("mm_projector"), "is not an original VILA-U release: .* it lacks mm_projector"),
         (lambda source: (source / "config.json").write_text("{"), r"cannot read .*config\.json"),
@@ -394,6 +405,35 @@ def test_a_missing_package_of_the_converter_is_named(source, tmp_path, monkeypat
     with pytest.raises(ImportError, match=rf"pip install 'vilau_hf\[convert\]' \({package} is not installed\)"):
         convert_original_checkpoint(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_rejects_a_tokenizer_model_that_is_cut_anywhere(source):
+    path = source / "llm" / "tokenizer.model"
+    content = path.read_bytes()
+    _check_tokenizer_model(path)
+    for length in {*range(0, len(content), 97), *range(len(content) - 40, len(content))}:
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"tokenizer\.model is"):
+            _check_tokenizer_model(path)
+
+
+@pytest.mark.parametrize("with_tower", [False, True])
+def test_the_next_conversion_deletes_what_a_killed_one_left(source, tmp_path, with_tower):
+    """The process is killed by `kill -9` within the writing of the weights."""
+    script = (
+        "import os, sys, signal; from vilau_hf.original import convert_vilau_weights_to_hf as converter\n"
+        "converter.write_weights = lambda folder, *args: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "converter.convert_original_checkpoint(*sys.argv[1:])"
+    )
+    before = sorted(tmp_path.iterdir())
+    (tmp_path / ".out-notes").mkdir()
+    killed = subprocess.run([sys.executable, "-c", script, str(source), str(tmp_path / "out")])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".vilau-*"))) == 2 and not (tmp_path / "out").exists()
+    tower_out = tmp_path / "tower" if with_tower else None
+    convert_original_checkpoint(source, tmp_path / "out", tower_out=tower_out)
+    left = set(tmp_path.iterdir()) - set(before)
+    assert left == {tmp_path / ".out-notes", tmp_path / "out", *([tower_out] if with_tower else [])}
 
 
 def test_an_interrupted_conversion_leaves_no_files(source, tmp_path, monkeypatch):

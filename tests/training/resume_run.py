@@ -201,7 +201,7 @@ def main(folder, kind, world_size, seed):
     finish(*start(folder / "whole", kind, world_size))
     for _ in range(NUM_KILLS):
         kill(*start(folder / "killed", kind, world_size), choice)
-        unfinished = list(folder.glob("killed/out/_unfinished_checkpoint/checkpoint-*/*"))
+        unfinished = list(folder.glob("killed/out/_unfinished_checkpoint-*/checkpoint-*/*"))
         kills.append({"checkpoints": files_of_checkpoints(folder / "killed"), "in_writing": len(unfinished) > 0})
     finish(*start(folder / "killed", kind, world_size))
     result = {"kills": kills, "whole": files_of_checkpoints(folder / "whole")}

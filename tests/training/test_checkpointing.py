@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers.trainer_utils import get_last_checkpoint
 
 from vilau_hf.training import VilaUTrainer, checkpoint_to_resume
+from vilau_hf.training.checkpointing import publish_model
 
 from . import resume_run
 from .resume_run import build_trainer, files_of_checkpoints
@@ -241,3 +244,109 @@ def test_neftune_adds_noise_to_text_in_training_only(tmp_path, alpha):
 def test_rejects_label_smoothing(tmp_path):
     with pytest.raises(ValueError, match=r"`label_smoothing_factor` must be 0, got 0\.1"):
         quick_trainer(tmp_path, label_smoothing_factor=0.1)
+
+
+@pytest.mark.parametrize(
+    "length", [{"max_steps": 3}, {"max_steps": -1, "num_train_epochs": 0.3}], ids=["steps", "epochs"]
+)
+def test_a_finished_run_that_is_resumed_does_nothing(tmp_path, length):
+    """The run ends within an epoch, where the base class would train one step more."""
+    settings = {"save_steps": 3, "lr_scheduler_type": "constant", "learning_rate": 0.1, **length}
+    finished = quick_trainer(tmp_path, **settings)
+    finished.train()
+    files = files_of_checkpoints(tmp_path / "run")
+    resumed = quick_trainer(tmp_path, **settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 3
+    assert files_of_checkpoints(tmp_path / "run") == files
+    for name, tensor in finished.model.state_dict().items():
+        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    longer = quick_trainer(tmp_path, **{**settings, "max_steps": 4})
+    longer.train(resume_from_checkpoint=True)
+    assert longer.state.global_step == 4
+
+
+def change_weights(file, change):
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights: weights.pop("lm_head.weight"), "missing lm_head.weight"),
+        (lambda weights: weights.update(extra=torch.zeros(1)), "unexpected extra"),
+    ],
+    ids=["missing", "unexpected"],
+)
+def test_refuses_to_resume_with_other_tensors(tmp_path, change, message):
+    quick_trainer(tmp_path, max_steps=2).train()
+    change_weights(tmp_path / "run/out/checkpoint-2/model.safetensors", change)
+    with pytest.raises(ValueError, match=f"checkpoint-2 are not those of the model: {message}"):
+        quick_trainer(tmp_path, max_steps=4).train(resume_from_checkpoint=True)
+
+
+def test_refuses_to_resume_an_incomplete_adapter(tmp_path):
+    trainers = []
+    for _ in range(2):
+        trainer = quick_trainer(tmp_path, max_steps=2)
+        adapted = get_peft_model(trainer.model, LoraConfig(target_modules=["q_proj"]))
+        arguments = {"train_dataset": trainer.train_dataset, "data_collator": trainer.data_collator}
+        trainers.append(VilaUTrainer(adapted, trainer.args, **arguments))
+    first, second = trainers
+    first.train()
+    second.train(resume_from_checkpoint=True)
+    change_weights(
+        tmp_path / "run/out/checkpoint-2/adapter_model.safetensors", lambda weights: weights.pop(min(weights))
+    )
+    with pytest.raises(ValueError, match="checkpoint-2 are not those of the model: missing base_model"):
+        second.train(resume_from_checkpoint=True)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_interrupted_final_save_leaves_the_files_as_they_were(tmp_path, monkeypatch):
+    trainer = quick_trainer(tmp_path)
+    out = tmp_path / "run/out"
+
+    def fail(folder):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(trainer, "save_additional_files", fail)
+    with pytest.raises(OSError, match="No space"):
+        trainer.save_model()
+    assert not contents(out)
+    monkeypatch.undo()
+    trainer.save_model()
+    saved = contents(out)
+    with torch.no_grad():
+        trainer.model.lm_head.weight.zero_()
+    monkeypatch.setattr(trainer, "save_additional_files", fail)
+    with pytest.raises(OSError, match="No space"):
+        trainer.save_model()
+    assert contents(out) == saved and {path.suffix for path in saved} >= {".safetensors", ".json"}
+
+
+def test_the_next_run_deletes_the_staging_folders_of_killed_runs_alone(tmp_path):
+    out = tmp_path / "run/out"
+    kept = ["_unfinished_checkpoint", "_unfinished_model-notes", "checkpoint-1", "notes"]
+    digits = "0123456789abcdef" * 2
+    for name in (*kept, f"_unfinished_checkpoint-{digits}", f"_unfinished_model-{digits}"):
+        (out / name).mkdir(parents=True)
+        (out / name / "file").touch()
+    quick_trainer(tmp_path, max_steps=2, save_total_limit=1).train()
+    assert sorted(path.name for path in out.iterdir()) == sorted([*kept, "checkpoint-2"])
+
+
+def test_weights_of_an_earlier_save_give_way_to_those_of_another_form(tmp_path):
+    """Loading prefers one file to shards, so the file of the earlier save would be loaded."""
+    model = quick_trainer(tmp_path).model
+    for name, size in (("one", "1GB"), ("shards", "50KB"), ("one", "1GB")):
+        model.save_pretrained(tmp_path / "staging", max_shard_size=size)
+        new = {path.name for path in (tmp_path / "staging").iterdir()}
+        publish_model(tmp_path / "staging", tmp_path / "final")
+        assert {path.name for path in (tmp_path / "final").iterdir()} == new, name
+    assert not (tmp_path / "staging").exists()

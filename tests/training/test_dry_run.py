@@ -3,10 +3,12 @@
 import math
 
 import pytest
+import torch
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUVisionTowerForPreTraining
 from vilau_hf.cli import main
 from vilau_hf.training import check_recipe
+from vilau_hf.training.dry_run_language_model import count_tokens
 
 from .recipes import SHORT, TINY_SFT, TINY_TOWER, read
 
@@ -98,3 +100,12 @@ def test_rejects_losses_that_do_not_fit_a_vision_tower(options, message, tmp_pat
 def test_rejects_the_estimate_of_memory_for_a_vision_tower(tmp_path):
     with pytest.raises(ValueError, match="--gpus"):
         read(TINY_TOWER, **SHORT, gpus=4, output_dir=tmp_path)
+
+
+def test_counts_tokens_if_the_padding_is_the_token_that_ends_a_sample():
+    """GPT-2 pads with its end token, and its configuration has no `pad_token_id`."""
+    rows = {
+        "input_ids": torch.tensor([[1, 5, 2, 1, 6, 2, 2, 2], [1, 5, 5, 2, 1, 6, 6, 2]]),
+        "position_ids": torch.tensor([[0, 1, 2, 0, 1, 2, 0, 1], [0, 1, 2, 3, 0, 1, 2, 3]]),
+    }
+    assert count_tokens(rows, pad_token_id=2) == 6 + 8

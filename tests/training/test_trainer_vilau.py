@@ -280,3 +280,78 @@ def test_rejects_several_gpus_in_one_process(model, tmp_path):
     args._n_gpu = 2
     with pytest.raises(ValueError, match=r"`args.n_gpu` must be at most 1, got 2: .* `torchrun`"):
         VilaUTrainer(model, args)
+
+
+def arguments_of(tmp_path, **kwargs):
+    settings = {"max_steps": 2, "learning_rate": 1e-3, "save_strategy": "no", "report_to": "none", "use_cpu": True}
+    return VilaUTrainingArguments(str(tmp_path), disable_tqdm=True, **{**settings, **kwargs})
+
+
+def test_model_init_trains_like_the_model_that_it_builds(config, tmp_path):
+    def build():
+        torch.manual_seed(3)
+        return VilaUForConditionalGeneration(config)
+
+    data = {"train_dataset": Rows(16), "eval_dataset": Rows(8), "data_collator": collate}
+    args = arguments_of(tmp_path, tune_language_model=False)
+    given = VilaUTrainer(build(), args, **data)
+    built = VilaUTrainer(args=args, model_init=build, **data)
+    given.train()
+    built.train()
+    for (name, expected), actual in zip(given.model.named_parameters(), built.model.parameters(), strict=True):
+        torch.testing.assert_close(actual, expected, msg=name)
+        assert actual.requires_grad == expected.requires_grad, name
+
+
+def test_searches_hyperparameters_by_the_evaluation_loss(config, tmp_path):
+    pytest.importorskip("optuna")
+    data = {"train_dataset": Rows(8), "eval_dataset": Rows(8), "data_collator": collate}
+    trainer = VilaUTrainer(
+        args=arguments_of(tmp_path, eval_strategy="steps", eval_steps=2),
+        model_init=lambda: VilaUForConditionalGeneration(config),
+        **data,
+    )
+    best = trainer.hyperparameter_search(
+        lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", [1e-3, 1e-4])},
+        n_trials=2,
+        backend="optuna",
+    )
+    losses = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+    assert losses and best.objective > 0 and set(best.hyperparameters) == {"learning_rate"}
+
+
+def test_the_objective_of_a_search_is_the_evaluation_loss(config, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        Trainer, "hyperparameter_search", lambda self, space, objective, **kwargs: given.update(objective=objective)
+    )
+    data = {"train_dataset": Rows(8), "eval_dataset": Rows(8), "data_collator": collate}
+    trainer = VilaUTrainer(VilaUForConditionalGeneration(config), arguments_of(tmp_path), **data)
+    trainer.hyperparameter_search(n_trials=1)
+    assert given["objective"]({"eval_loss": 3.0, "eval_text_loss": 1.0, "eval_visual_loss": 2.0}) == 3.0
+    trainer.hyperparameter_search(compute_objective=len)
+    assert given["objective"] is len
+
+
+@pytest.mark.parametrize("trainer_class", [VilaUTrainer, Trainer])
+def test_compute_metrics_gets_logits_and_labels(config, tmp_path, trainer_class):
+    seen = []
+
+    def accuracy(prediction):
+        seen.append(prediction)
+        hits = prediction.predictions.argmax(-1)[:, :-1] == prediction.label_ids[:, 1:]
+        return {"accuracy": float(hits[prediction.label_ids[:, 1:] != -100].mean())}
+
+    model = VilaUForConditionalGeneration(config)
+    data = {"train_dataset": Rows(8), "eval_dataset": Rows(8), "data_collator": collate}
+    args = arguments_of(tmp_path, per_device_eval_batch_size=3)
+    metrics = trainer_class(model, args, compute_metrics=accuracy, **data).evaluate()
+    rows = collate([Rows(8)[index] for index in range(8)])
+    (prediction,) = seen
+    assert prediction.predictions.shape == (*rows["labels"].shape, config.text_config.vocab_size)
+    assert (torch.as_tensor(prediction.label_ids) == rows["labels"]).all()
+    with torch.no_grad():
+        logits = model(**{name: value for name, value in rows.items() if name != "labels"}).logits
+    is_token = rows["attention_mask"].bool()
+    torch.testing.assert_close(torch.as_tensor(prediction.predictions)[is_token], logits[is_token])
+    assert 0 <= metrics["eval_accuracy"] <= 1

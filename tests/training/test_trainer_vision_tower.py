@@ -466,3 +466,49 @@ def test_rejects_an_adversarial_loss_for_siglip(tmp_path):
     siglip = SiglipModel(SiglipConfig(vision_config=VISION["encoder_config"], text_config=TEXT_TOWER))
     with pytest.raises(ValueError, match="a model without a pixel decoder"):
         train(siglip, tmp_path, adversarial_loss_weight=1.0)
+
+
+@pytest.mark.parametrize("losses", [{}, {"adversarial_loss_weight": 0.5, "discriminator_channels": 4}])
+def test_model_init_trains_like_the_model_that_it_builds(tmp_path, losses):
+    def build():
+        torch.manual_seed(3)
+        return VilaUVisionTowerForPreTraining(tower_config())
+
+    args = VisionTowerTrainingArguments(
+        str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=8,
+        ema_decay=0.9,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        discriminator_num_layers=2,
+        **losses,
+    )
+    data = {"train_dataset": ColoredImages(SIDE), "eval_dataset": ColoredImages(SIDE), "data_collator": collate}
+    given = VisionTowerTrainer(build(), args, **data)
+    built = VisionTowerTrainer(args=args, model_init=build, **data)
+    given.train()
+    for _ in range(2):  # each call trains a new model, with a new average
+        built.train()
+    for expected, actual in ((given.tower, built.tower), (given.ema.module, built.ema.module)):
+        for (name, tensor), other in zip(expected.state_dict().items(), actual.state_dict().values(), strict=True):
+            torch.testing.assert_close(other, tensor, msg=name)
+    assert (built.discriminator is None) == (not losses)
+
+
+def test_compute_metrics_gets_no_losses_and_no_pixels(tower, tmp_path):
+    seen = []
+    args = VisionTowerTrainingArguments(str(tmp_path), use_cpu=True, report_to="none", per_device_eval_batch_size=8)
+    trainer = VisionTowerTrainer(
+        tower,
+        args,
+        eval_dataset=ColoredImages(),
+        data_collator=collate,
+        compute_metrics=lambda prediction: seen.append(prediction) or {},
+    )
+    trainer.evaluate()
+    logits, image_embeds, text_embeds, codes = seen[0].predictions
+    assert logits.shape == (32, 8) and image_embeds.shape == text_embeds.shape == (32, 32)
+    assert codes.shape == (32, 16, 3)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, List, Value
 
-from ..files import read_json, write_then_rename
+from ..files import read_json, temporary_files, write_then_rename
 from .records import record_features
 from .tower_fingerprint import TowerDescription
 
@@ -131,7 +131,10 @@ class CodeShards:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         # temporary files of killed processes, see `write_then_rename`
-        leftovers = [*self.folder.glob(f"{INDEX}.*.tmp"), *self.folder.glob("data/train-*.parquet.*.tmp")]
+        leftovers = [
+            *temporary_files(self.folder, INDEX),
+            *temporary_files(self.folder / "data", "train-*-of-*.parquet"),
+        ]
         if (self.folder / INDEX).is_file():
             self._check_header(_read_header(self.folder))
         elif set(self.folder.iterdir()) - set(leftovers):

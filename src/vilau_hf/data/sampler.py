@@ -40,6 +40,7 @@ class LengthGroupedBatchSampler(Sampler[int]):
         grouped = shuffled[self.lengths[shuffled].argsort(stable=True)]
         batches = list(grouped.split(self.batch_size))
         # The loader cuts the indices into batches of equal size. A short batch that is not last would shift the rest.
-        rest = [batches.pop()] if len(batches[-1]) < self.batch_size else []
+        rest = [batches.pop()] if len(self.lengths) % self.batch_size else []
         order = torch.randperm(len(batches), generator=generator).tolist()
-        yield from torch.cat([*(batches[index] for index in order), *rest]).tolist()
+        for batch in [*(batches[index] for index in order), *rest]:
+            yield from batch.tolist()

@@ -104,6 +104,17 @@ class VilaUVisionConfig(VilaUBaseConfig):
 
     model_type = "vilau_vision"
     base_config_key = "vision_config"
+    # `Trainer` gathers outputs over a whole evaluation set. Losses have no rows, and pixels are too large.
+    keys_to_ignore_at_inference = [
+        "contrastive_loss",
+        "reconstruction_loss",
+        "commitment_loss",
+        "perceptual_loss",
+        "adversarial_loss",
+        "adversarial_weight",
+        "discriminator_loss",
+        "reconstruction",
+    ]
     sub_configs_defaults = {
         # A configuration file without `model_type` here is SigLIP's.
         "encoder_config": SubConfigSpec(
@@ -305,8 +316,9 @@ class VilaUConfig(VilaUBaseConfig):
     """
 
     model_type = "vilau"
-    # `Trainer` gathers outputs over a whole evaluation set. The cache and the features are too large for that.
-    keys_to_ignore_at_inference = [*CACHE_NAMES, "image_outputs", "video_outputs"]
+    # `Trainer` gathers outputs over a whole evaluation set. The cache and the features are too large for that. The
+    # losses are left out so that `compute_metrics` gets the logits alone.
+    keys_to_ignore_at_inference = [*CACHE_NAMES, "image_outputs", "video_outputs", "text_loss", "visual_loss"]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(config_class=VilaUVisionConfig),
         "depth_config": SubConfigSpec(config_class=VilaUDepthConfig),

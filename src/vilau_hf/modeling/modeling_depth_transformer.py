@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AttentionInterface, GradientCheckpointingLayer, PreTrainedModel
 
 from .compat_modeling_vilau import make_causal_mask
+from .complete_loading_vilau import CompleteLoading
 from .configuration_vilau import VilaUDepthConfig
 from .module_bases_vilau import LibraryInitialization
 
@@ -153,7 +154,7 @@ class VilaUDepthLayer(GradientCheckpointingLayer):
         return hidden_states + self.fc2(hidden)
 
 
-class VilaUDepthTransformer(LibraryInitialization, PreTrainedModel):
+class VilaUDepthTransformer(CompleteLoading, LibraryInitialization, PreTrainedModel):
     r"""
     Decodes the D codes of a visual token from the hidden state that precedes it.
 

@@ -9,6 +9,7 @@ from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .compat_modeling_vilau import CACHE_NAME, CACHE_NAMES, cache_arguments, can_return_tuple
+from .complete_loading_vilau import CompleteLoading
 from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
@@ -42,7 +43,7 @@ class VilaUMultiModalProjector(nn.Module):
         return self.linear_2(self.activation(self.linear_1(quantized.to(self.linear_1.weight.dtype))))
 
 
-class VilaUPreTrainedModel(LibraryInitialization, PreTrainedModel):
+class VilaUPreTrainedModel(CompleteLoading, LibraryInitialization, PreTrainedModel):
     """Initialisation, loading and dtype rules of the complete model."""
 
     config_class = VilaUConfig
@@ -77,6 +78,8 @@ class VilaUModel(VilaUPreTrainedModel, VilaUVisualInputsMixin):
     Args:
         config ([`VilaUConfig`]): sizes and token ids.
     """
+
+    names_of_other_modules = (r"depth_transformer\.", r"lm_head\.")  # of the complete model
 
     def __init__(self, config: VilaUConfig) -> None:
         super().__init__(config)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, SiglipModel, SiglipTextModel
 from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
 
 from .compat_modeling_vilau import PixelDecoder, SiglipAttention, SiglipEncoderLayer, can_return_tuple, init
+from .complete_loading_vilau import CompleteLoading
 from .configuration_vilau import VilaUVisionConfig
 from .losses_vilau import contrastive_loss
 from .modeling_residual_quantizer import VilaUResidualQuantizer
@@ -35,7 +36,7 @@ def rounded_dtype(model: PreTrainedModel) -> torch.dtype:
     )
 
 
-class VilaUVisionPreTrainedModel(LibraryInitialization, PreTrainedModel):
+class VilaUVisionPreTrainedModel(CompleteLoading, LibraryInitialization, PreTrainedModel):
     """Initialisation, loading and dtype rules of the vision tower."""
 
     config_class = VilaUVisionConfig
@@ -101,6 +102,17 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
     torch.Size([1, 16, 4])
     ```
     """
+
+    names_of_other_modules = (
+        # of the tower for pre-training
+        r"image_pooler\.",
+        r"text_model\.",
+        r"logit_(scale|bias)$",
+        # of the complete model, see `load_vision_tower`
+        r"model\.(multi_modal_projector|language_model)\.",
+        r"depth_transformer\.",
+        r"lm_head\.",
+    )
 
     def __init__(self, config: VilaUVisionConfig) -> None:
         super().__init__(config)

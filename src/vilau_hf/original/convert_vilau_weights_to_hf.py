@@ -1,15 +1,13 @@
 """Converts the original VILA-U release to an ordinary Hugging Face checkpoint, or loads it directly."""
 
-import shutil
-import tempfile
-from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi, ModelCard, ModelCardData
 
-from ..files import is_new_or_empty
+from ..files import is_new_or_empty, new_folder
 from ..modeling import VilaUForConditionalGeneration
 from ..pipelines import VilaUPipeline
 from ..processing import VilaUProcessor
@@ -32,8 +30,8 @@ def convert_original_checkpoint(
     """
     Converts a release folder or Hub repository, with one tensor in memory at a time.
 
-    The checkpoint is written to a temporary folder beside `out`, which is renamed at the end. So a conversion that
-    fails leaves nothing behind.
+    The checkpoint is written to a hidden folder beside `out`, which is renamed at the end. A conversion that fails
+    leaves nothing behind. If it is killed, the next conversion beside it deletes the hidden folder.
 
     Args:
         source (`str` or `Path`): folder with `config.json`, `llm/`, `vision_tower/` and `mm_projector/`, or the id of
@@ -61,34 +59,15 @@ def convert_original_checkpoint(
     release = read_original_release(source, siglip_config, dtype)
     base_model = PUBLISHED_MODEL if Path(source).exists() else str(source)
     card = release_model_card(release, base_model, push_to_hub or str(out))
-    # Both folders are complete before one of them gets its name.
-    finished = [_write(out, lambda folder: _write_model(folder, release, card, max_shard_size))]
-    if tower_out is not None:
-        try:
-            finished.append(_write(tower_out, lambda folder: _write_tower(folder, release, max_shard_size)))
-        except BaseException:
-            shutil.rmtree(finished[0])
-            raise
-    finished[0].replace(out)
-    if tower_out is not None:
-        finished[1].replace(tower_out)
+    # Both folders are complete before one of them gets its name, at the end of the context.
+    with ExitStack() as stack:
+        _write_model(stack.enter_context(new_folder(out)), release, card, max_shard_size)
+        if tower_out is not None:
+            _write_tower(stack.enter_context(new_folder(tower_out)), release, max_shard_size)
     if push_to_hub is not None:
         api = HfApi()
         api.create_repo(push_to_hub, exist_ok=True)
         api.upload_folder(repo_id=push_to_hub, folder_path=out)
-
-
-def _write(out: Path, write: Callable[[Path], None]) -> Path:
-    """Calls `write` with a temporary folder beside `out` and returns it; removes it if `write` does not finish."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    temporary.chmod(0o755)  # `mkdtemp` makes a folder that only its owner can read
-    try:
-        write(temporary)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
-    return temporary
 
 
 def _write_model(folder: Path, release: OriginalRelease, card: ModelCard, max_shard_size: int | str) -> None:

@@ -281,6 +281,7 @@ def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
 
     Raises:
         ImportError: if sentencepiece or protobuf is not installed. They read `tokenizer.model`.
+        ValueError: if `tokenizer.model` is missing, empty or cut.
     """
     if not (folder / "tokenizer.model").is_file():
         raise ValueError(f"{folder} has no tokenizer.model.")
@@ -292,6 +293,7 @@ def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
                 f"To read an original release, run: pip install 'vilau_hf[convert]' ({package} is not installed)."
             )
             raise ImportError(message) from error
+    _check_tokenizer_model(folder / "tokenizer.model")
     slow = LlamaTokenizer.from_pretrained(folder)
     missing = [token for token in MARKERS.values() if token not in slow.get_vocab()]
     added = [*slow.added_tokens_decoder.values(), *missing, *PLACEHOLDERS.values()]
@@ -318,6 +320,23 @@ def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
         model_max_length=llm.get("tokenizer_model_max_length") or llm["max_position_embeddings"],
         extra_special_tokens={**MARKERS, **PLACEHOLDERS},
     )
+
+
+def _check_tokenizer_model(path: Path) -> None:
+    """Checks that a sentencepiece model is complete. The library would read an empty one as a tiny vocabulary."""
+    from google.protobuf.message import DecodeError
+    from sentencepiece.sentencepiece_model_pb2 import (
+        ModelProto,  # type: ignore[attr-defined]  # protobuf makes the class while the module is imported
+    )
+
+    model = ModelProto()
+    try:
+        model.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        raise ValueError(f"{path} is no sentencepiece model, or it is cut: {error}") from error
+    # These fields follow one another in the file, so a file that was cut between two of them lacks the last.
+    if not (model.pieces and model.HasField("trainer_spec") and model.HasField("normalizer_spec")):
+        raise ValueError(f"{path} is empty or cut: it has {len(model.pieces)} pieces and lacks its settings.")
 
 
 def _processor(

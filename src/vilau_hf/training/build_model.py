@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from ..loading import load_config, load_vision_tower, published_names, source_of
+from ..loading import load_complete, load_config, load_vision_tower, published_names, source_of
 from ..modeling import VILAU_SKIP_MODULES, VilaUConfig, VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
 from .recipe_language_model import LoraArguments, ModelArguments
@@ -105,7 +105,7 @@ def _build_model(
     model = VilaUForConditionalGeneration._from_config(config, dtype=dtype, **options)
     model.model.vision_tower.load_state_dict(tower.state_dict())
     if arguments.language_model_name_or_path is not None:
-        language_model = AutoModelForCausalLM.from_pretrained(arguments.language_model_name_or_path, dtype=dtype)
+        language_model = load_complete(AutoModelForCausalLM, arguments.language_model_name_or_path, dtype=dtype)
         language_model.resize_token_embeddings(config.text_config.vocab_size)
         model.load_language_model(language_model)
     model.generation_config.update(

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, SiglipModel
 from .. import TINY_CHECKPOINT
 from ..data.collator_vision_tower import VisionTowerDataCollator
 from ..data.media import MediaLoader, ReadableRows
+from ..loading import load_complete
 from ..modeling import VilaUVisionConfig, VilaUVisionTowerForPreTraining
 from ..processing import VilaUImageProcessor
 from .recipe_vision_tower import VisionTowerConfigArguments, VisionTowerDataArguments, VisionTowerModelArguments
@@ -51,7 +52,7 @@ def load_tower(
     if arguments.from_scratch:
         siglip = SiglipModel(AutoConfig.from_pretrained(source))
     else:
-        siglip = SiglipModel.from_pretrained(source, dtype="float32")
+        siglip = load_complete(SiglipModel, source, dtype="float32")
     return VilaUVisionTowerForPreTraining.from_siglip(siglip, **config.given())
 
 

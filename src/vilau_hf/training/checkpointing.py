@@ -1,20 +1,34 @@
-"""Atomic checkpoints."""
+"""Atomic checkpoints and final saves."""
 
 import os
+import re
 import shutil
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainerState
 
-from ..compat import TRAINER_STATE_NAME, get_last_checkpoint, sort_checkpoints
+from ..compat import TRAINER_STATE_NAME, broadcast_object_list, get_last_checkpoint, sort_checkpoints
+from ..files import disk_errors
+from ..modeling.complete_loading_vilau import loading_problems
+from ..original.weight_files import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 
-# A folder in the output directory. `Trainer` finds checkpoints by names of the form `checkpoint-<step>`, so it never
-# takes this folder for one. Uploads to the Hub leave out names that begin with "_".
-STAGING_FOLDER = "_unfinished_checkpoint"
+# Names of staging folders in the output directory, followed by 32 random digits. So no folder of a user has such a
+# name. `Trainer` finds checkpoints by names of the form `checkpoint-<step>`, so it never takes these folders for one.
+# Uploads to the Hub leave out names that begin with "_".
+STAGED_CHECKPOINT = "_unfinished_checkpoint-"
+STAGED_MODEL = "_unfinished_model-"
+_STAGING = re.compile(rf"({STAGED_CHECKPOINT}|{STAGED_MODEL})[0-9a-f]{{32}}")
+# Names of the weights that `save_pretrained` writes, as one file or as shards with an index.
+_WEIGHTS = re.compile(
+    rf"{re.escape(SAFE_WEIGHTS_NAME)}|{re.escape(SAFE_WEIGHTS_INDEX_NAME)}|model-\d{{5}}-of-\d{{5}}\.safetensors"
+)
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def checkpoint_to_resume(argument: str | bool | None) -> str | bool | None:
@@ -32,18 +46,58 @@ def checkpoint_to_resume(argument: str | bool | None) -> str | bool | None:
     return meanings.get(str(argument).lower(), argument)
 
 
+def remove_staging_folders(run_dir: Path) -> None:
+    """
+    Deletes the staging folders of runs that were killed.
+
+    Args:
+        run_dir (`Path`): output directory of a run.
+    """
+    for folder in run_dir.iterdir():
+        if _STAGING.fullmatch(folder.name) and folder.is_dir():
+            shutil.rmtree(folder)
+
+
+def publish_model(staging: Path, folder: Path) -> None:
+    """
+    Moves the files of a saved model to their final names, each by an atomic rename.
+
+    Weights of an earlier save are deleted if the new save has other files. A loader would prefer one file to shards.
+
+    Args:
+        staging (`Path`): folder with the complete new files. It is deleted.
+        folder (`Path`): the final folder.
+    """
+    files = [path.relative_to(staging) for path in staging.rglob("*") if path.is_file()]
+    for parent in {path.parent for path in files if _WEIGHTS.fullmatch(path.name)}:
+        new = {path.name for path in files if path.parent == parent}
+        for old in (folder / parent).glob("model*.safetensors*"):
+            if _WEIGHTS.fullmatch(old.name) and old.name not in new:
+                old.unlink()
+    # the index last, so that it never names shards that are not there
+    for path in sorted(files, key=lambda path: path.name == SAFE_WEIGHTS_INDEX_NAME):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(staging / path, folder / path)
+    shutil.rmtree(staging)
+
+
 class AtomicCheckpointTrainer(Trainer):
     """
-    Trainer that saves atomic checkpoints.
+    Trainer that saves atomic checkpoints and models, and that resumes only from complete checkpoints.
 
     A checkpoint is saved in a staging folder and renamed when all ranks have finished. After a run is killed, every
     folder with a name `checkpoint-<step>` is complete. Old checkpoints are deleted after the rename. [`Trainer`] saves
     under the final name from the beginning, and `resume_from_checkpoint=True` would take an incomplete folder.
+
+    `save_model` saves to a staging folder, too. Then each file gets its final name by an atomic rename.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_staging = False
+        self._staging_name = STAGED_CHECKPOINT + uuid.uuid4().hex
+        # The checkpoint from which the base class loads weights.
+        self._loaded_checkpoint: str | None = None
         # The checkpoint that the current call of `train` resumes from. Subclasses load their additional state from it.
         self.resumed_checkpoint: str | None = None
 
@@ -63,11 +117,118 @@ class AtomicCheckpointTrainer(Trainer):
         if checkpoint is True:
             # `None` if there is no checkpoint: then the base class raises the error.
             checkpoint = get_last_checkpoint(self.args.output_dir)
+        if checkpoint is not None:
+            self._check_adapter(checkpoint)
         self.resumed_checkpoint = checkpoint
+        self._loaded_checkpoint = checkpoint
+        # All ranks save to one folder, so they need one name.
+        self._staging_name = broadcast_object_list([self._staging_name])[0]
+        run_dir = Path(str(self.args.output_dir))
+        self._on_every_disk(run_dir, lambda: remove_staging_folders(run_dir))
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             self.resumed_checkpoint = None
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """
+        Computes the numbers of epochs and steps of a run.
+
+        For a resumed run that has finished, the number of epochs is that of the trained ones, so no step follows.
+        [`Trainer`] would train one more step if the run ended within an epoch.
+
+        Args:
+            args ([`TrainingArguments`]): the arguments of training.
+            dataloader (`DataLoader`): the loader of the training data.
+
+        Returns:
+            `tuple`: the values of `Trainer.set_initial_training_values`.
+        """
+        num_epochs, steps_per_epoch, *others, max_steps = super().set_initial_training_values(args, dataloader)
+        if self.resumed_checkpoint is not None:
+            state = TrainerState.load_from_json(os.path.join(self.resumed_checkpoint, TRAINER_STATE_NAME))
+            if state.global_step >= max_steps:
+                num_epochs = state.global_step // steps_per_epoch
+        return (num_epochs, steps_per_epoch, *others, max_steps)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """
+        Saves the model. An interrupted save leaves every file as it was before, or complete.
+
+        Args:
+            output_dir (`str`, *optional*): the folder (default: `args.output_dir`).
+            _internal_call (`bool`, *optional*, defaults to `False`): whether [`Trainer`] calls this method.
+        """
+        if self._is_staging:  # the staging folder of the checkpoint holds the model, too
+            super().save_model(output_dir, _internal_call)
+            if self.args.should_save:
+                self.save_additional_files(str(output_dir))
+            return
+        folder = Path(str(output_dir or self.args.output_dir))
+        name = [STAGED_MODEL + uuid.uuid4().hex]
+        # Other ranks write files only with DeepSpeed. Without it, a user may call this method on one rank only.
+        if self.is_deepspeed_enabled:
+            name = broadcast_object_list(name)
+        staging = folder / name[0]
+        try:
+            with disk_errors(folder):
+                super().save_model(str(staging), _internal_call=True)
+                if self.args.should_save:
+                    self.save_additional_files(str(staging))
+        except BaseException:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        if self.is_deepspeed_enabled:
+            self._on_every_disk(staging, lambda: publish_model(staging, folder))
+        elif staging.exists():
+            publish_model(staging, folder)
+        # The base class uploads within `save_model`, when our files do not have their names yet.
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def save_additional_files(self, folder: str) -> None:
+        """
+        Saves the additional files of a subclass beside the model.
+
+        The ranks that save call it, for checkpoints and for `save_model`.
+
+        Args:
+            folder (`str`): the staging folder.
+        """
+
+    # The base class loads a checkpoint without regard to its names, and only logs which are missing or unexpected.
+    # Missing weights would keep their values. No public method sees the result of the loading. Read in transformers
+    # 5.20.2, 5.23.0 and 5.24.0, where it is the same. Can go when the base class refuses such a checkpoint.
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        tied = getattr(self.accelerator.unwrap_model(self.model), "all_tied_weights_keys", {})
+        report = {
+            "missing_keys": set(load_result.missing_keys) - set(tied),  # tied weights are saved once
+            "unexpected_keys": load_result.unexpected_keys,
+            "mismatched_keys": (),
+        }
+        self._refuse(loading_problems(report))
+
+    def _check_adapter(self, checkpoint: str) -> None:
+        """Checks that a checkpoint has all tensors of the adapter. peft would only warn."""
+        file = Path(checkpoint, ADAPTER_WEIGHTS)
+        if not file.is_file() or not hasattr(self.model, "peft_config"):
+            return
+        from peft import get_peft_model_state_dict
+
+        with safe_open(file, framework="pt") as opened:
+            found = set(opened.keys())
+        expected = set(get_peft_model_state_dict(self.model))
+        self._loaded_checkpoint = checkpoint
+        self._refuse(
+            loading_problems(
+                {"missing_keys": expected - found, "unexpected_keys": found - expected, "mismatched_keys": ()}
+            )
+        )
+
+    def _refuse(self, problems: str) -> None:
+        """Raises a `ValueError` if there are `problems`."""
+        if problems:
+            raise ValueError(f"the tensors in {self._loaded_checkpoint} are not those of the model: {problems}.")
 
     def save_additional_state(self, folder: str) -> None:
         """
@@ -86,7 +247,7 @@ class AtomicCheckpointTrainer(Trainer):
     # 5.24.0, where it is the same. Can go when the base class saves checkpoints atomically.
     def _get_output_dir(self, trial: Any) -> str:
         run_dir = super()._get_output_dir(trial)
-        return os.path.join(run_dir, STAGING_FOLDER) if self._is_staging else run_dir
+        return os.path.join(run_dir, self._staging_name) if self._is_staging else run_dir
 
     # The base class saves a whole checkpoint here, under its final name. We rename it when all ranks have finished. No
     # public method covers the whole checkpoint. `on_step_end` comes before the evaluation, which finds the best
@@ -95,11 +256,13 @@ class AtomicCheckpointTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         run_dir = Path(self._get_output_dir(trial))
         name = f"checkpoint-{self.state.global_step}"
-        staging = run_dir / STAGING_FOLDER
-        self._on_every_disk(staging, lambda: shutil.rmtree(staging))  # left over from a run that was killed
+        staging = run_dir / self._staging_name
+        # A trial of a hyperparameter search has its own directory, which `train` does not clean.
+        self._on_every_disk(run_dir, lambda: remove_staging_folders(run_dir))
         self._is_staging = True
         try:
-            super()._save_checkpoint(model, trial)
+            with disk_errors(run_dir):
+                super()._save_checkpoint(model, trial)
             if not self.args.save_only_model:
                 self.save_additional_state(str(staging / name))
         finally:
@@ -123,7 +286,7 @@ class AtomicCheckpointTrainer(Trainer):
 
     def _publish(self, folder: Path) -> None:
         """Renames a complete checkpoint to `folder` and deletes checkpoints beyond `save_total_limit`."""
-        staging = folder.parent / STAGING_FOLDER
+        staging = folder.parent / self._staging_name
         if folder.exists():  # from an earlier run
             folder.rename(staging / "replaced")
         (staging / folder.name).rename(folder)
@@ -139,11 +302,13 @@ class AtomicCheckpointTrainer(Trainer):
         The checkpoints in `kept` and the best checkpoint are not moved.
         """
         # A rename is atomic, and deleting a folder is not.
-        staging = run_dir / STAGING_FOLDER
+        staging = run_dir / self._staging_name
         staging.mkdir(exist_ok=True)
         if self.state.best_model_checkpoint is not None:
             kept = kept | {Path(self.state.best_model_checkpoint)}
-        others = [Path(path) for path in sort_checkpoints(str(run_dir), use_mtime=True) if Path(path) not in kept]
+        ordered = (Path(path) for path in sort_checkpoints(str(run_dir), use_mtime=True))
+        # A folder without the state of a trainer is no checkpoint, whatever its name.
+        others = [path for path in ordered if path not in kept and (path / TRAINER_STATE_NAME).is_file()]
         for folder in others[: max(0, len(others) + len(kept) - limit)]:
             folder.rename(staging / folder.name)
 
@@ -154,9 +319,10 @@ class AtomicCheckpointTrainer(Trainer):
     # atomically.
     def _finalize_training(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
         run_dir = Path(self._get_output_dir(trial))
+        self._loaded_checkpoint = self.state.best_model_checkpoint  # loaded at the end, if the arguments say so
         if self.args.should_save and self.args.save_total_limit == 1 and self.state.best_model_checkpoint is not None:
             self._delete_checkpoints(run_dir, kept=set(), limit=1)
-            shutil.rmtree(run_dir / STAGING_FOLDER)
+            shutil.rmtree(run_dir / self._staging_name)
         return super()._finalize_training(trial, *args, **kwargs)
 
     def _on_every_disk(self, folder: Path, action: Callable[[], None]) -> None:

@@ -96,7 +96,7 @@ def check_language_model(recipe: LanguageModelRecipe, num_batches: int) -> Langu
     batches = [collator(records) for records in islice(read_batches(dataset, size), num_batches)]
     counts: dict[str, int] = defaultdict(int)
     for batch in batches:
-        _count(batch, config, counts)
+        _count(batch, config, processor.tokenizer.pad_token_id, counts)
     return LanguageModelDryRunReport(
         parameters=_count_parameters(config, recipe),
         shapes=[
@@ -110,19 +110,13 @@ def check_language_model(recipe: LanguageModelRecipe, num_batches: int) -> Langu
     )
 
 
-def _count(batch: dict, config: VilaUConfig, counts: dict[str, int]) -> None:
+def _count(batch: dict, config: VilaUConfig, pad_token_id: int, counts: dict[str, int]) -> None:
     """Adds the numbers of rows, positions, tokens and targets of a batch to `counts`."""
     text_config: Any = config.text_config
     ids = batch["input_ids"]
     targets = batch["labels"][:, 1:]
     text_targets, visual_targets = _count_targets(batch, config)
-    if "attention_mask" in batch:
-        tokens = int(batch["attention_mask"].sum())
-        longest = ids.shape[1]
-    else:
-        # Rows of several samples have no mask: their padding is a sample at the end of the row.
-        tokens = int((ids != text_config.pad_token_id).sum())
-        longest = batch["max_length_q"]
+    longest = ids.shape[1] if "attention_mask" in batch else batch["max_length_q"]
     limit = text_config.max_position_embeddings
     if longest > limit:
         raise ValueError(
@@ -132,9 +126,22 @@ def _count(batch: dict, config: VilaUConfig, counts: dict[str, int]) -> None:
         raise ValueError("all labels of a batch are -100: `max_length` may cut off the answers, raise it.")
     counts["num_rows"] += ids.shape[0]
     counts["num_positions"] += ids.numel()
-    counts["num_tokens"] += tokens
+    counts["num_tokens"] += count_tokens(batch, pad_token_id)
     counts["num_text_targets"] += text_targets
     counts["num_visual_targets"] += visual_targets
+
+
+def count_tokens(batch: dict, pad_token_id: int) -> int:
+    """Counts the positions of a batch without padding."""
+    if "attention_mask" in batch:
+        return int(batch["attention_mask"].sum())
+    tokens = 0
+    # Rows of several samples have no mask: their padding is a sample at the end of the row. The tokens are not counted
+    # by their ids, because some tokenizers pad with the token that also ends each sample.
+    for ids, positions in zip(batch["input_ids"], batch["position_ids"], strict=True):
+        begin = int((positions == 0).nonzero().max())
+        tokens += begin if (ids[begin:] == pad_token_id).all() else len(ids)
+    return tokens
 
 
 def _count_targets(batch: dict, config: VilaUConfig) -> tuple[int, int]:

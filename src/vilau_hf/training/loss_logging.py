@@ -46,6 +46,28 @@ class LossLoggingTrainer(AtomicCheckpointTrainer):
         self._loss_counts: dict[str, dict[str, float]] = {prefix: defaultdict(float) for prefix in ("", "eval_")}
         self._num_steps = 0
 
+    def hyperparameter_search(
+        self,
+        hp_space: Callable | None = None,
+        compute_objective: Callable[[dict[str, float]], float] | None = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """
+        Searches hyperparameters. The model must be given as `model_init`.
+
+        Args:
+            hp_space (`Callable`, *optional*): function that suggests the values of a trial.
+            compute_objective (`Callable`, *optional*): maps the metrics of an evaluation to the objective (default:
+                `eval_loss`). The default of [`Trainer`] is the sum of all metrics, and each logged loss is a metric.
+            args: further positional arguments of `Trainer.hyperparameter_search`.
+            kwargs: further keyword arguments of `Trainer.hyperparameter_search`.
+
+        Returns:
+            `BestRun`: the best trial.
+        """
+        return super().hyperparameter_search(hp_space, compute_objective or _evaluation_loss, *args, **kwargs)
+
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
         """
         Collects the batches of one optimizer step.
@@ -113,6 +135,10 @@ class LossLoggingTrainer(AtomicCheckpointTrainer):
         self._loss_counts[prefix].clear()
         if not prefix:
             self._num_steps = 0
+
+
+def _evaluation_loss(metrics: dict[str, float]) -> float:
+    return metrics["eval_loss"]
 
 
 def parameter_groups(

@@ -111,7 +111,8 @@ class VilaUBaseTrainer(StreamTrainer, LossLoggingTrainer):
     def __init__(self, model: Any = None, args: Any = None, **kwargs: Any) -> None:
         if not isinstance(args, self.arguments_class):
             raise TypeError(f"`args` must be {self.arguments_class.__name__}, got {type(args).__name__}.")
-        freeze_sub_models(model, args)
+        if model is not None:
+            self.prepare_model(model, args)
         super().__init__(model=model, args=args, **kwargs)
         # Otherwise the base class counts the labels and gathers the counts for a second time.
         self.model_accepts_loss_kwargs = False
@@ -126,10 +127,41 @@ class VilaUBaseTrainer(StreamTrainer, LossLoggingTrainer):
                     "the vision tower, and so change codes. Use DeepSpeed's `torch_autocast`, as in "
                     "examples/accelerate/zero2.json."
                 )
-        if args.use_liger_kernel:
+        if model is not None:
+            self._apply_kernels(model)
+
+    def prepare_model(self, model: nn.Module, args: VilaUTrainingArguments) -> None:
+        """
+        Prepares a model for training: freezes the sub-models that are not tuned.
+
+        Args:
+            model ([`VilaUForConditionalGeneration`] or `peft.PeftModel`): the model, changed in place.
+            args ([`VilaUTrainingArguments`]): the arguments of training.
+        """
+        freeze_sub_models(model, args)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """
+        Builds the model of a run with `model_init`, and prepares it.
+
+        Args:
+            trial (`optuna.Trial` or `dict`, *optional*): the trial of a hyperparameter search.
+
+        Returns:
+            `nn.Module`: the model.
+        """
+        model = super().call_model_init(trial)
+        self.prepare_model(model, self.args)
+        self._apply_kernels(model)
+        return model
+
+    def _apply_kernels(self, model: Any) -> None:
+        """Applies Liger kernels to the layers of the language model, if the arguments say so."""
+        if self.args.use_liger_kernel:
             # `Trainer` looks for kernels of the whole model's type, and Liger has none for it. The kernels of the two
             # losses would replace the forward pass of a causal language model, which our model does not call.
-            kernels = {**(args.liger_kernel_config or {}), "cross_entropy": False, "fused_linear_cross_entropy": False}
+            given = self.args.liger_kernel_config or {}
+            kernels = {**given, "cross_entropy": False, "fused_linear_cross_entropy": False}
             without_adapters = model.get_base_model() if hasattr(model, "get_base_model") else model
             apply_liger_kernel(without_adapters.model.language_model, kernels)
 

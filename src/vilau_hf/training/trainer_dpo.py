@@ -71,12 +71,25 @@ class VilaUDPOTrainer(VilaUBaseTrainer):
     args: VilaUDPOTrainingArguments
 
     def __init__(self, model: Any = None, args: Any = None, **kwargs: Any) -> None:
-        if not hasattr(model, "disable_adapter"):
-            raise TypeError(f"`model` must be a peft.PeftModel, got {type(model).__name__}.")
         super().__init__(model=model, args=args, **kwargs)
         # Gradients are synchronised in the `forward` of the wrapped model, and `score` does not call it.
         if self.args.world_size > 1:
             raise ValueError(f"`VilaUDPOTrainer` trains in one process, got `world_size` {self.args.world_size}.")
+
+    def prepare_model(self, model: nn.Module, args: VilaUTrainingArguments) -> None:
+        """
+        Prepares a model for training, and checks that it has adapters.
+
+        Args:
+            model (`peft.PeftModel`): the model, changed in place.
+            args ([`VilaUDPOTrainingArguments`]): the arguments of training.
+
+        Raises:
+            TypeError: if `model` has no adapters.
+        """
+        if not hasattr(model, "disable_adapter"):
+            raise TypeError(f"`model` must be a peft.PeftModel, got {type(model).__name__}.")
+        super().prepare_model(model, args)
 
     def score_pairs(self, model: Any, inputs: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """

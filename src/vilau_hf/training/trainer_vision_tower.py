@@ -26,7 +26,7 @@ from ..original.weight_files import lazy_weights
 from .arguments_vision_tower import VisionTowerTrainingArguments
 from .discriminator import PatchDiscriminator
 from .loss_logging import LossLoggingTrainer, parameter_groups
-from .objective_vision_tower import make_objective
+from .objective_vision_tower import VisionTowerObjective, make_objective
 
 
 # Names in the folder of a checkpoint, beside the files of the vision tower.
@@ -72,7 +72,35 @@ class VisionTowerTrainer(LossLoggingTrainer):
     def __init__(self, model: Any = None, args: Any = None, **kwargs: Any) -> None:
         if not isinstance(args, VisionTowerTrainingArguments):
             raise TypeError(f"`args` must be VisionTowerTrainingArguments, got {type(args).__name__}.")
-        self.tower: Any = model  # `self.model` may be the objective around it
+        self.tower: Any = None  # `self.model` may be the objective around it
+        self.objective: VisionTowerObjective | None = None
+        self.has_codes = True
+        self.ema: AveragedModel | None = None
+        super().__init__(model=None if model is None else self.prepare_model(model, args), args=args, **kwargs)
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ValueError(
+                "`distributed_type` of accelerate must be NO, MULTI_GPU or MULTI_CPU, got "
+                f"{self.accelerator.distributed_type.value}: each rank updates the codebook in the forward pass and "
+                "needs all of its parameters for that."
+            )
+        self.start_average()
+        self.add_callback(_AdditionalStateCallback(self))
+        # How often each code was used since the last log, of shape (D, K), by the prefix of the logged name.
+        self._code_counts: dict[str, torch.Tensor | None] = {"": None, "eval_": None}
+
+    def prepare_model(self, model: Any, args: VisionTowerTrainingArguments) -> Any:
+        """
+        Freezes the sub-models that are not tuned, and adds the perceptual network and the discriminator.
+
+        Args:
+            model ([`VilaUVisionTowerForPreTraining`] or `SiglipModel`): the model, changed in place.
+            args ([`VisionTowerTrainingArguments`]): the arguments of training.
+
+        Returns:
+            `nn.Module`: the model, or the objective around it.
+        """
+        self.tower = model
+        self.objective = None
         self.has_codes = model.config.model_type == "vilau_vision"
         needs_objective = args.perceptual_loss_weight > 0 or args.adversarial_loss_weight > 0
         if self.has_codes:
@@ -82,25 +110,33 @@ class VisionTowerTrainer(LossLoggingTrainer):
                 "a model without a pixel decoder needs `perceptual_loss_weight` and `adversarial_loss_weight` 0, got "
                 f"{args.perceptual_loss_weight} and {args.adversarial_loss_weight}."
             )
-        super().__init__(model=make_objective(model, args) if needs_objective else model, args=args, **kwargs)
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise ValueError(
-                "`distributed_type` of accelerate must be NO, MULTI_GPU or MULTI_CPU, got "
-                f"{self.accelerator.distributed_type.value}: each rank updates the codebook in the forward pass and "
-                "needs all of its parameters for that."
-            )
-        self.ema: AveragedModel | None = None
-        if args.ema_decay is not None:
-            self.ema = AveragedModel(self.tower, multi_avg_fn=get_ema_multi_avg_fn(args.ema_decay))
+        if needs_objective:
+            self.objective = make_objective(model, args)
+        return model if self.objective is None else self.objective
+
+    def call_model_init(self, trial: Any = None) -> Any:
+        """
+        Builds the model of a run with `model_init`, and prepares it.
+
+        Args:
+            trial (`optuna.Trial` or `dict`, *optional*): the trial of a hyperparameter search.
+
+        Returns:
+            `nn.Module`: the model, or the objective around it.
+        """
+        self.ema = None  # the average of the model before
+        return self.prepare_model(super().call_model_init(trial), self.args)
+
+    def start_average(self) -> None:
+        """Starts the averaged weights with those of the tower, if there are none yet and `ema_decay` is given."""
+        if self.args.ema_decay is not None and self.ema is None:
+            self.ema = AveragedModel(self.tower, multi_avg_fn=get_ema_multi_avg_fn(self.args.ema_decay))
             self.ema.requires_grad_(False)
-        self.add_callback(_AdditionalStateCallback(self))
-        # How often each code was used since the last log, of shape (D, K), by the prefix of the logged name.
-        self._code_counts: dict[str, torch.Tensor | None] = {"": None, "eval_": None}
 
     @property
     def discriminator(self) -> PatchDiscriminator | None:
         """Returns the discriminator, or `None` if there is no adversarial loss."""
-        return None if self.model is self.tower else self.model.discriminator
+        return None if self.objective is None else self.objective.discriminator
 
     # losses and logs
 
@@ -235,17 +271,22 @@ class VisionTowerTrainer(LossLoggingTrainer):
         # A push to the Hub calls this method, too, so an upload is a vision tower as well.
         with self._tower_as_model():
             super().save_model(output_dir, _internal_call=_internal_call)
-        if not self.args.should_save:
-            return
-        folder = str(output_dir or self.args.output_dir)
+
+    def save_additional_files(self, folder: str) -> None:
+        """
+        Saves the image processor, the averaged weights and, in a checkpoint, the discriminator.
+
+        Args:
+            folder (`str`): the staging folder.
+        """
+        super().save_additional_files(folder)
         if isinstance(self.data_collator, VisionTowerDataCollator):
             self.data_collator.image_processor.save_pretrained(folder)
         if self.ema is not None:
             # torch declares every attribute of a module as a tensor or a module
             averaged = cast(VilaUVisionTowerForPreTraining, self.ema.module)
             averaged.save_pretrained(os.path.join(folder, EMA_FOLDER))
-        is_checkpoint = _internal_call and output_dir is not None
-        if is_checkpoint and self.discriminator is not None:
+        if self._is_staging and self.discriminator is not None:
             state = {name: tensor.contiguous() for name, tensor in self.discriminator.state_dict().items()}
             save_file(state, os.path.join(folder, DISCRIMINATOR_NAME))
 
@@ -295,6 +336,7 @@ class _AdditionalStateCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.trainer.start_average()  # of the model that `model_init` has just built
         checkpoint = self.trainer.resumed_checkpoint
         if checkpoint is not None:
             self.trainer.load_average(checkpoint)

@@ -25,6 +25,14 @@ def test_reads_back_what_it_writes(tmp_path):
     assert not list(tmp_path.glob("empty*"))
 
 
+def test_deletes_no_folder_of_others(tmp_path):
+    for name in ("out.incomplete", ".out-notes", ".vilau-notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    write_records(convert(*all_sources(tmp_path)[0][:2])[0], tmp_path / "out")
+    assert len(list(tmp_path.rglob("notes.txt"))) == 3
+
+
 def test_leaves_no_folder_if_interrupted(tmp_path):
     def records():
         yield convert(*all_sources(tmp_path)[0][:2])[0][0]

@@ -1,7 +1,6 @@
 """Writes records as parquet files that `load_dataset` reads."""
 
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -10,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 from datasets import Features
 
-from ...files import is_new_or_empty
+from ...files import is_new_or_empty, new_folder
 from ..records import record_features
 
 
@@ -24,8 +23,8 @@ def write_records(
     """
     Writes records as `train-00000-of-00042.parquet` and so on.
 
-    The folder gets its name after all files are written. A killed process leaves a folder with the suffix
-    `.incomplete`. Media that are files are not copied.
+    The folder gets its name after all files are written. A killed process leaves a hidden folder, which the next call
+    beside it deletes. Media that are files are not copied.
 
     Args:
         records (`Iterable[dict]`): the result of [`convert_records`].
@@ -44,23 +43,17 @@ def write_records(
         raise ValueError(f"`records_per_file` must be at least 1, got {records_per_file}.")
     if not is_new_or_empty(folder):
         raise ValueError(f"`folder` must be new or empty, got {str(folder)!r}.")
-    temporary = folder.with_name(folder.name + ".incomplete")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     remaining = iter(records)
     count = 0
-    while _write_file(islice(remaining, records_per_file), temporary / str(count), features or record_features()):
-        count += 1
-    if count == 0:
-        temporary.rmdir()
-        raise ValueError(f"`records` has no records, so {str(folder)!r} was not written.")
-    # Names have the number of files, which is known only now.
-    names = [f"train-{index:05d}-of-{count:05d}.parquet" for index in range(count)]
-    for index, name in enumerate(names):
-        os.replace(temporary / str(index), temporary / name)
-    if folder.exists():  # it is empty, and not all systems rename over a folder
-        folder.rmdir()
-    os.replace(temporary, folder)
+    with new_folder(folder) as unfinished:
+        while _write_file(islice(remaining, records_per_file), unfinished / str(count), features or record_features()):
+            count += 1
+        if count == 0:
+            raise ValueError(f"`records` has no records, so {str(folder)!r} was not written.")
+        # Names have the number of files, which is known only now.
+        names = [f"train-{index:05d}-of-{count:05d}.parquet" for index in range(count)]
+        for index, name in enumerate(names):
+            os.replace(unfinished / str(index), unfinished / name)
     return [str(folder / name) for name in names]
 
 
