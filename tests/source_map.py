@@ -13,7 +13,7 @@ TESTED_IN = {
     "commands/estimate.py": ("test_cli.py",),
     "commands/push.py": ("test_hub.py",),
     "commands/records.py": ("test_cli.py",),
-    "commands/serve.py": ("test_serving.py",),
+    "commands/serve.py": ("serving/test_server.py",),
     "commands/train.py": ("training/test_recipe.py", "training/test_dry_run.py"),
     "drawn/demo.py": ("test_cli.py",),
     "modeling/distributed_vilau.py": ("modeling/test_losses_vilau.py", "training/test_two_processes.py"),
