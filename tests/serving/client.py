@@ -31,8 +31,9 @@ def send(address, body=None, **headers):
         return error.code, json.load(error)
 
 
-def wait_until_up(base):
-    for _ in range(600):
+def wait_until_up(base, process=None):
+    for _ in range(2400):
+        assert process is None or process.poll() is None, "the server has ended"
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
             if send(f"{base}/health")[0] == 200:
                 return
@@ -59,7 +60,7 @@ def question(url, text="what color is the shape?", **fields):
 
 @contextlib.contextmanager
 def media_server(routes):
-    """Runs a server whose paths answer by `routes[path](handler)`. Yields its address and the paths that were asked."""
+    """Runs a server that answers by `routes[path](handler)`. Yields its address and the paths that were asked."""
     asked = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -35,7 +35,7 @@ def command_server(tmp_path_factory):
     command += ["--allow-local-media", str(folder), "--allow-media-domains", "127.0.0.1", "localhost"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VILAU_API_KEY": "secret"}
     server = subprocess.Popen(command, env=environment)
-    wait_until_up(base)
+    wait_until_up(base, server)
     yield base
     server.send_signal(signal.SIGINT)
     assert server.wait(30) == 0
@@ -260,9 +260,7 @@ def test_bad_requests_get_400_in_the_shape_of_openai(server, stream):
         {"n": 1, "stop": None, "user": "me", "store": False, "logprobs": False, "presence_penalty": 0, "tools": []},
         {"temperature": 0, "top_p": 1, "seed": 3, "frequency_penalty": 0.5, "logit_bias": {"5": 1, "6": -1.5}},
         {"temperature": 2, "response_format": {"type": "text"}, "max_completion_tokens": 3, "logit_bias": {}},
-        {
-            "generation_config": '{"do_sample": true, "temperature": 0.5, "eos_token_id": [2], "_from_model_config": false}'
-        },
+        {"generation_config": '{"do_sample": true, "top_k": 5, "eos_token_id": [2], "_from_model_config": false}'},
         {
             "messages": [
                 *message(role="system")["messages"],
