@@ -27,6 +27,12 @@ class BackgroundLoop:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request."""
+        if scope["type"] == "lifespan":
+            try:
+                await self.app(scope, receive, send)
+            finally:  # the server stops, and all requests have been answered
+                self.loop.call_soon_threadsafe(self.loop.stop)
+            return
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return

@@ -42,8 +42,8 @@ class PromptCheck:
             request ([`TextRequest`]): the request.
 
         Raises:
-            RequestError: if a text has a placeholder of an image, the chat template refuses a message, the prompt
-                leaves no position for an answer, or a token of `logit_bias` does not exist.
+            RequestError: if a text has a placeholder of an image, or the chat template refuses a message. Also if the
+                prompt leaves no position for an answer, or a token of `logit_bias` does not exist.
         """
         self._check_texts(request)
         bias = getattr(request, "logit_bias", None) or {}

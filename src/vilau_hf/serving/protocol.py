@@ -76,7 +76,7 @@ class ImageContent(_Strict):
 
     @property
     def address(self) -> str:
-        """The address that the client gave."""
+        """Returns the address that the client gave."""
         return self.image_url if isinstance(self.image_url, str) else self.image_url.url
 
     def replace(self, address: str) -> None:
