@@ -14,6 +14,10 @@ from .prompt_check import PromptCheck
 from .protocol import TextRequest, parse
 
 
+# How long the rest of a body that was refused is read. Most clients have sent it by then.
+DISCARD_SECONDS = 5.0
+
+
 class RequestGuard:
     """
     Refuses bad requests, and replaces the images of good ones by checked `data:` URLs.
@@ -64,6 +68,7 @@ class RequestGuard:
             if self._num_requests >= self.max_requests:
                 raise RequestError("The server is busy, try again later.", 429, code="server_busy")
         except RequestError as error:
+            await _discard_body(receive)
             await error.response()(scope, receive, send)
             return
         self._num_requests += 1
@@ -115,6 +120,7 @@ class RequestGuard:
         too_large = RequestError(f"The body of a request must have at most {self.max_body_bytes} bytes.", 413)
         declared = Headers(scope=scope).get("content-length", "")
         if declared.isdecimal() and int(declared) > self.max_body_bytes:
+            await _discard_body(receive)
             raise too_large
         chunks: list[bytes] = []
         size = 0
@@ -127,6 +133,8 @@ class RequestGuard:
                     chunk = message.get("body", b"")
                     size += len(chunk)
                     if size > self.max_body_bytes:
+                        if message.get("more_body", False):
+                            await _discard_body(receive)
                         raise too_large
                     chunks.append(chunk)
                     if not message.get("more_body", False):
@@ -149,6 +157,14 @@ class RequestGuard:
             image.replace(address)
         checked = await to_thread.run_sync(lambda: request.model_dump_json(exclude_unset=True), limiter=self._limiter)
         return checked.encode()
+
+
+async def _discard_body(receive: Receive) -> None:
+    """Reads the rest of a body without keeping it, for a few seconds."""
+    # A server that closes a connection with unread data resets it, and the client may not see the answer.
+    with anyio.move_on_after(DISCARD_SECONDS):
+        while (await receive()).get("more_body", False):
+            pass
 
 
 def _with_length(scope: Scope, length: int) -> Scope:
