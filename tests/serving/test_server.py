@@ -38,10 +38,12 @@ def command_server(tmp_path_factory):
     command += ["--allow-local-media", str(folder), "--allow-media-domains", "127.0.0.1", "localhost"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VILAU_API_KEY": "secret"}
     server = subprocess.Popen(command, env=environment)
-    wait_until_up(base, server)
-    yield base
-    server.send_signal(signal.SIGINT)
-    assert server.wait(30) == 0
+    try:
+        wait_until_up(base, server)
+        yield base
+    finally:
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) == 0
 
 
 @pytest.fixture(scope="module")
