@@ -287,7 +287,7 @@ def test_valid_fields_are_accepted(server, fields):
     assert chat(server, message(**{"max_tokens": 2, **fields}))[0] == 200
 
 
-def test_large_bodies_are_refused(server, command_server):
+def test_large_bodies_are_refused(server):
     status, found = chat(server, message("x" * 1_100_000))
     assert status == 413 and "1000000 bytes" in found["error"]["message"]
 
