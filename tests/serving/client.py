@@ -25,7 +25,7 @@ def send(address, body=None, **headers):
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     headers = {"Content-Type": "application/json", **headers}
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, data, headers), timeout=60) as answer:
+        with urllib.request.urlopen(urllib.request.Request(address, data, headers), timeout=600) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)
