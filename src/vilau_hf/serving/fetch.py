@@ -173,7 +173,12 @@ async def _get(pool: httpcore2.AsyncConnectionPool, parts: SplitResult, max_byte
     # Built from the components that were checked, so that no second parser can read another host into the URL.
     url = httpcore2.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port, target=path)
     # A compressed answer could be far larger than `max_bytes` in memory.
-    headers = {"Host": parts.netloc, "Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "vilau_hf"}
+    headers = [
+        ("Host", parts.netloc),
+        ("Accept", "image/*"),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", "vilau_hf"),
+    ]
     async with pool.stream("GET", url, headers=headers) as response:
         if response.status in (301, 302, 303, 307, 308):
             location = {name.lower(): value for name, value in response.headers}.get(b"location", b"")

@@ -56,15 +56,15 @@ class TextContent(_Strict):
 
     type: Literal["text", "input_text", "output_text"]
     text: str
-    annotations: list | None = Field(None, exclude=True)
-    logprobs: list | None = Field(None, exclude=True)
+    annotations: list | None = Field(default=None, exclude=True)
+    logprobs: list | None = Field(default=None, exclude=True)
 
 
 class ImageAddress(_Strict):
     """The address of an image in the chat API."""
 
     url: str
-    detail: Literal["auto", "low", "high"] | None = Field(None, exclude=True)
+    detail: Literal["auto", "low", "high"] | None = Field(default=None, exclude=True)
 
 
 class ImageContent(_Strict):
@@ -72,7 +72,7 @@ class ImageContent(_Strict):
 
     type: Literal["image_url", "input_image"]
     image_url: ImageAddress | str
-    detail: Literal["auto", "low", "high"] | None = Field(None, exclude=True)
+    detail: Literal["auto", "low", "high"] | None = Field(default=None, exclude=True)
 
     @property
     def address(self) -> str:
@@ -90,13 +90,13 @@ Content = Annotated[TextContent | ImageContent, Field(discriminator="type")]
 class Message(_Strict):
     """A message of a chat."""
 
-    type: Literal["message"] = Field("message", exclude=True)
+    type: Literal["message"] = Field(default="message", exclude=True)
     role: Literal["system", "user", "assistant"]
     content: str | list[Content]
-    name: str | None = Field(None, exclude=True)
-    id: str | None = Field(None, exclude=True)
-    status: str | None = Field(None, exclude=True)
-    refusal: None = Field(None, exclude=True)
+    name: str | None = Field(default=None, exclude=True)
+    id: str | None = Field(default=None, exclude=True)
+    status: str | None = Field(default=None, exclude=True)
+    refusal: None = Field(default=None, exclude=True)
 
     def texts(self) -> list[str]:
         """Returns the texts of the message."""
@@ -127,8 +127,8 @@ class GenerationOptions(_Strict):
     pad_token_id: TokenId | None = None
     eos_token_id: TokenId | list[TokenId] | None = None
     # `GenerationConfig.to_json_string` adds these two
-    transformers_version: str | None = Field(None, exclude=True)
-    from_model_config: bool | None = Field(None, alias="_from_model_config", exclude=True)
+    transformers_version: str | None = Field(default=None, exclude=True)
+    from_model_config: bool | None = Field(default=None, alias="_from_model_config", exclude=True)
 
 
 class TextRequest(_Strict):
