@@ -102,8 +102,11 @@ def test_other_routes_of_the_openai_api_answer(command_server):
         {"type": "input_image", "image_url": data_url(PNG), "detail": "auto"},
         {"type": "input_text", "text": "what color is the shape?"},
     ]
-    assert client.responses.create(input=[{"role": "user", "content": content}]).output_text.strip() == COLOR
-    assert client.responses.create(input=content, instructions="answer").output_text.strip()
+    assert (
+        client.responses.create(stream=False, input=[{"role": "user", "content": content}]).output_text.strip()
+        == COLOR
+    )
+    assert client.responses.create(stream=False, input=content, instructions="answer").output_text.strip()
     assert client.completions.create(model=TINY_CHECKPOINT, prompt="USER: hi ASSISTANT:", max_tokens=4).choices[0].text
 
 
@@ -355,9 +358,9 @@ def test_health_is_answered_while_text_is_generated_and_images_are_decoded(comma
 
 
 def large_png():
-    """Returns a PNG of 36 million pixels, which takes long to decode."""
+    """Returns a PNG of 16 million pixels and 14 MB, which takes long to decode."""
     file = io.BytesIO()
-    Image.effect_noise((600, 600), 50).resize((6000, 6000)).convert("RGB").save(file, "PNG", compress_level=1)
+    Image.effect_noise((600, 600), 50).resize((4000, 4000)).convert("RGB").save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
