@@ -1,15 +1,18 @@
 """Several sources of records, mixed by weight."""
 
+import math
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from datasets import Dataset, IterableDataset, interleave_datasets, load_dataset
 
+from ..files import read_yaml
 from .converters import build_converter, stream_records
+from .converters.rows import check_source
 from .packing import count_tokens
 
 
@@ -44,9 +47,20 @@ class MixtureSource:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"`name` of a source must be a string that is not empty, got {reprlib.repr(self.name)}.")
         # `True` is an `int` in Python, but a mistake in a YAML file.
-        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not self.weight > 0:
-            raise ValueError(f"`weight` of the source {self.name!r} must be a positive number, got {self.weight!r}.")
+        is_number = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
+        if not is_number or not 0 < self.weight < math.inf:
+            raise ValueError(
+                f"`weight` of the source {self.name!r} must be a positive number, got {reprlib.repr(self.weight)}."
+            )
+        if not isinstance(self.options, Mapping) or not all(isinstance(key, str) for key in self.options):
+            raise ValueError(
+                f"`options` of the source {self.name!r} must be a dictionary of options by name, got "
+                f"{reprlib.repr(self.options)}."
+            )
+        check_source(self.source)
         options = self.options if self.target is None else {"target": self.target, **self.options}
         self.converter = build_converter(self.format, **options)
         # Listed only once, so that all ranks, workers and passes have the same files.
@@ -92,9 +106,12 @@ class Mixture:
         names = [source.name for source in self.sources]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"`sources` must be at least one, with different names, got {names}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"`seed` of a mixture must be an integer of at least 0, got {reprlib.repr(self.seed)}.")
         if self.stopping_strategy not in STOPPING_STRATEGIES:
             raise ValueError(
-                f"`stopping_strategy` must be one of {', '.join(STOPPING_STRATEGIES)}, got {self.stopping_strategy!r}."
+                f"`stopping_strategy` must be one of {', '.join(STOPPING_STRATEGIES)}, got "
+                f"{reprlib.repr(self.stopping_strategy)}."
             )
 
     @classmethod
@@ -108,7 +125,7 @@ class Mixture:
         Raises:
             ValueError: for keys that are unknown or missing, naming the file and the dataset.
         """
-        config = yaml.safe_load(Path(file).read_text())
+        config = read_yaml(Path(file))
         if not isinstance(config, Mapping) or not isinstance(config.get("datasets"), list):
             raise ValueError(f"`file` {str(file)!r} must hold a key `datasets` with a list.")
         # Unknown keys are errors, because a misspelled key would silently have its default.
@@ -169,13 +186,13 @@ class Mixture:
 
 def _check_keys(entry: Any, needed: set[str], optional: set[str], where: str) -> None:
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{where} must be a dictionary, got {entry!r}.")
+        raise ValueError(f"{where} must be a dictionary, got {reprlib.repr(entry)}.")
     missing = needed - set(entry)
     unknown = set(entry) - needed - optional
     if missing or unknown:
         raise ValueError(
             f"{where} must have the keys {', '.join(sorted(needed))}, and may have "
-            f"{', '.join(sorted(optional - needed))}; missing: {sorted(missing)}, unknown: {sorted(unknown)}."
+            f"{', '.join(sorted(optional - needed))}; missing: {sorted(missing)}, unknown: {sorted(map(reprlib.repr, unknown))}."
         )
 
 

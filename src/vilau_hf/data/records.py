@@ -96,6 +96,8 @@ def validate_record(record: Mapping[str, Any]) -> None:
 
     if record_id is not None and not isinstance(record_id, str):
         refuse("`id` is not a string", f"`id` must be a string, got {type(record_id).__name__}.")
+    if record_id is not None and not _is_unicode(record_id):
+        refuse("`id` is not valid Unicode", f"`id` must not have lone surrogates, got {_shorten(record_id)}.")
     messages = record.get("messages")
     if not isinstance(messages, (list, tuple)) or not messages:
         refuse("no messages", f"`messages` must be a list of at least one message, got {_shorten(messages)}.")
@@ -167,6 +169,8 @@ def _check_text(text: Any, where: str, refuse: Refuse) -> None:
         refuse(
             "text is not a string", f"the `text` of a content part of {where} must be a string, got {_shorten(text)}."
         )
+    if not _is_unicode(text):
+        refuse("text is not valid Unicode", f"the text of {where} must not have lone surrogates: {_shorten(text)}.")
     for placeholder in PLACEHOLDERS.values():
         # The processor would count it as an image or a video that the record does not have.
         if placeholder in text:
@@ -199,11 +203,27 @@ def _check_codes(record: Mapping[str, Any], num_expected: int, refuse: Refuse) -
 
 def _is_media(kind: str, item: Any) -> bool:
     if isinstance(item, Mapping):
-        return item.get("path") is not None or item.get("bytes") is not None
+        path = item.get("path")
+        data = item.get("bytes")
+        is_typed = (path is None or _is_path(path)) and (data is None or isinstance(data, (bytes, bytearray)))
+        return is_typed and (path is not None or data is not None)
     if isinstance(item, (list, tuple)):  # frames of a video
         return kind == "video" and len(item) > 0
     # `shape`: an array or a tensor; `convert`: a PIL image
-    return isinstance(item, (str, bytes, os.PathLike)) or hasattr(item, "shape") or hasattr(item, "convert")
+    return isinstance(item, bytes) or _is_path(item) or hasattr(item, "shape") or hasattr(item, "convert")
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, os.PathLike) or (isinstance(value, str) and _is_unicode(value))
+
+
+def _is_unicode(text: str) -> bool:
+    """Returns whether a string can be stored as UTF-8. JSON can hold lone surrogates, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shorten(value: Any) -> str:
