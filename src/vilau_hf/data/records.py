@@ -98,14 +98,7 @@ def validate_record(record: Mapping[str, Any]) -> None:
         refuse("`id` is not a string", f"`id` must be a string, got {type(record_id).__name__}.")
     if record_id is not None and not _is_unicode(record_id):
         refuse("`id` is not valid Unicode", f"`id` must not have lone surrogates, got {_shorten(record_id)}.")
-    messages = record.get("messages")
-    if not isinstance(messages, (list, tuple)) or not messages:
-        refuse("no messages", f"`messages` must be a list of at least one message, got {_shorten(messages)}.")
-    content_parts = [
-        content_part
-        for index, message in enumerate(messages)
-        for content_part in _checked_content_parts(message, index, refuse)
-    ]
+    content_parts = checked_content_parts(record)
     _check_roles([message["role"] for message in messages], refuse)
     # Encoded records have no media fields, or empty ones.
     if record.get("codes") is not None:
@@ -115,6 +108,30 @@ def validate_record(record: Mapping[str, Any]) -> None:
     for kind, field in MEDIA_FIELDS.items():
         num_media = sum(content_part["type"] == kind for content_part in content_parts)
         _check_media(record.get(field), kind, num_media, refuse)
+
+
+def checked_content_parts(record: Mapping[str, Any]) -> list[dict]:
+    """
+    Checks the messages of a record and returns their content parts, one after the other.
+
+    Args:
+        record (`Mapping`): a record, as in [`validate_record`].
+
+    Raises:
+        RecordError: for messages that do not follow the schema. The message names the record.
+    """
+
+    def refuse(reason: str, detail: str) -> NoReturn:
+        raise RecordError(reason, detail, record.get("id"))
+
+    messages = record.get("messages")
+    if not isinstance(messages, (list, tuple)) or not messages:
+        refuse("no messages", f"`messages` must be a list of at least one message, got {_shorten(messages)}.")
+    return [
+        content_part
+        for index, message in enumerate(messages)
+        for content_part in _checked_content_parts(message, index, refuse)
+    ]
 
 
 def _check_media(media: Any, kind: str, num_expected: int, refuse: Refuse) -> None:
@@ -237,6 +254,7 @@ __all__ = [
     "PLACEHOLDERS",
     "ROLES",
     "RecordError",
+    "checked_content_parts",
     "media_content_part",
     "record_features",
     "text_content_part",
