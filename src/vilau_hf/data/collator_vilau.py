@@ -168,7 +168,8 @@ class VilaUDataCollator:
         """
         rows = [record["records"] if "records" in record else [record] for record in records]
         packed = self.padding_free or any("records" in record for record in records)
-        flat = [self._media.load(collect_media(record)) or record for row in rows for record in row]
+        rows = [[self._open(record) for record in row] for row in rows]
+        flat = [record for row in rows for record in row]
         # Packs are encoded as single padded records first, so that each record has the tokens it has without packing.
         batch = self._encode(flat, self._choice(records, flat))
         if packed:
@@ -179,6 +180,11 @@ class VilaUDataCollator:
             pads = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": _IGNORED}
             batch.update({name: functional.pad(batch[name], (0, fill), value=pad) for name, pad in pads.items()})
         return batch
+
+    def _open(self, record: dict) -> dict:
+        """Returns a record whose media are in its fields `images` and `videos`, and open."""
+        opened = self._media.load(collect_media(record))
+        return record if opened is None else opened  # never `None`, since this loader skips no record
 
     def _encode(self, records: list[dict], choice: random.Random) -> dict[str, Any]:
         """Returns the records as padded rows, each record in a row."""

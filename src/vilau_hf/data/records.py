@@ -99,7 +99,7 @@ def validate_record(record: Mapping[str, Any]) -> None:
     if record_id is not None and not _is_unicode(record_id):
         refuse("`id` is not valid Unicode", f"`id` must not have lone surrogates, got {_shorten(record_id)}.")
     content_parts = checked_content_parts(record)
-    _check_roles([message["role"] for message in messages], refuse)
+    _check_roles([message["role"] for message in record["messages"]], refuse)
     # Encoded records have no media fields, or empty ones.
     if record.get("codes") is not None:
         num_media = sum(content_part["type"] in MEDIA_FIELDS for content_part in content_parts)
