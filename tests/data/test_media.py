@@ -191,7 +191,9 @@ def test_opens_only_regular_files_below_the_roots(processor, tmp_path):
                 MediaLoader(processor).load(record(**{field: [item]}))
 
 
-@pytest.mark.parametrize("item", [float("nan"), {"path": float("nan"), "bytes": None}, {"path": 3}, {}, "\0", "a" * 300])
+@pytest.mark.parametrize(
+    "item", [float("nan"), {"path": float("nan"), "bytes": None}, {"path": 3}, {}, "\0", "a" * 300]
+)
 def test_names_the_record_of_a_name_that_no_file_can_have(processor, item):
     with pytest.raises(MediaError, match=r"Cannot open images\[0\] of record 'r1'"):
         MediaLoader(processor).load(record(images=[item]))

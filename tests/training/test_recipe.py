@@ -134,7 +134,10 @@ def test_accelerate_reads_the_configurations_of_the_examples(path):
         ("null: 2", "must be names of arguments, got None"),
         ("base_recipe: 5", "`base_recipe` in `file` '.*recipe.yaml' must be the name of a file, got 5"),
         ("base_recipe: [a.yaml]", "`base_recipe` in `file` .* must be the name of a file"),
-        ("base_recipe: recipe.yaml", "`base_recipe` must not lead back to the same file, got a cycle at '.*recipe.yaml'"),
+        (
+            "base_recipe: recipe.yaml",
+            "`base_recipe` must not lead back to the same file, got a cycle at '.*recipe.yaml'",
+        ),
         ("base_recipe: ../{folder}/link.yaml", "`base_recipe` must not lead back to the same file"),
         ("stage: [vision_tower]", "`stage` in `file` .* must be one of .*, got .'vision_tower'."),
         ("stage: language_model\nmax_steps: [1]", r"`max_steps` in `file` '.*recipe.yaml' must be int, got \[1\]"),

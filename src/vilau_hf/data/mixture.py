@@ -192,7 +192,7 @@ def _check_keys(entry: Any, needed: set[str], optional: set[str], where: str) ->
     if missing or unknown:
         raise ValueError(
             f"{where} must have the keys {', '.join(sorted(needed))}, and may have "
-            f"{', '.join(sorted(optional - needed))}; missing: {sorted(missing)}, unknown: {sorted(map(reprlib.repr, unknown))}."
+            f"{', '.join(sorted(optional - needed))}; missing: {sorted(missing)}, unknown: {sorted(unknown, key=str)}."
         )
 
 

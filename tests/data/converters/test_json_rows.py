@@ -9,7 +9,7 @@ from vilau_hf.data.converters.json_rows import read_json_rows
 
 
 ROWS = [
-    {"text": "a \" [ ] { } , \\ \\\" <é熊>", "list": [1, [2, {"a": []}]]},
+    {"text": 'a " [ ] { } , \\ \\" <é熊>', "list": [1, [2, {"a": []}]]},
     {},
     "text, with ] and \\",
     [],

@@ -20,7 +20,8 @@ class CaptionConverter(Converter):
         media_field (`str`): field with the image or video.
         id_field (`str`, *optional*): field with the id. Without it, the id is the index of the row in its file.
         media (`str`, *optional*, defaults to `"image"`): `"image"` or `"video"`.
-        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folder of media that are files.
+        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folders of media that are
+            files.
         prompt (`str`, *optional*): what the user asks about the image or video, with `target="text"`. By default
             nothing.
     """

@@ -20,7 +20,8 @@ class ChatConverter(Converter):
     first turn of the user, as in TRL's `prepare_multimodal_messages`.
 
     Args:
-        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folder of images that are files.
+        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folders of images that are
+            files.
         config_name (`str`, *optional*): configuration of a dataset of the Hub, if the source is not a file.
         split (`str`, *optional*, defaults to `"train"`): split of a dataset of the Hub.
     """

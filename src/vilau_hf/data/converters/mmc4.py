@@ -18,7 +18,8 @@ class Mmc4Converter(Converter):
     image is skipped.
 
     Args:
-        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folder of the downloaded images.
+        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folders of the downloaded
+            images.
         max_images (`int`, *optional*, defaults to 6): largest number of images of a document. The first ones are kept.
             VILA uses 6.
         min_similarity (`float`, *optional*, defaults to 0.0): images that are less similar to their sentence are left

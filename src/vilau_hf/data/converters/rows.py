@@ -281,4 +281,12 @@ def _suffix(file: str) -> str | None:
     return suffix if suffix in SUFFIXES else None
 
 
-__all__ = ["PICKLE_REFUSAL", "SUFFIXES", "UnreadableFileError", "check_source", "list_sources", "read_rows", "refuse_pickle"]
+__all__ = [
+    "PICKLE_REFUSAL",
+    "SUFFIXES",
+    "UnreadableFileError",
+    "check_source",
+    "list_sources",
+    "read_rows",
+    "refuse_pickle",
+]
