@@ -88,5 +88,5 @@ def test_rejects_names_that_no_file_can_have(tmp_path):
         find_local_file(str(tmp_path / "a\0.png"))
     with pytest.raises(MediaPathError, match="must be a string, got bytes"):
         find_local_file(b"a.png")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(MediaPathError, match="it is not a regular file"):
         find_local_file("")

@@ -1,6 +1,7 @@
 import itertools
 import json
 
+import datasets
 import numpy as np
 import pytest
 import yaml
@@ -8,7 +9,8 @@ import yaml
 from vilau_hf.data import VilaUDataCollator
 from vilau_hf.data.converters import write_records
 from vilau_hf.data.media import MediaLoader
-from vilau_hf.data.mixture import Mixture, MixtureSource, add_lengths
+from vilau_hf.data.mixture import Mixture, MixtureSource, add_lengths, keep_media_closed
+from vilau_hf.data.records import record_features
 from vilau_hf.data.stream import RecordStream
 
 from ..processing.conftest import build_processor
@@ -142,3 +144,13 @@ def test_names_the_file_of_a_mixture_that_is_not_valid(tmp_path, monkeypatch, te
     with pytest.raises(ValueError, match=message) as caught:
         Mixture.from_yaml(tmp_path / "mixture.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_datasets_leaves_media_of_other_schemas_closed(tmp_path):
+    url = "zip://a.png::http://127.0.0.1:9/x.zip"
+    features = datasets.Features({"id": datasets.Value("string"), "images": datasets.List(datasets.Image())})
+    rows = [{"id": "a", "images": [{"path": url, "bytes": None}]}]
+    dataset = keep_media_closed(datasets.Dataset.from_list(rows, features=features))
+    assert dataset[0]["images"] == [{"path": url, "bytes": None}]
+    stored = datasets.Dataset.from_list([], features=record_features())
+    assert keep_media_closed(stored) is stored

@@ -12,7 +12,7 @@ from .code_cache import check_tower, load_encoded
 from .code_shards import INDEX
 from .collator_vilau import VilaUDataCollator
 from .media import MediaLoader, ReadableRows
-from .mixture import Mixture, add_lengths
+from .mixture import Mixture, add_lengths, keep_media_closed
 from .packing import PackedDataset, RecordPacker
 from .stream import RecordStream
 
@@ -123,7 +123,7 @@ def _load_records(
     if _is_encoded(name):
         dataset = load_encoded(name, _require_model(model), processor)
     else:
-        dataset = load_dataset(name, split=split)
+        dataset = keep_media_closed(load_dataset(name, split=split))
     if count is not None:
         dataset = dataset.select(range(min(count, len(dataset))))
     if args is not None and args.train_sampling_strategy == "group_by_length":

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, IterableDataset, interleave_datasets, load_dataset
+from datasets import Dataset, Image, IterableDataset, Video, interleave_datasets, load_dataset
 
 from ..files import read_yaml
 from .converters import build_converter, stream_records
 from .converters.rows import check_source
 from .packing import count_tokens
+from .records import MEDIA_FIELDS, record_features
 
 
 if TYPE_CHECKING:
@@ -178,7 +179,10 @@ class Mixture:
                     f"The source {source.name!r} must be of the format 'records' for random access, got "
                     f"{source.format!r}: write its records to a folder first (`vilau records`)."
                 )
-        datasets = [load_dataset("parquet", data_files=source.files, split="train") for source in self.sources]
+        datasets = [
+            keep_media_closed(load_dataset("parquet", data_files=source.files, split="train"))
+            for source in self.sources
+        ]
         if len(datasets) == 1:
             return datasets[0]
         return interleave_datasets(datasets, self.probabilities, self.seed, stopping_strategy=self.stopping_strategy)
@@ -217,4 +221,20 @@ def add_lengths(dataset: Dataset, processor: "VilaUProcessor", column: str = "le
     return dataset.map(count, batched=True)
 
 
-__all__ = ["Mixture", "MixtureSource", "add_lengths"]
+def keep_media_closed(dataset: Dataset) -> Dataset:
+    """
+    Returns records whose images and videos are opened by [`MediaLoader`] alone.
+
+    The schema of [`record_features`] says so. With other schemas, `datasets` would open media itself, also from URLs.
+
+    Args:
+        dataset (`datasets.Dataset`): records.
+    """
+    for name in MEDIA_FIELDS.values():
+        feature = getattr(dataset.features.get(name), "feature", None)
+        if isinstance(feature, (Image, Video)) and feature.decode:
+            dataset = dataset.cast_column(name, record_features()[name])
+    return dataset
+
+
+__all__ = ["Mixture", "MixtureSource", "add_lengths", "keep_media_closed"]
