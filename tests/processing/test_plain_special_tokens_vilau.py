@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer, normalizers
+from transformers import PreTrainedTokenizerFast
 
 from vilau_hf import TINY_CHECKPOINT
 from vilau_hf.processing import VilaUProcessor
@@ -89,6 +91,25 @@ def test_marks_are_removed_by_every_kind_of_tokenizer(kind):
     assert reader(f"a</s>{MARK}")["input_ids"].count(tokenizer.eos_token_id) == 1
     tokenizer.add_special_tokens({"additional_special_tokens": ["<new>"]}, replace_extra_special_tokens=False)
     assert tokenizer_for([marked], tokenizer)("<new>")["input_ids"] == tokenizer("<new>")["input_ids"]
+
+
+def test_marks_are_removed_where_special_tokens_are_found_in_normalized_text():
+    """The tokenizer of the original release has a normalizer for whole texts, and such tokens."""
+    backend = Tokenizer.from_str(build_tokenizer("llama").backend_tokenizer.to_str())
+    backend.pre_tokenizer = None
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    special = [str(token) for token in build_tokenizer("llama").all_special_tokens]
+    backend.add_special_tokens([AddedToken(token, normalized=True, special=True) for token in special])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+    assert any(token.normalized for token in tokenizer.added_tokens_decoder.values())
+    marked = mark_special_tokens([user(text("a</s> red </s>"))], tokenizer)[0]["content"][0]["text"]
+    ids = tokenizer_for(marked, tokenizer)(marked, add_special_tokens=False)["input_ids"]
+    assert tokenizer.eos_token_id not in ids and tokenizer.eos_token_id in tokenizer("a</s>")["input_ids"]
+    reader = tokenizer_for(MARK, tokenizer)
+    for words in ("a red circle", "a</s> red", "<s>what is this</s>"):
+        assert reader(words)["input_ids"] == tokenizer(words)["input_ids"]
 
 
 def test_leaves_messages_of_other_forms_to_the_template():

@@ -237,4 +237,4 @@ def keep_media_closed(dataset: Dataset) -> Dataset:
     return dataset
 
 
-__all__ = ["Mixture", "MixtureSource", "add_lengths", "keep_media_closed"]
+__all__ = ["Mixture", "MixtureSource", "add_lengths"]

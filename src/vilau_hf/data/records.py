@@ -254,7 +254,6 @@ __all__ = [
     "PLACEHOLDERS",
     "ROLES",
     "RecordError",
-    "checked_content_parts",
     "media_content_part",
     "record_features",
     "text_content_part",

@@ -97,16 +97,27 @@ def tokenizer_for(texts: str | list[str], tokenizer: PreTrainedTokenizerBase) ->
 
 
 def _without_marks(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Returns a copy of a tokenizer whose normalizer removes marks. It runs after the search for special tokens."""
+    """Returns a copy of a tokenizer that removes marks after the search for special tokens."""
     reader = copy.deepcopy(tokenizer)
     backend = reader.backend_tokenizer
     state = json.loads(backend.to_str())
-    removal = {"type": "Replace", "pattern": {"String": MARK}, "content": ""}
-    normalizers = [removal] if state["normalizer"] is None else [removal, state["normalizer"]]
-    state["normalizer"] = {"type": "Sequence", "normalizers": normalizers}
     # Parsed from JSON, since files of this folder import no other library than those of their list.
-    backend.normalizer = type(backend).from_str(json.dumps(state)).normalizer
+    if any(token["normalized"] and token["special"] for token in state["added_tokens"]):
+        # Such tokens are searched for in normalized text, as in the tokenizer of the original release. So the mark is
+        # removed in the next step, which splits the text there.
+        removal = {"type": "Split", "pattern": {"String": MARK}, "behavior": "Removed", "invert": False}
+        state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": _with_first(removal, state["pre_tokenizer"])}
+        backend.pre_tokenizer = type(backend).from_str(json.dumps(state)).pre_tokenizer
+    else:
+        # Then the ids are exactly those of the text without special tokens.
+        removal = {"type": "Replace", "pattern": {"String": MARK}, "content": ""}
+        state["normalizer"] = {"type": "Sequence", "normalizers": _with_first(removal, state["normalizer"])}
+        backend.normalizer = type(backend).from_str(json.dumps(state)).normalizer
     return reader
+
+
+def _with_first(step: dict, following: dict | None) -> list[dict]:
+    return [step] if following is None else [step, following]
 
 
 __all__ = ["MARK", "mark_special_tokens", "tokenizer_for"]
