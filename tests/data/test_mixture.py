@@ -152,5 +152,6 @@ def test_datasets_leaves_media_of_other_schemas_closed(tmp_path):
     rows = [{"id": "a", "images": [{"path": url, "bytes": None}]}]
     dataset = keep_media_closed(datasets.Dataset.from_list(rows, features=features))
     assert dataset[0]["images"] == [{"path": url, "bytes": None}]
-    stored = datasets.Dataset.from_list([], features=record_features())
+    rows = [{"id": "a", "messages": [], "images": [], "videos": []}]
+    stored = datasets.Dataset.from_list(rows, features=record_features())
     assert keep_media_closed(stored) is stored

@@ -38,8 +38,8 @@ def find_local_file(path: str | os.PathLike, roots: Sequence[str | os.PathLike] 
         roots (`Sequence`, *optional*): folders that may hold the file. Without it, any folder.
 
     Raises:
-        MediaPathError: if the name is a URL, the file is outside of `roots`, or it is no regular file, such as a
-            folder, a FIFO or a device.
+        MediaPathError: if the name is a URL, or the file is outside of `roots`. Also if it is no regular file, such as
+            a folder, a FIFO or a device.
         OSError: if the file is missing, or its name is too long.
     """
     name = os.fspath(path)

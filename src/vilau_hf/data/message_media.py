@@ -23,8 +23,8 @@ def collect_media(record: dict) -> dict:
         The record if its messages hold no media, otherwise a new one with content parts without media.
 
     Raises:
-        RecordError: for messages that do not follow the schema, `images` or `videos` that are no list, and media that
-            are given both ways or for some content parts only. The message names the record.
+        RecordError: for messages that do not follow the schema, and for `images` or `videos` that are no list. Also
+            for media that are given both ways or for some content parts only. The message names the record.
     """
     content_parts = checked_content_parts(record)
     for name in MEDIA_FIELDS.values():

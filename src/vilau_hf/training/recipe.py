@@ -49,7 +49,7 @@ def read_layers(file: str | Path) -> dict[str, Any]:
         `dict[str, Any]`: arguments by name, without `base_recipe`.
 
     Raises:
-        ValueError: if a file is not valid YAML or does not hold arguments by name, and for a cycle of `base_recipe`.
+        ValueError: if a file is not valid YAML or does not hold arguments by name, and for cycles of `base_recipe`.
         OSError: if the file is missing.
     """
     recipe: dict[str, Any] = {}
@@ -132,7 +132,7 @@ def _check_types(arguments: type, recipe: dict[str, Any], file: str | Path) -> N
         accepted = [get_origin(kind) or kind for kind in get_args(annotation) or (annotation,)]
         if get_origin(annotation) in (list, dict):
             accepted = [get_origin(annotation)]
-        # YAML reads `1` as an integer, also where a float is meant, and `true` as a boolean, also where the arguments
+        # YAML reads `1` as an integer, also where a float is meant. It reads `true` as a boolean, also where arguments
         # of the command line are texts (`resume_from_checkpoint`). `True` is an `int` in Python, but not in YAML.
         also_accepted = {int: float, bool: str}.get(type(value))
         is_accepted = type(value) in accepted or (also_accepted is not None and also_accepted in accepted)

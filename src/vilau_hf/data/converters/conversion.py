@@ -272,7 +272,8 @@ def find_media(value: Any, folder: MediaFolder, source: str) -> dict[str, Any]:
     path = value.get("path") if isinstance(value, dict) else value
     data = value.get("bytes") if isinstance(value, dict) else None
     if isinstance(path, (bytes, bytearray)):
-        path, data = None, path
+        data = path
+        path = None
     if not _is_missing(data):
         if not isinstance(data, (bytes, bytearray)):
             raise SkipRow("the bytes of an image or video are no bytes")
