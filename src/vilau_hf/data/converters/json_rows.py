@@ -1,22 +1,16 @@
 """Reads JSON lines, and JSON arrays of any size element by element."""
 
+import gzip
+import io
 import json
 import re
+import zipfile
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 
-class PeekableFile(Protocol):
-    """A binary file that is open for reading."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Returns at most `size` bytes."""
-
-    def peek(self, size: int = 0, /) -> bytes:
-        """Returns the next bytes without moving the position."""
-
-    def __iter__(self) -> Iterator[bytes]: ...
-
+# binary files that can be read without being unpacked first
+BinaryFile = io.BufferedReader | gzip.GzipFile | zipfile.ZipExtFile
 
 UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
@@ -27,7 +21,7 @@ _CHUNK = 1 << 16
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)
 
 
-def read_json_rows(file: PeekableFile) -> Iterator[Any]:
+def read_json_rows(file: BinaryFile) -> Iterator[Any]:
     """
     Yields the elements of a JSON array, or the values of JSON lines.
 
@@ -35,7 +29,7 @@ def read_json_rows(file: PeekableFile) -> Iterator[Any]:
     bytes: such a row is skipped and counted.
 
     Args:
-        file (`PeekableFile`): UTF-8, with or without a byte order mark.
+        file (`BinaryFile`): UTF-8, with or without a byte order mark.
 
     Raises:
         ValueError: if the file is not UTF-8 by its byte order mark, or an array does not end.
@@ -50,7 +44,7 @@ def read_json_rows(file: PeekableFile) -> Iterator[Any]:
             yield _parse(line)
 
 
-def refuse_utf16(file: PeekableFile) -> None:
+def refuse_utf16(file: BinaryFile) -> None:
     """Raises a `ValueError` for a file with the byte order mark of UTF-16 or UTF-32."""
     if file.peek(2)[:2] in _UTF16_MARKS:
         raise ValueError("its byte order mark is that of UTF-16, but it must be UTF-8.")
@@ -65,7 +59,7 @@ def _parse(text: bytes) -> Any:
         return text
 
 
-def _array_elements(file: PeekableFile) -> Iterator[Any]:
+def _array_elements(file: BinaryFile) -> Iterator[Any]:
     """Yields the elements of the array that a file holds. Only brackets and commas are looked at to separate them."""
     buffer = b""
     size = _CHUNK
@@ -102,7 +96,7 @@ def _array_elements(file: PeekableFile) -> Iterator[Any]:
     raise ValueError("the JSON array is invalid: it has no end.")
 
 
-def _refuse_content_after(rest: bytes, file: PeekableFile) -> None:
+def _refuse_content_after(rest: bytes, file: BinaryFile) -> None:
     while not rest.strip():
         rest = file.read(_CHUNK)
         if not rest:
@@ -110,4 +104,4 @@ def _refuse_content_after(rest: bytes, file: PeekableFile) -> None:
     raise ValueError("the JSON array is invalid: there is more content after it.")
 
 
-__all__ = ["PeekableFile", "read_json_rows", "refuse_utf16"]
+__all__ = ["BinaryFile", "read_json_rows", "refuse_utf16"]

@@ -19,7 +19,7 @@ from typing import Any, cast
 import pyarrow
 import pyarrow.parquet
 
-from .json_rows import read_json_rows, refuse_utf16
+from .json_rows import BinaryFile, read_json_rows, refuse_utf16
 
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pk", ".joblib")
@@ -28,9 +28,6 @@ PICKLE_REFUSAL = (
     "or parquet on a machine that trusts it. For VFLAN, use the rows of M3IT on the Hub."
 )
 SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".tar")
-
-# binary files that can be read without being unpacked first
-_BinaryFile = io.BufferedReader | gzip.GzipFile | zipfile.ZipExtFile
 
 # The csv module refuses fields over 128 kB, and with such a field it would end the file. This is its largest limit on
 # all systems.
@@ -167,7 +164,7 @@ _UNREADABLE = (
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[_BinaryFile]:
+def _opened(file: str) -> Iterator[BinaryFile]:
     """Opens a file for reading, and decompresses a gzip file or a zip archive that holds one file."""
     if file.endswith(".gz"):
         with gzip.open(file) as unpacked:
