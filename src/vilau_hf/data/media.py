@@ -209,7 +209,11 @@ def _path_and_bytes(
     """Returns path and bytes of a stored image or video. A path is that of a local file, so nothing is downloaded."""
     if isinstance(item, (bytes, bytearray)):
         return None, bytes(item)
-    path, data = (item.get("path"), item.get("bytes")) if isinstance(item, Mapping) else (item, None)
+    path: Any = item
+    data = None
+    if isinstance(item, Mapping):
+        path = item.get("path")
+        data = item.get("bytes")
     if data is None:
         return find_local_file(path, media_roots), None
     # The path of bytes tells a decoder their type. It is not opened.

@@ -135,7 +135,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
             images=images, text=text, videos=videos, audio=audio, **kwargs
         )
 
-    def apply_chat_template(self, conversation: Any, chat_template: str | None = None, **kwargs: Any) -> Any:
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         """
         Renders messages like the base class. Special tokens in their text are tokenized as plain text.
 
@@ -143,14 +143,14 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
 
         Args:
             conversation (`list[dict]` or `list[list[dict]]`): one or several conversations.
-            chat_template (`str`, *optional*): a template in place of that of the processor.
+            args: further arguments of the base class.
             kwargs: further arguments of the base class.
 
         Returns:
             The rendered string or strings, or the inputs of the model with `tokenize=True`.
         """
         marked = mark_special_tokens(conversation, self.tokenizer)
-        return super().apply_chat_template(marked, chat_template, **kwargs)
+        return super().apply_chat_template(marked, *args, **kwargs)
 
     @classmethod
     def from_args_and_dict(cls, args: list, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
