@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from datasets import load_dataset
+from datasets.exceptions import DatasetGenerationError
 from PIL import Image
+from safetensors import SafetensorError
 
 from vilau_hf import choices
 from vilau_hf.cli import COMMANDS, main
@@ -114,7 +117,7 @@ def test_records_saves_a_dataset_and_reports_skipped_rows(tmp_path, capsys):
     (tmp_path / "sums.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     main(["records", "vflan", str(tmp_path / "*.jsonl"), str(tmp_path / "out"), "--option", "answer_field=reply"])
     printed = capsys.readouterr().out
-    assert "1 records, 1 rows skipped" in printed and "field 'reply' is empty  (sums:1)" in printed
+    assert "1 records, 1 rows skipped" in printed and "field 'reply' is empty  (sums:1 in " in printed
     assert f"1 files in {tmp_path / 'out'}" in printed
     dataset = load_dataset(str(tmp_path / "out"), split="train")
     assert dataset[0]["messages"][1]["content"] == [{"type": "text", "text": "4"}]
@@ -129,6 +132,7 @@ def test_records_saves_a_dataset_and_reports_skipped_rows(tmp_path, capsys):
         (["parquet", "SOURCE", "OUT", "--target", "text"], "`records` has no records"),
         (["pickle", "SOURCE", "OUT"], "is a pickle. Loading a pickle can run any code"),
         (["vflan", "SOURCE.none", "OUT"], "`source` must be a file, a pattern such as 'data/*.parquet', or a folder"),
+        (["llava", "SOURCE", "OUT", "--option", "media_folder=3"], "the option `media_folder` of the format 'llava'"),
     ],
 )
 def test_records_rejects_wrong_arguments(tmp_path, capsys, arguments, message):
@@ -138,6 +142,83 @@ def test_records_rejects_wrong_arguments(tmp_path, capsys, arguments, message):
         main(["records", *(names.get(argument, argument) for argument in arguments)])
     assert stop.value.code == 1 and message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["vflan", "A", "--option", "answer_field=reply", "B", "OUT"],
+        ["vflan", "A", "B", "--option", "answer_field=reply", "OUT"],
+        ["--option", "answer_field=reply", "vflan", "A", "B", "OUT"],
+        ["vflan", "--option", "answer_field=reply", "A", "--records-per-file", "1", "B", "OUT"],
+    ],
+    ids=str,
+)
+def test_records_accepts_options_between_paths(tmp_path, capsys, arguments):
+    for name in "AB":
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": f"is this {name}?", "reply": "yes"}))
+    names = {"A": str(tmp_path / "A.jsonl"), "B": str(tmp_path / "B.jsonl"), "OUT": str(tmp_path / "out")}
+    main(["records", *(names.get(argument, argument) for argument in arguments)])
+    assert load_dataset(str(tmp_path / "out"), split="train")["id"] == ["A:0", "B:0"]
+    assert "2 records, 0 rows skipped" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["records", "vflan", "A", "OUT", "--nonsense", "x"], ["demo", "x"], ["env", "--nonsense"]],
+    ids=str,
+)
+def test_rejects_arguments_that_a_verb_does_not_have(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and "unrecognized arguments: " in capsys.readouterr().err
+
+
+def test_options_that_are_not_valid_yaml_are_reported_in_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["records", "vflan", "A", "OUT", "--option", "answer_field=["])
+    assert stop.value.code == 2 and "'answer_field=[' is not valid YAML: " in capsys.readouterr().err
+
+
+def fail_with_cause():
+    try:
+        raise OSError("Couldn't deserialize thrift")
+    except OSError as error:
+        raise DatasetGenerationError("An error occurred while generating the dataset") from error
+
+
+def fail_to_save_weights():
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
+def fail_to_save_states():
+    torch.save(torch.zeros(10_000), "/dev/full")
+
+
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        (fail_with_cause, "An error occurred while generating the dataset Couldn't deserialize thrift"),
+        (fail_to_save_weights, "No space left on device"),
+        (fail_to_save_states, "a file cannot be written, is the disk full?"),
+    ],
+)
+def test_reports_errors_of_libraries_without_a_traceback(monkeypatch, capsys, fail, message):
+    monkeypatch.setattr(COMMANDS["demo"], "run", lambda args: fail())
+    with pytest.raises(SystemExit) as stop:
+        main(["demo"])
+    assert stop.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("vilau: ") and message in error and error.count("\n") == 1
+
+
+def test_shows_the_traceback_of_a_fault_of_the_package(monkeypatch):
+    def fail(args):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(COMMANDS["demo"], "run", fail)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["demo"])
 
 
 def test_encode_replaces_images_of_records_by_codes(tmp_path, capsys):

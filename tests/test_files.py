@@ -1,5 +1,6 @@
 """Atomic writes, new folders and JSON files."""
 
+import ast
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+import vilau_hf
 from vilau_hf.files import (
     disk_errors,
     first_five,
     is_new_or_empty,
     new_folder,
     read_json,
+    read_yaml,
     temporary_files,
     temporary_folder,
     write_then_rename,
@@ -132,3 +135,41 @@ def test_lists_temporary_files_by_their_random_digits(tmp_path):
 def test_a_full_disk_is_an_os_error_with_the_name_of_the_folder(tmp_path):
     with pytest.raises(OSError, match=r"cannot write to .*: I/O error: No space left"), disk_errors(tmp_path):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+
+def test_reads_yaml_with_and_without_a_byte_order_mark(tmp_path):
+    for mark in ("", "\ufeff"):
+        (tmp_path / "file.yaml").write_text(f"{mark}name: Bär", encoding="utf-8")
+        assert read_yaml(tmp_path / "file.yaml") == {"name": "Bär"}
+    (tmp_path / "file.yaml").write_bytes(b"name: \xff")
+    with pytest.raises(ValueError, match="cannot read '.*file.yaml': 'utf-8' codec can't decode"):
+        read_yaml(tmp_path / "file.yaml")
+
+
+def test_reads_files_as_utf8_in_a_locale_without_it(tmp_path):
+    (tmp_path / "a.json").write_text('[{"name": "Bär"}]', encoding="utf-8")
+    (tmp_path / "b.json").write_text('{"name": "Bär"}', encoding="utf-8")
+    (tmp_path / "c.yaml").write_text("name: Bär", encoding="utf-8")
+    code = (
+        "import locale; from pathlib import Path; from vilau_hf.files import read_json, read_yaml\n"
+        "assert locale.getpreferredencoding(False).lower() not in ('utf-8', 'utf8')\n"
+        "assert read_json(Path('b.json')) == read_yaml(Path('c.yaml')) == {'name': 'B\\xe4r'}\n"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+
+
+def test_every_text_file_is_opened_with_its_encoding():
+    """The default encoding is that of the locale, in which the same file has another content."""
+    missing = []
+    for file in Path(vilau_hf.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(call, ast.Call):
+                continue
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            is_open = isinstance(call.func, ast.Name) and name == "open"
+            binary = any(isinstance(each, ast.Constant) and "b" in str(each.value) for each in call.args[1:2])
+            has_encoding = any(keyword.arg == "encoding" for keyword in call.keywords)
+            if (name in ("read_text", "write_text") or (is_open and not binary)) and not has_encoding:
+                missing.append(f"{file.name}:{call.lineno}")
+    assert not missing

@@ -1,6 +1,8 @@
 """The `vilau` command."""
 
 import argparse
+import io
+import sys
 
 from . import __version__
 from .commands import convert, demo, encode, env, estimate, push, records, serve, train
@@ -37,18 +39,49 @@ def main(argv: list[str] | None = None) -> None:
         argv (`list[str]`, *optional*): arguments of the command line. By default they are `sys.argv[1:]`.
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = _parse(parser, argv)
     if args.command == "env":
         # Runs before the imports below, since it must also work where the libraries cannot be imported.
         env.run(args)
         return
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Reports name files and texts of any alphabet, which the encoding of a terminal may not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _silence_libraries()
         COMMANDS[args.command].run(args)
     except (ValueError, ImportError, OSError) as error:
         # mistakes of the user, who needs the message and no traceback; other errors are mistakes of the package
         parser.exit(1, f"vilau: {error}\n")
+    except _library_errors() as error:
+        cause = "" if error.__cause__ is None else f" {' '.join(str(error.__cause__).split())}"
+        parser.exit(1, f"vilau: {' '.join(str(error).split())}{cause}\n")
+    except RuntimeError as error:
+        # `torch.save` raises it if the disk is full (torch 2.14, caffe2/serialize/inline_container.cc).
+        if "inline_container.cc" not in str(error):
+            raise
+        parser.exit(1, f"vilau: a file cannot be written, is the disk full? {error}\n")
     _leave_process_group()
+
+
+def _parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Parses the command line. Paths of `vilau records` may also follow options."""
+    # argparse gives a list of positional arguments only those up to the next option. `parse_intermixed_args` would
+    # give it all, but does not support verbs.
+    args, rest = parser.parse_known_args(argv)
+    if rest and (args.command != "records" or any(argument.startswith("-") for argument in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.paths += rest
+    return args
+
+
+def _library_errors() -> tuple[type[Exception], ...]:
+    """Returns classes with which libraries report damaged files and full disks. None is a class of `main` above."""
+    from datasets.exceptions import DatasetsError
+    from safetensors import SafetensorError
+
+    return DatasetsError, SafetensorError
 
 
 def _silence_libraries() -> None:

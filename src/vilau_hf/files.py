@@ -32,12 +32,36 @@ def read_json(path: Path) -> dict[str, Any]:
         ValueError: if the file cannot be read or holds something other than an object. The message has its name.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}.")
     return content
+
+
+def read_yaml(path: Path) -> Any:
+    """
+    Reads a YAML file, as UTF-8 in every locale.
+
+    Args:
+        path (`Path`): the file.
+
+    Returns:
+        The value that the file holds.
+
+    Raises:
+        ValueError: if the file is not valid YAML. The message is one line and has the name of the file.
+        OSError: if the file cannot be opened.
+    """
+    import yaml  # here, since the commands import this file and must show `--help` without a library
+
+    try:
+        # `utf-8-sig` removes a byte order mark, which editors on Windows add.
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    # PyYAML raises ValueError for dates such as 2020-13-45, and RecursionError for values that are nested too deeply.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"cannot read {str(path)!r}: {' '.join(str(error).split())}") from error
 
 
 def first_five(names: Iterable[str]) -> str:

@@ -125,7 +125,7 @@ def _add_pipelines(folder: Path) -> None:
     # `Pipeline.save_pretrained` gives to custom code.
     module = Path(pipeline_text_to_image.__file__)
     shutil.copy(module, folder / module.name)
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["custom_pipelines"] = {
         task: {"impl": f"{module.stem}.{name}", "pt": ["AutoModelForMultimodalLM"], "type": "multimodal"}
         for task, name in (
@@ -133,7 +133,7 @@ def _add_pipelines(folder: Path) -> None:
             ("text-to-video", "VilaUTextToVideoPipeline"),
         )
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 __all__ = ["PACKAGE_CARD", "push_repository", "write_repository"]

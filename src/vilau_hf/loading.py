@@ -31,7 +31,7 @@ def load_published_config(name: str) -> VilaUConfig:
     """
     if name not in published_names():
         raise ValueError(f"`name` must be one of {', '.join(published_names())}, got {name!r}.")
-    return VilaUConfig(**yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()))
+    return VilaUConfig(**yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def load_config(source: str) -> VilaUConfig:

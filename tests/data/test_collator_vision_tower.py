@@ -44,3 +44,9 @@ def test_rejects_wrong_arguments_and_records(processor):
     two = [{"images": records("a", "b")[0]["images"] * 2}]
     with pytest.raises(ValueError, match="a record needs exactly one image in `images`, got 2"):
         VisionTowerDataCollator(processor.image_processor)(two)
+
+
+def test_downloads_nothing(processor):
+    sample = {"images": ["http://127.0.0.1:9/a.png"], "caption": "a"}
+    with pytest.raises(ValueError, match="it is a URL, download it first"):
+        VisionTowerDataCollator(processor.image_processor)([sample])

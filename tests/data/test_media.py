@@ -1,4 +1,7 @@
 import io
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import av
 import numpy as np
@@ -107,6 +110,93 @@ def test_names_the_record_of_bad_media(processor, tmp_path):
         assert item["path"] is None or item["path"] in str(caught.value)
     with pytest.raises(ValueError, match="`on_bad_media` must be 'error' or 'skip', got 'ignore'"):
         MediaLoader(processor, on_bad_media="ignore")
+
+
+@pytest.fixture
+def requests_of_server():
+    """Returns the port of a server on this machine, and the list of requests that it gets."""
+    requests = []
+
+    class Recorder(BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.requestline)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port, requests
+        server.shutdown()
+        thread.join()
+
+
+def test_training_asks_no_server(processor, tmp_path, requests_of_server):
+    port, requests = requests_of_server
+    address = f"http://127.0.0.1:{port}"
+    urls = [
+        f"{address}/a.png",
+        f" {address}/a.png",
+        f"HTTP://127.0.0.1:{port}/a.png",
+        f"zip://a.png::{address}/x.zip",
+        f"simplecache::{address}/a.png",
+        f"filecache::zip://a.png::{address}/x.zip",
+        f"tar://a.png::{address}/x.tar",
+        f"ftp://127.0.0.1:{port}/a.png",
+        f"webdav://127.0.0.1:{port}/a.png",
+        "s3://bucket/a.png",
+        "gs://bucket/a.png",
+        "hf://datasets/me/x/a.png",
+        "github://me:x@main/a.png",
+        "data:image/png;base64,AAAA",
+        "file:///dev/zero",
+    ]
+    # A playlist is a local file that names a URL, which ffmpeg could open.
+    playlist = tmp_path / "playlist.mp4"
+    playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{address}/a.ts\n#EXT-X-ENDLIST\n")
+    items = [*urls, *({"path": url, "bytes": None} for url in urls)]
+    loader = MediaLoader(processor, on_bad_media="skip")
+    collator = VilaUDataCollator(processor)
+    for item in items:
+        assert loader.load(record(images=[item])) is None
+        assert loader.load(record(videos=[item])) is None
+        assert loader.load(record(videos=[[item]])) is None
+        # The collator alone, whose processor would download.
+        for field in ("images", "videos"):
+            with pytest.raises(MediaError, match="it is a URL, download it first"):
+                collator([record(**{field: [item]})])
+    for video in (str(playlist), playlist.read_bytes(), {"path": "a.m3u8", "bytes": playlist.read_bytes()}):
+        assert loader.load(record(videos=[video])) is None
+    assert not requests
+
+
+def test_opens_only_regular_files_below_the_roots(processor, tmp_path):
+    for folder in ("inside", "outside"):
+        (tmp_path / folder).mkdir()
+        build_image().save(tmp_path / folder / "a.png")
+    os.mkfifo(tmp_path / "inside/fifo.png")
+    (tmp_path / "inside/link.png").symlink_to(tmp_path / "outside/a.png")
+    loader = MediaLoader(processor, media_roots=[tmp_path / "inside"])
+    assert loader.load(record(images=[str(tmp_path / "inside/a.png")]))["images"][0].size == (8, 6)
+    for name in ("outside/a.png", "inside/../outside/a.png", "inside/link.png"):
+        with pytest.raises(MediaError, match="outside of the folders of media"):
+            loader.load(record(images=[tmp_path / name]))
+    for item in (tmp_path / "inside/fifo.png", "/dev/zero", tmp_path):
+        for field in ("images", "videos"):
+            with pytest.raises(MediaError, match="it is not a regular file"):
+                MediaLoader(processor).load(record(**{field: [item]}))
+
+
+@pytest.mark.parametrize(
+    "item", [float("nan"), {"path": float("nan"), "bytes": None}, {"path": 3}, {}, "\0", "a" * 300]
+)
+def test_names_the_record_of_a_name_that_no_file_can_have(processor, item):
+    with pytest.raises(MediaError, match=r"Cannot open images\[0\] of record 'r1'"):
+        MediaLoader(processor).load(record(images=[item]))
 
 
 def test_videos_require_a_processor():

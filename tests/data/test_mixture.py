@@ -1,13 +1,16 @@
 import itertools
 import json
 
+import datasets
 import numpy as np
 import pytest
+import yaml
 
 from vilau_hf.data import VilaUDataCollator
 from vilau_hf.data.converters import write_records
 from vilau_hf.data.media import MediaLoader
-from vilau_hf.data.mixture import Mixture, MixtureSource, add_lengths
+from vilau_hf.data.mixture import Mixture, MixtureSource, add_lengths, keep_media_closed
+from vilau_hf.data.records import record_features
 from vilau_hf.data.stream import RecordStream
 
 from ..processing.conftest import build_processor
@@ -96,3 +99,59 @@ def test_dataset_has_random_access_and_lengths(tmp_path):
     assert dataset["length"] == lengths.tolist() and len(lengths.unique()) == 2
     with pytest.raises(ValueError, match="source 'a' must be of the format 'records' for random access, got 'llava'"):
         chats(tmp_path, {"a": 9}).dataset()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": 0}, "`options` of the source 'a' must be a dictionary of options by name, got 0"),
+        ({"options": {1: 2}}, "`options` of the source 'a' must be a dictionary"),
+        ({"options": {"media_folder": 1}}, "the option `media_folder` of the format 'llava' must be"),
+        ({"source": 0}, "`source` must be the name of a file, .*, got 0"),
+        ({"source": []}, "`source` must be the name of a file"),
+        ({"source": [None]}, "`source` must be the name of a file"),
+        ({"name": {}}, "`name` of a source must be a string that is not empty, got {}"),
+        ({"name": ""}, "`name` of a source must be a string"),
+        ({"format": []}, r"`format` must be one of .*, got \[\]"),
+        ({"format": None}, "`format` must be one of"),
+        ({"weight": float("inf")}, "`weight` of the source 'a' must be a positive number, got inf"),
+        ({"weight": float("nan")}, "`weight` of the source 'a' must be a positive number, got nan"),
+        ({"weight": [1]}, "`weight` of the source 'a' must be a positive number"),
+        ({1: 2}, r"unknown: \[1\]"),
+    ],
+)
+def test_names_the_fault_of_a_source(tmp_path, change, message):
+    (tmp_path / "a.json").write_text("[]")
+    entry = {"source": str(tmp_path / "a.json"), "format": "llava", "name": "a", **change}
+    (tmp_path / "mixture.yaml").write_text(yaml.safe_dump({"datasets": [entry]}))
+    with pytest.raises(ValueError, match=message):
+        Mixture.from_yaml(tmp_path / "mixture.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("datasets: [", "cannot read '.*mixture.yaml'"),
+        ("datasets: [1]\nseed: 1\n1: 2", r"unknown: \[1\]"),
+        ("datasets:\n- {name: a, format: llava, source: a.json}\nseed: x", "`seed` of a mixture must be an integer"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\ndatasets: [*b]", "must hold|must have the keys"),
+    ],
+)
+def test_names_the_file_of_a_mixture_that_is_not_valid(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.json").write_text("[]")
+    (tmp_path / "mixture.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        Mixture.from_yaml(tmp_path / "mixture.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_datasets_leaves_media_of_other_schemas_closed(tmp_path):
+    url = "zip://a.png::http://127.0.0.1:9/x.zip"
+    features = datasets.Features({"id": datasets.Value("string"), "images": datasets.List(datasets.Image())})
+    rows = [{"id": "a", "images": [{"path": url, "bytes": None}]}]
+    dataset = keep_media_closed(datasets.Dataset.from_list(rows, features=features))
+    assert dataset[0]["images"] == [{"path": url, "bytes": None}]
+    rows = [{"id": "a", "messages": [], "images": [], "videos": []}]
+    stored = datasets.Dataset.from_list(rows, features=record_features())
+    assert keep_media_closed(stored) is stored

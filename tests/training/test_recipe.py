@@ -119,3 +119,43 @@ def test_accelerate_reads_the_configurations_of_the_examples(path):
         assert config["zero_optimization"]["stage"] == int(path.stem[-1])
     if names[path.stem] == "FSDP":
         assert config.fsdp_config == load_config_from_file(str(EXAMPLES / "accelerate" / "fsdp2.yaml")).fsdp_config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_steps: [", "cannot read '.*recipe.yaml': while parsing"),
+        ("a: b: c", "cannot read '.*recipe.yaml': mapping values are not allowed here"),
+        ("{[]: 1}", "cannot read|must be names of arguments"),
+        ("? {a: 1}\n: 2", "cannot read"),
+        ("day: 2020-13-45", "cannot read '.*recipe.yaml': month must be in 1..12"),
+        ("[" * 3000, "cannot read '.*recipe.yaml': maximum recursion depth exceeded"),
+        ("1: 2", "keys in `file` '.*recipe.yaml' must be names of arguments, got 1"),
+        ("null: 2", "must be names of arguments, got None"),
+        ("base_recipe: 5", "`base_recipe` in `file` '.*recipe.yaml' must be the name of a file, got 5"),
+        ("base_recipe: [a.yaml]", "`base_recipe` in `file` .* must be the name of a file"),
+        (
+            "base_recipe: recipe.yaml",
+            "`base_recipe` must not lead back to the same file, got a cycle at '.*recipe.yaml'",
+        ),
+        ("base_recipe: ../{folder}/link.yaml", "`base_recipe` must not lead back to the same file"),
+        ("stage: [vision_tower]", "`stage` in `file` .* must be one of .*, got .'vision_tower'."),
+        ("stage: language_model\nmax_steps: [1]", r"`max_steps` in `file` '.*recipe.yaml' must be int, got \[1\]"),
+        ("stage: language_model\nmax_steps: 1.5", "`max_steps` in `file` .* must be int, got 1.5"),
+        ("stage: language_model\nmax_steps: true", "`max_steps` in `file` .* must be int, got True"),
+        ("stage: language_model\nlearning_rate: {}", "`learning_rate` in `file` .* must be float, got {}"),
+        ("stage: language_model\ndataset: 5", "`dataset` in `file` .* must be str, got 5"),
+        ("stage: language_model\nmedia_roots: {a: b}", "`media_roots` in `file` .* must be .*, got"),
+    ],
+)
+def test_reports_a_recipe_that_is_not_valid_in_one_line(text, message, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(text.format(folder=tmp_path.name) if "{folder}" in text else text)
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "recipe.yaml")
+    with pytest.raises(ValueError, match=message) as caught:
+        read_recipe(tmp_path / "recipe.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_accepts_the_types_that_yaml_gives(tmp_path):
+    recipe = read(TINY_SFT, learning_rate=1, resume_from_checkpoint=True, media_roots=[str(tmp_path)], run_name="run")
+    assert recipe.training.learning_rate == 1 and recipe.data.media_roots == [str(tmp_path)]

@@ -58,7 +58,10 @@ def named_value(text: str) -> tuple[str, object]:
         raise argparse.ArgumentTypeError(f"must be name=value, got {text!r}")
     import yaml  # here, since `--help` must not import a library
 
-    return name, yaml.safe_load(value)
+    try:
+        return name, yaml.safe_load(value)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def run(args: argparse.Namespace) -> None:

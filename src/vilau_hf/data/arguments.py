@@ -47,6 +47,10 @@ class DataArguments:
     on_bad_media: str = field(
         default="error", metadata={"help": "at media that cannot be opened: `error`, or `skip` the record"}
     )
+    media_roots: list[str] | None = field(
+        default=None,
+        metadata={"help": "folders that may hold the images and videos of records (default: any local folder)"},
+    )
     on_too_long: str = field(
         default="error", metadata={"help": "at records longer than a packed row: `error`, or `skip` the record"}
     )

@@ -12,7 +12,7 @@ from .code_cache import check_tower, load_encoded
 from .code_shards import INDEX
 from .collator_vilau import VilaUDataCollator
 from .media import MediaLoader, ReadableRows
-from .mixture import Mixture, add_lengths
+from .mixture import Mixture, add_lengths, keep_media_closed
 from .packing import PackedDataset, RecordPacker
 from .stream import RecordStream
 
@@ -73,7 +73,7 @@ def build_dataset(
     if _is_mixture(data.dataset):
         if args.max_steps <= 0:
             raise ValueError(f"a mixture has no end: give `max_steps`, got {args.max_steps}.")
-        media = MediaLoader(processor, data.on_bad_media)
+        media = MediaLoader(processor, data.on_bad_media, data.media_roots)
         mixture = Mixture.from_yaml(data.dataset)
         if mixture.encoded_folders:
             check_tower(mixture.encoded_folders, _require_model(model), processor)
@@ -123,13 +123,13 @@ def _load_records(
     if _is_encoded(name):
         dataset = load_encoded(name, _require_model(model), processor)
     else:
-        dataset = load_dataset(name, split=split)
+        dataset = keep_media_closed(load_dataset(name, split=split))
     if count is not None:
         dataset = dataset.select(range(min(count, len(dataset))))
     if args is not None and args.train_sampling_strategy == "group_by_length":
         # Before the transform, so that counting tokens opens no media.
         dataset = add_lengths(dataset, processor, args.length_column_name)
-    return dataset.with_transform(MediaLoader(processor, data.on_bad_media))
+    return dataset.with_transform(MediaLoader(processor, data.on_bad_media, data.media_roots))
 
 
 def _require_model(model: torch.nn.Module | None) -> torch.nn.Module:

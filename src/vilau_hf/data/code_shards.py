@@ -305,7 +305,9 @@ def _read_header(folder: Path) -> ShardHeader:
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    write_then_rename(path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n"))
+    write_then_rename(
+        path, lambda temporary: temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    )
 
 
 __all__ = ["CodeShards"]

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
+from .media import MediaLoader
+from .message_media import collect_media
+
 
 if TYPE_CHECKING:
     from ..processing import VilaUProcessor
@@ -80,7 +83,8 @@ class VilaUDataCollator:
     r"""
     Makes a batch of records `{"messages": [...], "images": [...], "videos": [...]}`.
 
-    `images` and `videos` may be missing. Records that were encoded have `codes` instead (see [`load_encoded`]).
+    `images` and `videos` may be missing. They may also be inside of the messages, as chat templates take them:
+    `{"type": "image", "image": image}`. Records that were encoded have `codes` instead (see [`load_encoded`]).
 
     The targets are what the assistant says, and the text of a `document`. For classifier-free guidance, some records
     lose the text of the user turns that ask for an image or a video. They are drawn for each batch. The draw depends
@@ -120,6 +124,8 @@ class VilaUDataCollator:
         self.max_length = max_length
         self.padding_free = padding_free
         self.pad_to_multiple_of = pad_to_multiple_of
+        # Media that are not open yet are opened here and not by the processor, which would also download URLs.
+        self._media = MediaLoader(processor)
         # Shared memory: persistent workers hold a copy of the collator, and have to see the epoch change.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
@@ -162,6 +168,7 @@ class VilaUDataCollator:
         """
         rows = [record["records"] if "records" in record else [record] for record in records]
         packed = self.padding_free or any("records" in record for record in records)
+        rows = [[self._open(record) for record in row] for row in rows]
         flat = [record for row in rows for record in row]
         # Packs are encoded as single padded records first, so that each record has the tokens it has without packing.
         batch = self._encode(flat, self._choice(records, flat))
@@ -173,6 +180,11 @@ class VilaUDataCollator:
             pads = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": _IGNORED}
             batch.update({name: functional.pad(batch[name], (0, fill), value=pad) for name, pad in pads.items()})
         return batch
+
+    def _open(self, record: dict) -> dict:
+        """Returns a record whose media are in its fields `images` and `videos`, and open."""
+        opened = self._media.load(collect_media(record))
+        return record if opened is None else opened  # never `None`, since this loader skips no record
 
     def _encode(self, records: list[dict], choice: random.Random) -> dict[str, Any]:
         """Returns the records as padded rows, each record in a row."""

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from .media import open_image
+
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +56,8 @@ class VisionTowerDataCollator:
         for record in records:
             if len(record["images"]) != 1:
                 raise ValueError(f"a record needs exactly one image in `images`, got {len(record['images'])}.")
-        pixels = self.image_processor([record["images"][0] for record in records], return_tensors="pt")
+        # The processor would also download URLs.
+        pixels = self.image_processor([open_image(record["images"][0]) for record in records], return_tensors="pt")
         batch = {"pixel_values": pixels["pixel_values"], "return_loss": True}
         if self.tokenizer is not None and self.max_length is not None:
             captions = [record["caption"] for record in records]

@@ -1,8 +1,9 @@
 """Opens the images and videos of records as late as possible, and handles those that cannot be opened."""
 
 import os
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from datasets import Dataset, Image
 from transformers.utils import logging
 
+from .media_paths import find_local_file
 from .records import MEDIA_FIELDS
 
 
@@ -48,13 +50,21 @@ class MediaLoader:
             cannot be opened. `"error"` raises an error that names the record. `"skip"` leaves the record out, logs it
             and counts it (`num_skipped`, in the process that opens it). With `"skip"`, wrap a dataset with random
             access in [`ReadableRows`] for training, because a batch may be left without records.
+        media_roots (`Sequence[str]`, *optional*): folders that may hold media files. Without it, all local files are
+            accepted. URLs, FIFOs and devices are never opened.
     """
 
-    def __init__(self, processor: "VilaUProcessor | None" = None, on_bad_media: str = "error") -> None:
+    def __init__(
+        self,
+        processor: "VilaUProcessor | None" = None,
+        on_bad_media: str = "error",
+        media_roots: Sequence[str | os.PathLike] | None = None,
+    ) -> None:
         if on_bad_media not in ("error", "skip"):
             raise ValueError(f"`on_bad_media` must be 'error' or 'skip', got {on_bad_media!r}.")
         self.video_processor = None if processor is None else processor.video_processor
         self.on_bad_media = on_bad_media
+        self.media_roots = media_roots
         self.num_skipped = 0
 
     def load(self, record: Mapping[str, Any]) -> dict | None:
@@ -78,7 +88,7 @@ class MediaLoader:
             opened = []
             for index, item in enumerate(record[name] or [] if name in record else []):
                 try:
-                    opened.append(open_image(item) if kind == "image" else self.open_video(item))
+                    opened.append(open_image(item, self.media_roots) if kind == "image" else self.open_video(item))
                 except ImportError:
                     # A missing decoder is a fault of the installation. It must not be skipped as a bad file.
                     raise
@@ -120,17 +130,19 @@ class MediaLoader:
     def open_video(self, item: Any) -> Any:
         """Returns the sampled frames of a video file, or the given frames."""
         if isinstance(item, (list, tuple)):
-            return [open_image(frame) for frame in item]
+            return [open_image(frame, self.media_roots) for frame in item]
         if hasattr(item, "shape"):
             return item
-        path, data = _path_and_bytes(item)
+        path, data = _path_and_bytes(item, self.media_roots)
         if data is None:
             return self._sample_frames(path)
-        # The processor decodes files only, so bytes are saved to a temporary file.
-        with tempfile.NamedTemporaryFile(suffix=Path(path or "video.mp4").suffix) as file:
-            file.write(data)
-            file.flush()
-            return self._sample_frames(file.name)
+        # The processor decodes files only, so bytes are saved to a temporary file. It is closed before it is opened
+        # again, which Windows requires.
+        suffix = re.fullmatch(r".*(\.\w{1,8})", path or "", re.DOTALL)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / ("video" + (suffix[1] if suffix else ".mp4"))
+            file.write_bytes(data)
+            return self._sample_frames(str(file))
 
     def _sample_frames(self, path: str | None) -> Any:
         if self.video_processor is None:
@@ -177,22 +189,35 @@ class ReadableRows(torch.utils.data.Dataset):
         raise MediaError(f"None of the {size} rows has media that can be opened.")
 
 
-def open_image(item: Any) -> Any:
-    """Returns an image of a record as a PIL image, rotated by its EXIF data. Arrays and open images stay."""
+def open_image(item: Any, media_roots: Sequence[str | os.PathLike] | None = None) -> Any:
+    """
+    Returns an image of a record as a PIL image, rotated by its EXIF data. Arrays and open images stay.
+
+    Args:
+        item (`Any`): a PIL image, an array, bytes, a file name, or a dictionary with `path` or `bytes`.
+        media_roots (`Sequence[str]`, *optional*): folders that may hold the file (see [`find_local_file`]).
+    """
     if hasattr(item, "shape") or hasattr(item, "convert"):
         return item
-    path, data = _path_and_bytes(item)
+    path, data = _path_and_bytes(item, media_roots)
     return Image().decode_example({"path": path, "bytes": data})
 
 
-def _path_and_bytes(item: Any) -> tuple[str | None, bytes | None]:
-    """Returns path and bytes of a stored image or video. Refuses URLs, because training downloads nothing."""
+def _path_and_bytes(
+    item: Any, media_roots: Sequence[str | os.PathLike] | None = None
+) -> tuple[str | None, bytes | None]:
+    """Returns path and bytes of a stored image or video. A path is that of a local file, so nothing is downloaded."""
     if isinstance(item, (bytes, bytearray)):
         return None, bytes(item)
-    path, data = (item.get("path"), item.get("bytes")) if isinstance(item, Mapping) else (os.fspath(item), None)
-    if data is None and path is not None and path.startswith(("http://", "https://")):
-        raise ValueError("it is a URL, download it first (for lists of URLs there is img2dataset).")
-    return path, data
+    path: Any = item
+    data = None
+    if isinstance(item, Mapping):
+        path = item.get("path")
+        data = item.get("bytes")
+    if data is None:
+        return find_local_file(path, media_roots), None
+    # The path of bytes tells a decoder their type. It is not opened.
+    return path if isinstance(path, str) else None, data
 
 
 def _describe(item: Any) -> str:

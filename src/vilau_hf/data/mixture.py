@@ -1,16 +1,20 @@
 """Several sources of records, mixed by weight."""
 
+import math
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from datasets import Dataset, IterableDataset, interleave_datasets, load_dataset
+from datasets import Dataset, Image, IterableDataset, Video, interleave_datasets, load_dataset
 
+from ..files import read_yaml
 from .converters import build_converter, stream_records
+from .converters.rows import check_source
 from .packing import count_tokens
+from .records import MEDIA_FIELDS, record_features
 
 
 if TYPE_CHECKING:
@@ -44,9 +48,20 @@ class MixtureSource:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"`name` of a source must be a string that is not empty, got {reprlib.repr(self.name)}.")
         # `True` is an `int` in Python, but a mistake in a YAML file.
-        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)) or not self.weight > 0:
-            raise ValueError(f"`weight` of the source {self.name!r} must be a positive number, got {self.weight!r}.")
+        is_number = isinstance(self.weight, (int, float)) and not isinstance(self.weight, bool)
+        if not is_number or not 0 < self.weight < math.inf:
+            raise ValueError(
+                f"`weight` of the source {self.name!r} must be a positive number, got {reprlib.repr(self.weight)}."
+            )
+        if not isinstance(self.options, Mapping) or not all(isinstance(key, str) for key in self.options):
+            raise ValueError(
+                f"`options` of the source {self.name!r} must be a dictionary of options by name, got "
+                f"{reprlib.repr(self.options)}."
+            )
+        check_source(self.source)
         options = self.options if self.target is None else {"target": self.target, **self.options}
         self.converter = build_converter(self.format, **options)
         # Listed only once, so that all ranks, workers and passes have the same files.
@@ -92,9 +107,12 @@ class Mixture:
         names = [source.name for source in self.sources]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"`sources` must be at least one, with different names, got {names}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"`seed` of a mixture must be an integer of at least 0, got {reprlib.repr(self.seed)}.")
         if self.stopping_strategy not in STOPPING_STRATEGIES:
             raise ValueError(
-                f"`stopping_strategy` must be one of {', '.join(STOPPING_STRATEGIES)}, got {self.stopping_strategy!r}."
+                f"`stopping_strategy` must be one of {', '.join(STOPPING_STRATEGIES)}, got "
+                f"{reprlib.repr(self.stopping_strategy)}."
             )
 
     @classmethod
@@ -108,7 +126,7 @@ class Mixture:
         Raises:
             ValueError: for keys that are unknown or missing, naming the file and the dataset.
         """
-        config = yaml.safe_load(Path(file).read_text())
+        config = read_yaml(Path(file))
         if not isinstance(config, Mapping) or not isinstance(config.get("datasets"), list):
             raise ValueError(f"`file` {str(file)!r} must hold a key `datasets` with a list.")
         # Unknown keys are errors, because a misspelled key would silently have its default.
@@ -161,7 +179,10 @@ class Mixture:
                     f"The source {source.name!r} must be of the format 'records' for random access, got "
                     f"{source.format!r}: write its records to a folder first (`vilau records`)."
                 )
-        datasets = [load_dataset("parquet", data_files=source.files, split="train") for source in self.sources]
+        datasets = [
+            keep_media_closed(load_dataset("parquet", data_files=source.files, split="train"))
+            for source in self.sources
+        ]
         if len(datasets) == 1:
             return datasets[0]
         return interleave_datasets(datasets, self.probabilities, self.seed, stopping_strategy=self.stopping_strategy)
@@ -169,13 +190,13 @@ class Mixture:
 
 def _check_keys(entry: Any, needed: set[str], optional: set[str], where: str) -> None:
     if not isinstance(entry, Mapping):
-        raise ValueError(f"{where} must be a dictionary, got {entry!r}.")
+        raise ValueError(f"{where} must be a dictionary, got {reprlib.repr(entry)}.")
     missing = needed - set(entry)
     unknown = set(entry) - needed - optional
     if missing or unknown:
         raise ValueError(
             f"{where} must have the keys {', '.join(sorted(needed))}, and may have "
-            f"{', '.join(sorted(optional - needed))}; missing: {sorted(missing)}, unknown: {sorted(unknown)}."
+            f"{', '.join(sorted(optional - needed))}; missing: {sorted(missing)}, unknown: {sorted(unknown, key=str)}."
         )
 
 
@@ -198,6 +219,22 @@ def add_lengths(dataset: Dataset, processor: "VilaUProcessor", column: str = "le
         return {column: count_tokens(records, processor)}
 
     return dataset.map(count, batched=True)
+
+
+def keep_media_closed(dataset: Dataset) -> Dataset:
+    """
+    Returns records whose images and videos are opened by [`MediaLoader`] alone.
+
+    The schema of [`record_features`] says so. With other schemas, `datasets` would open media itself, also from URLs.
+
+    Args:
+        dataset (`datasets.Dataset`): records.
+    """
+    for name in MEDIA_FIELDS.values():
+        feature = getattr(dataset.features.get(name), "feature", None)
+        if isinstance(feature, (Image, Video)) and feature.decode:
+            dataset = dataset.cast_column(name, record_features()[name])
+    return dataset
 
 
 __all__ = ["Mixture", "MixtureSource", "add_lengths"]

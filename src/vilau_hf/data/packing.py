@@ -11,6 +11,8 @@ import torch
 from datasets import Dataset
 from transformers.utils import logging
 
+from .message_media import collect_media
+
 
 if TYPE_CHECKING:
     from ..processing import VilaUProcessor, VilaUVideoProcessor
@@ -210,6 +212,7 @@ def _column_without_media(name: str, column: pa.ChunkedArray) -> list:
 
 def count_tokens(records: list[dict], processor: "VilaUProcessor") -> list[int]:
     """Returns the tokens of each record in a row of [`VilaUDataCollator`], with its prompt."""
+    records = [collect_media(record) for record in records]
     frames = [num_frames(record, processor.video_processor) for record in records]
     return processor.count_training_tokens([record["messages"] for record in records], frames)
 

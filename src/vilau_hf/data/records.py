@@ -96,15 +96,10 @@ def validate_record(record: Mapping[str, Any]) -> None:
 
     if record_id is not None and not isinstance(record_id, str):
         refuse("`id` is not a string", f"`id` must be a string, got {type(record_id).__name__}.")
-    messages = record.get("messages")
-    if not isinstance(messages, (list, tuple)) or not messages:
-        refuse("no messages", f"`messages` must be a list of at least one message, got {_shorten(messages)}.")
-    content_parts = [
-        content_part
-        for index, message in enumerate(messages)
-        for content_part in _checked_content_parts(message, index, refuse)
-    ]
-    _check_roles([message["role"] for message in messages], refuse)
+    if record_id is not None and not _is_unicode(record_id):
+        refuse("`id` is not valid Unicode", f"`id` must not have lone surrogates, got {_shorten(record_id)}.")
+    content_parts = checked_content_parts(record)
+    _check_roles([message["role"] for message in record["messages"]], refuse)
     # Encoded records have no media fields, or empty ones.
     if record.get("codes") is not None:
         num_media = sum(content_part["type"] in MEDIA_FIELDS for content_part in content_parts)
@@ -113,6 +108,30 @@ def validate_record(record: Mapping[str, Any]) -> None:
     for kind, field in MEDIA_FIELDS.items():
         num_media = sum(content_part["type"] == kind for content_part in content_parts)
         _check_media(record.get(field), kind, num_media, refuse)
+
+
+def checked_content_parts(record: Mapping[str, Any]) -> list[dict]:
+    """
+    Checks the messages of a record and returns their content parts, one after the other.
+
+    Args:
+        record (`Mapping`): a record, as in [`validate_record`].
+
+    Raises:
+        RecordError: for messages that do not follow the schema. The message names the record.
+    """
+
+    def refuse(reason: str, detail: str) -> NoReturn:
+        raise RecordError(reason, detail, record.get("id"))
+
+    messages = record.get("messages")
+    if not isinstance(messages, (list, tuple)) or not messages:
+        refuse("no messages", f"`messages` must be a list of at least one message, got {_shorten(messages)}.")
+    return [
+        content_part
+        for index, message in enumerate(messages)
+        for content_part in _checked_content_parts(message, index, refuse)
+    ]
 
 
 def _check_media(media: Any, kind: str, num_expected: int, refuse: Refuse) -> None:
@@ -167,6 +186,8 @@ def _check_text(text: Any, where: str, refuse: Refuse) -> None:
         refuse(
             "text is not a string", f"the `text` of a content part of {where} must be a string, got {_shorten(text)}."
         )
+    if not _is_unicode(text):
+        refuse("text is not valid Unicode", f"the text of {where} must not have lone surrogates: {_shorten(text)}.")
     for placeholder in PLACEHOLDERS.values():
         # The processor would count it as an image or a video that the record does not have.
         if placeholder in text:
@@ -199,11 +220,27 @@ def _check_codes(record: Mapping[str, Any], num_expected: int, refuse: Refuse) -
 
 def _is_media(kind: str, item: Any) -> bool:
     if isinstance(item, Mapping):
-        return item.get("path") is not None or item.get("bytes") is not None
+        path = item.get("path")
+        data = item.get("bytes")
+        is_typed = (path is None or _is_path(path)) and (data is None or isinstance(data, (bytes, bytearray)))
+        return is_typed and (path is not None or data is not None)
     if isinstance(item, (list, tuple)):  # frames of a video
         return kind == "video" and len(item) > 0
     # `shape`: an array or a tensor; `convert`: a PIL image
-    return isinstance(item, (str, bytes, os.PathLike)) or hasattr(item, "shape") or hasattr(item, "convert")
+    return isinstance(item, bytes) or _is_path(item) or hasattr(item, "shape") or hasattr(item, "convert")
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, os.PathLike) or (isinstance(value, str) and _is_unicode(value))
+
+
+def _is_unicode(text: str) -> bool:
+    """Returns whether a string can be stored as UTF-8. JSON can hold lone surrogates, which cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shorten(value: Any) -> str:

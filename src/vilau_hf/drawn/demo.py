@@ -121,7 +121,7 @@ def _answers(
         right += reply == expected
         result = "right" if reply == expected else f"wrong: {expected}"
         lines.append(f"| ![{record['caption']}](answers/{index}.png) | {question} | {reply} | {result} |")
-    (out / "answers.md").write_text("\n".join(lines) + "\n")
+    (out / "answers.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return f"{right} of {len(records)} answers are exactly right"
 
 

@@ -98,7 +98,7 @@ class EmojiJudge(nn.Module):
         halved = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
         save_file(halved, folder / WEIGHTS_NAME)
         config = {"version": VERSION, "image_size": self.image_size, "styles": self.styles, "concepts": self.concepts}
-        (folder / CONFIG_NAME).write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n")
+        (folder / CONFIG_NAME).write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> "EmojiJudge":
@@ -108,7 +108,7 @@ class EmojiJudge(nn.Module):
         Raises:
             ValueError: for a judge of another version.
         """
-        config = json.loads((Path(folder) / CONFIG_NAME).read_text())
+        config = json.loads((Path(folder) / CONFIG_NAME).read_text(encoding="utf-8"))
         if config["version"] != VERSION:
             raise ValueError(f"`folder` {str(folder)!r} holds version {config['version']}, expected {VERSION}.")
         judge = cls(config["concepts"], config["image_size"])

@@ -151,7 +151,9 @@ def write_weights(folder: Path, tensors: dict[str, LazyTensor], max_shard_size: 
             _write_safetensors(folder / name, {key: tensors[key] for key in keys}, progress)
     if plan.is_sharded:
         index = {"metadata": {"total_size": total}, "weight_map": plan.tensor_to_filename}
-        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        (folder / SAFE_WEIGHTS_INDEX_NAME).write_text(
+            json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
 
 
 def _write_safetensors(path: Path, tensors: dict[str, LazyTensor], progress: tqdm) -> None:

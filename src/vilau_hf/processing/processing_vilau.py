@@ -1,6 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Processor of VILA-U: prompts with images and videos, and the conversion of generated outputs."""
 
+import copy
 import os
 import re
 from typing import Any
@@ -17,6 +18,7 @@ from .compat_processing_vilau import (
     VilaUProcessorKwargs,
     make_batched_videos,
 )
+from .plain_special_tokens_vilau import mark_special_tokens, tokenizer_for
 from .training_samples_vilau import TrainingSamplesMixin
 
 
@@ -122,7 +124,33 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
             raise ValueError(
                 f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {generation_mode!r}."
             )
-        return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+        processor = self
+        if isinstance(text, str) or (isinstance(text, (list, tuple)) and all(isinstance(item, str) for item in text)):
+            tokenizer = tokenizer_for(text, self.tokenizer)
+            if tokenizer is not self.tokenizer:
+                # The base class tokenizes with the attribute. A copy leaves it to calls in other threads.
+                processor = copy.copy(self)
+                processor.tokenizer = tokenizer
+        return super(VilaUProcessor, processor).__call__(
+            images=images, text=text, videos=videos, audio=audio, **kwargs
+        )
+
+    def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Renders messages like the base class. Special tokens in their text are tokenized as plain text.
+
+        In a rendered string, such a token has a mark, which the processor removes when it tokenizes the string.
+
+        Args:
+            conversation (`list[dict]` or `list[list[dict]]`): one or several conversations.
+            args: further arguments of the base class.
+            kwargs: further arguments of the base class.
+
+        Returns:
+            The rendered string or strings, or the inputs of the model with `tokenize=True`.
+        """
+        marked = mark_special_tokens(conversation, self.tokenizer)
+        return super().apply_chat_template(marked, *args, **kwargs)
 
     @classmethod
     def from_args_and_dict(cls, args: list, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -232,7 +260,8 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
         """Returns the ids of the prompt for the unconditional branch of classifier-free guidance."""
         messages = [{"role": "user", "content": negative_prompt}]
         prompt = self.apply_chat_template(messages, add_generation_prompt=True)
-        return self.tokenizer(prompt, add_special_tokens=not self._starts_with_bos(prompt))["input_ids"]
+        tokenizer = tokenizer_for(prompt, self.tokenizer)
+        return tokenizer(prompt, add_special_tokens=not self._starts_with_bos(prompt))["input_ids"]
 
     def post_process_image_text_to_text(
         self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any

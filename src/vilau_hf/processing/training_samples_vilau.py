@@ -8,6 +8,7 @@ import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from .compat_processing_vilau import render_jinja_template
+from .plain_special_tokens_vilau import mark_special_tokens, tokenizer_for
 
 
 class TrainingSamplesMixin:
@@ -154,14 +155,14 @@ class TrainingSamplesMixin:
         """
         special_tokens: dict[str, Any] = self.tokenizer.special_tokens_map
         rendered: Any = render_jinja_template(  # the library's type for the result is wrong
-            conversations=conversations,
+            conversations=mark_special_tokens(conversations, self.tokenizer),
             chat_template=self._default_chat_template(),
             return_assistant_tokens_mask=True,
             **special_tokens,
         )
         # texts, and for each text the ranges of characters that the assistant wrote
         prompts, target_ranges = rendered
-        encoded = self.tokenizer(
+        encoded = tokenizer_for(prompts, self.tokenizer)(
             prompts,
             add_special_tokens=not self._starts_with_bos(prompts[0]),
             return_offsets_mapping=True,

@@ -1,12 +1,13 @@
+import errno
 import json
 import pickle
-import sys
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from vilau_hf.data.converters import convert_records
+from vilau_hf.data.converters import convert_records, rows
+from vilau_hf.data.converters.rows import read_rows
 
 from .sources import convert, png, write_tar
 
@@ -20,18 +21,41 @@ def test_reads_an_array_element_by_element(tmp_path):
         list(records)
 
 
-def test_names_the_missing_library(tmp_path, monkeypatch):
-    (tmp_path / "a.json").write_text("[]")
-    monkeypatch.setitem(sys.modules, "ijson", None)
-    with pytest.raises(ImportError, match=r"The JSON array in '.*a.json' needs ijson: pip install 'vilau_hf\[data\]'"):
-        convert(tmp_path / "a.json", "llava")
-
-
 def test_names_a_truncated_tar_file(tmp_path):
     write_tar(tmp_path / "whole.tar", [("a.jpg", png()), ("a.txt", b"a"), ("b.jpg", b"0" * 4000), ("b.txt", b"b")])
     (tmp_path / "cut.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:4000])
     with pytest.raises(ValueError, match=r"Cannot read '.*cut.tar': ReadError"):
-        convert(tmp_path / "cut.tar", "webdataset", target="media")
+        list(read_rows(str(tmp_path / "cut.tar")))
+    records, report = convert(tmp_path / "cut.tar", "webdataset", target="media")
+    assert [record["id"] for record in records] == ["a"]
+    assert "rest of a file cannot be read (ReadError" in str(report) and "cut.tar" in str(report)
+
+
+def test_one_value_that_python_cannot_hold_costs_one_row(tmp_path):
+    text = pyarrow.array([b"a", b"\xff", b"c"]).cast(pyarrow.string(), safe=False)
+    pyarrow.parquet.write_table(pyarrow.table({"text": text}), tmp_path / "a.parquet")
+    assert [row for _, row in read_rows(str(tmp_path / "a.parquet"))] == [{"text": "a"}, None, {"text": "c"}]
+
+
+def test_reads_long_fields_and_bytes_that_are_no_text_of_csv(tmp_path):
+    lines = ["key,caption", "0,a", f"1,{'x' * 200_000}", "2,\udcff", "3,b"]
+    (tmp_path / "a.csv").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    found = [row for _, row in read_rows(str(tmp_path / "a.csv"))]
+    assert [row["key"] for row in found] == ["0", "1", "2", "3"] and len(found[1]["caption"]) == 200_000
+    (tmp_path / "b.csv").write_bytes("key\n1".encode("utf-16"))
+    with pytest.raises(ValueError, match="Cannot read '.*b.csv': ValueError: its byte order mark is that of UTF-16"):
+        list(read_rows(str(tmp_path / "b.csv")))
+
+
+def test_errors_of_the_system_stop_a_conversion(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text("{}")
+
+    def fail(file):
+        raise PermissionError(errno.EACCES, "Permission denied", file)
+
+    monkeypatch.setitem(rows._READERS, ".jsonl", fail)
+    with pytest.raises(PermissionError):
+        convert(tmp_path / "a.jsonl", "vflan")
 
 
 @pytest.mark.parametrize("name", ["coyo_1m.pkl", "disguised.json"])

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..records import MEDIA_FIELDS, PLACEHOLDERS, media_content_part, text_content_part
-from .conversion import ConversionReport, Converter, SkipRow, find_media, get_id, get_text
+from .conversion import ConversionReport, Converter, MediaFolder, SkipRow, find_media, get_id, get_text
 
 
 TARGETS = ("media", "text")
@@ -20,7 +20,8 @@ class CaptionConverter(Converter):
         media_field (`str`): field with the image or video.
         id_field (`str`, *optional*): field with the id. Without it, the id is the index of the row in its file.
         media (`str`, *optional*, defaults to `"image"`): `"image"` or `"video"`.
-        media_folder (`str`, *optional*, defaults to the folder of the file): folder of media that are files.
+        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folders of media that are
+            files.
         prompt (`str`, *optional*): what the user asks about the image or video, with `target="text"`. By default
             nothing.
     """
@@ -32,7 +33,7 @@ class CaptionConverter(Converter):
         media_field: str,
         id_field: str | None = None,
         media: str = "image",
-        media_folder: str | None = None,
+        media_folder: MediaFolder = None,
         prompt: str | None = None,
     ) -> None:
         if target not in TARGETS:

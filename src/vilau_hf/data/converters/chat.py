@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..records import media_content_part, text_content_part
-from .conversion import ConversionReport, Converter, SkipRow, as_list, find_media, get_id
+from .conversion import ConversionReport, Converter, MediaFolder, SkipRow, as_list, find_media, get_id
 from .hub_captions import hub_rows
 from .rows import list_sources
 
@@ -20,12 +20,13 @@ class ChatConverter(Converter):
     first turn of the user, as in TRL's `prepare_multimodal_messages`.
 
     Args:
-        media_folder (`str`, *optional*, defaults to the folder of the file): folder of images that are files.
+        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folders of images that are
+            files.
         config_name (`str`, *optional*): configuration of a dataset of the Hub, if the source is not a file.
         split (`str`, *optional*, defaults to `"train"`): split of a dataset of the Hub.
     """
 
-    def __init__(self, media_folder: str | None = None, config_name: str | None = None, split: str = "train") -> None:
+    def __init__(self, media_folder: MediaFolder = None, config_name: str | None = None, split: str = "train") -> None:
         self.media_folder = media_folder
         self.config_name = config_name
         self.split = split

@@ -11,11 +11,17 @@ from typing import Any
 
 from datasets import Features
 
-from ..records import MEDIA_FIELDS, RecordError, record_features, validate_record
+from ..media_paths import MediaPathError, find_local_file, is_url, is_web_url
+from ..records import MEDIA_FIELDS, RecordError, record_features, text_content_part, validate_record
 from .rows import list_sources, read_rows
 
 
 NUM_EXAMPLES = 3
+# Folders that may hold the media of rows: one, several, or the folder of the source.
+MediaFolder = str | list[str] | None
+URL_REASON = "an image or video is a URL that is neither http nor https"
+# Raised by code that reads a value of a type it does not expect.
+_WRONG_TYPE_ERRORS = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RecursionError)
 
 
 class SkipRow(Exception):
@@ -36,7 +42,7 @@ class ConversionReport:
     Args:
         num_records (`int`): converted records.
         skipped (`Counter`): skipped rows, by reason.
-        examples (`dict[str, list[str]]`): ids of the first skipped rows for each reason.
+        examples (`dict[str, list[str]]`): the first rows for each reason: position and file.
         dropped (`Counter`): items left out of rows that were kept, such as an image of a document, by reason.
         media (`Counter`): images and videos of the records, by where they are stored: in a file, in the record, or at
             a URL.
@@ -48,12 +54,32 @@ class ConversionReport:
     dropped: Counter[str] = field(default_factory=Counter)
     media: Counter[str] = field(default_factory=Counter)
 
-    def skip(self, reason: str, row_id: str) -> None:
-        """Counts a skipped row."""
+    def skip(self, reason: str, row: str) -> None:
+        """
+        Counts a skipped row.
+
+        Args:
+            reason (`str`): why it is skipped.
+            row (`str`): position and file of the row.
+        """
         self.skipped[reason] += 1
-        # A few ids are enough to look at the rows, and a report of millions of rows stays small.
+        self._keep_example(reason, row)
+
+    def drop(self, reason: str, row: str) -> None:
+        """
+        Counts an item that is left out of a row.
+
+        Args:
+            reason (`str`): why it is left out.
+            row (`str`): position and file of the row.
+        """
+        self.dropped[reason] += 1
+        self._keep_example(reason, row)
+
+    def _keep_example(self, reason: str, row: str) -> None:
+        # A few rows are enough to look at, and a report of millions of rows stays small.
         if len(self.examples[reason]) < NUM_EXAMPLES:
-            self.examples[reason].append(row_id)
+            self.examples[reason].append(row)
 
     def add(self, record: dict) -> None:
         """Counts a record and its media."""
@@ -68,7 +94,8 @@ class ConversionReport:
             lines.append(f"  {count:>8}  {reason}  ({', '.join(self.examples[reason])})")
         if self.dropped:
             lines.append("left out of records")
-            lines += [f"  {count:>8}  {reason}" for reason, count in self.dropped.most_common()]
+            for reason, count in self.dropped.most_common():
+                lines.append(f"  {count:>8}  {reason}  ({', '.join(self.examples[reason])})")
         lines += [f"{count} {where}" for where, count in sorted(self.media.items())]
         return "\n".join(lines)
 
@@ -78,7 +105,7 @@ def _storage_of(item: Any) -> str:
     path = item.get("path") if isinstance(item, dict) else item
     if isinstance(item, bytes) or (isinstance(item, dict) and item.get("bytes") is not None):
         return "within the records"
-    if isinstance(path, str) and path.startswith(("http://", "https://")):
+    if isinstance(path, str) and is_url(path):
         return "by URL, to be downloaded before training"
     return "in files"
 
@@ -148,13 +175,42 @@ class Converter(ABC):
                 record = {"images": [], "videos": [], **self.convert(row_id, row, source, report)}
                 # Also finds faults that `convert` cannot see, such as a number of placeholders that does not fit.
                 validate_record(record)
+                record = _storable(record)
             except SkipRow as skip:
-                report.skip(str(skip), row_id)
+                report.skip(str(skip), f"{row_id} in {source}")
             except RecordError as error:
-                report.skip(error.reason, row_id)
+                report.skip(error.reason, f"{row_id} in {source}")
+            # A row may hold any value, and one row must not end a conversion of millions. So an error here is a reason
+            # like the others, counted and reported.
+            except _WRONG_TYPE_ERRORS as error:
+                report.skip(f"malformed row ({type(error).__name__})", f"{row_id} in {source}")
             else:
                 report.add(record)
                 yield record
+
+
+def _storable(record: dict) -> dict:
+    """Returns a valid record with the fields of the schema only, as a parquet file stores them."""
+    messages = [
+        {"role": message["role"], "content": _storable_content(message["content"])} for message in record["messages"]
+    ]
+    media = {name: [_storable_item(item) for item in record[name] or []] for name in MEDIA_FIELDS.values()}
+    return {**record, "messages": messages, **media}
+
+
+def _storable_content(content: Any) -> list[dict]:
+    if isinstance(content, str):
+        return [text_content_part(content)]
+    return [{"type": part["type"], "text": part["text"] if part["type"] == "text" else None} for part in content]
+
+
+def _storable_item(item: Any) -> Any:
+    if isinstance(item, dict):
+        item = {"path": item.get("path"), "bytes": item.get("bytes")}
+    name = item["path"] if isinstance(item, dict) and item["bytes"] is None else item
+    if isinstance(name, str) and is_url(name) and not is_web_url(name):
+        raise SkipRow(URL_REASON)
+    return item
 
 
 def get_text(row: dict, name: str) -> str:
@@ -171,12 +227,22 @@ def get_text(row: dict, name: str) -> str:
 
 def get_id(row: dict, name: str | None, row_id: str) -> str:
     """Returns the field `name` of a row as a string, or the name of the row without such a field."""
-    return row_id if name is None or row.get(name) is None else str(row[name])
+    value = None if name is None else row.get(name)
+    if _is_missing(value):
+        return row_id
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise SkipRow(f"field {name!r} is neither a text nor a number")
+    return str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    """Returns whether a value is `None`, or the NaN that pandas stores in its place."""
+    return value is None or (isinstance(value, float) and value != value)
 
 
 def as_list(value: Any) -> list:
-    """Returns a list as it is, no items for `None`, and any other value as a list of one item."""
-    if value is None:
+    """Returns a list as it is, no items for `None` and NaN, and any other value as a list of one item."""
+    if _is_missing(value):
         return []
     return value if isinstance(value, list) else [value]
 
@@ -189,40 +255,60 @@ def decode_base64(value: Any) -> bytes:
         raise SkipRow("image is not base64") from error
 
 
-def find_media(value: Any, folder: str | None, source: str) -> dict[str, Any]:
+def find_media(value: Any, folder: MediaFolder, source: str) -> dict[str, Any]:
     """
     Returns an image or a video of a row as a record stores it, `{"path": ..., "bytes": ...}`.
 
     Args:
-        value (`Any`): bytes, a dictionary with 'bytes' or 'path', a URL, or the name of a file, which must exist.
-        folder (`str`, *optional*): folder of files with relative names. By default the folder of `source`.
+        value (`Any`): bytes, a dictionary with 'bytes' or 'path', an `http` or `https` URL, or the name of a file,
+            which must exist in `folder`.
+        folder (`str` or `list[str]`, *optional*): folders that may hold media. Relative names are in the first one. By
+            default the folder of `source`.
         source (`str`): the file of the row.
 
     Raises:
-        SkipRow: if there is no image or video.
+        SkipRow: if there is no image or video, or its file is outside of `folder`.
     """
     path = value.get("path") if isinstance(value, dict) else value
     data = value.get("bytes") if isinstance(value, dict) else None
     if isinstance(path, (bytes, bytearray)):
-        return {"path": None, "bytes": bytes(path)}
-    if data is not None:
-        return {"path": path, "bytes": data}
-    if path is None or path == "":
+        data = path
+        path = None
+    if not _is_missing(data):
+        if not isinstance(data, (bytes, bytearray)):
+            raise SkipRow("the bytes of an image or video are no bytes")
+        if not data:
+            raise SkipRow("no image or video")
+        return {"path": path if isinstance(path, str) else None, "bytes": bytes(data)}
+    if _is_missing(path) or path == "":
         raise SkipRow("no image or video")
     if not isinstance(path, str):
         raise SkipRow("an image or video is neither bytes nor a file name")
-    # Conversion downloads nothing. The report counts URLs, and `MediaLoader` refuses them.
-    if "://" in path:
+    if is_web_url(path):
+        # Conversion downloads nothing. The report counts these URLs, and `MediaLoader` refuses them.
         return {"path": path, "bytes": None}
-    file = (Path(source).parent if folder is None else Path(folder)) / path
-    if not file.is_file():
-        raise SkipRow("file of an image or video is missing")
-    return {"path": str(file.absolute()), "bytes": None}
+    if is_url(path):
+        raise SkipRow(URL_REASON)
+    roots = _media_roots(folder, source)
+    try:
+        return {"path": find_local_file(Path(roots[0]) / path, roots), "bytes": None}
+    except MediaPathError as error:
+        raise SkipRow(f"an image or video cannot be used: {error}") from error
+    except (OSError, UnicodeError) as error:  # missing, or a name that is too long or that no file can have
+        raise SkipRow("file of an image or video is missing") from error
+
+
+def _media_roots(folder: MediaFolder, source: str) -> list[str]:
+    if folder is None:
+        # A source is a file, or a folder that `load_dataset` reads.
+        return [source if Path(source).is_dir() else str(Path(source).parent)]
+    return [folder] if isinstance(folder, str) else folder
 
 
 __all__ = [
     "ConversionReport",
     "Converter",
+    "MediaFolder",
     "SkipRow",
     "as_list",
     "decode_base64",

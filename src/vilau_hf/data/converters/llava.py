@@ -1,10 +1,11 @@
 """Conversations in the JSON format of LLaVA."""
 
 import re
+import reprlib
 from typing import Any
 
 from ..records import media_content_part, text_content_part
-from .conversion import ConversionReport, Converter, SkipRow, as_list, find_media, get_id
+from .conversion import ConversionReport, Converter, MediaFolder, SkipRow, as_list, find_media, get_id
 
 
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -21,12 +22,12 @@ class LlavaConverter(Converter):
     video (LLaVA-Video). If no turn has a placeholder, the media come first in the first turn of the user, as in VILA.
 
     Args:
-        media_folder (`str`, *optional*, defaults to the folder of the file): folder of the named files.
+        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folder of the named files.
     """
 
     fields = ("id", "image", "video", "conversations")
 
-    def __init__(self, media_folder: str | None = None) -> None:
+    def __init__(self, media_folder: MediaFolder = None) -> None:
         self.media_folder = media_folder
 
     def convert(self, row_id: str, row: dict, source: str, report: ConversionReport) -> dict:
@@ -40,8 +41,8 @@ class LlavaConverter(Converter):
             raise SkipRow("a turn without text")
         roles = [turn.get("from") for turn in turns]
         for role in roles:
-            if role not in ROLES:
-                raise SkipRow(f"unknown speaker {role!r}")
+            if not isinstance(role, str) or role not in ROLES:
+                raise SkipRow(f"unknown speaker {reprlib.repr(role)}")
         only_video = bool(media["video"]) and not media["image"]
         contents = [_content_parts(text, only_video) for text in texts]
         if not any(content_part["type"] != "text" for content in contents for content_part in content):

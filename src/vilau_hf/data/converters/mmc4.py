@@ -1,8 +1,10 @@
 """Documents of Multimodal C4: sentences with images between them."""
 
+from typing import Any
+
 from ..records import media_content_part, text_content_part
 from .captions import plain_text
-from .conversion import ConversionReport, Converter, SkipRow, decode_base64, find_media, get_id
+from .conversion import ConversionReport, Converter, MediaFolder, SkipRow, decode_base64, find_media, get_id
 
 
 class Mmc4Converter(Converter):
@@ -16,7 +18,8 @@ class Mmc4Converter(Converter):
     image is skipped.
 
     Args:
-        media_folder (`str`, *optional*, defaults to the folder of the file): folder of the downloaded images.
+        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folders of the downloaded
+            images.
         max_images (`int`, *optional*, defaults to 6): largest number of images of a document. The first ones are kept.
             VILA uses 6.
         min_similarity (`float`, *optional*, defaults to 0.0): images that are less similar to their sentence are left
@@ -25,7 +28,7 @@ class Mmc4Converter(Converter):
 
     fields = ("url", "text_list", "image_info")
 
-    def __init__(self, media_folder: str | None = None, max_images: int = 6, min_similarity: float = 0.0) -> None:
+    def __init__(self, media_folder: MediaFolder = None, max_images: int = 6, min_similarity: float = 0.0) -> None:
         if max_images < 1:
             raise ValueError(f"`max_images` must be at least 1, got {max_images}.")
         self.media_folder = media_folder
@@ -37,15 +40,17 @@ class Mmc4Converter(Converter):
         sentences = row.get("text_list")
         if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
             raise SkipRow("no list of sentences")
+        infos = row.get("image_info") or []
+        if not isinstance(infos, list):
+            raise SkipRow("no list of images")
         matched = []
-        for info in row.get("image_info") or []:
+        for info in infos:
             try:
                 matched.append(self._match(info, len(sentences), source))
             except SkipRow as skip:
-                report.dropped[str(skip)] += 1
-        if len(matched) > self.max_images:
-            reason = f"image beyond the first {self.max_images} of a document"
-            report.dropped[reason] += len(matched) - self.max_images
+                report.drop(str(skip), f"{row_id} in {source}")
+        for _ in matched[self.max_images :]:
+            report.drop(f"image beyond the first {self.max_images} of a document", f"{row_id} in {source}")
         # The first images of the document are kept, and only then sorted by their sentences.
         matched = sorted(matched[: self.max_images], key=lambda item: item[0])
         if not matched:
@@ -63,12 +68,17 @@ class Mmc4Converter(Converter):
             "images": [image for _, image in matched],
         }
 
-    def _match(self, info: dict, num_sentences: int, source: str) -> tuple[int, dict]:
+    def _match(self, info: Any, num_sentences: int, source: str) -> tuple[int, dict]:
         """Returns the index of the sentence of an image, and the image."""
+        if not isinstance(info, dict):
+            raise SkipRow("malformed image")
         index = info.get("matched_text_index")
-        if not isinstance(index, int) or not 0 <= index < num_sentences:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < num_sentences:
             raise SkipRow("image without a sentence")
-        if info.get("matched_sim", 1.0) < self.min_similarity:
+        similarity = info.get("matched_sim", 1.0)
+        if isinstance(similarity, bool) or not isinstance(similarity, (int, float)) or similarity != similarity:
+            raise SkipRow("image whose similarity is not a number")
+        if similarity < self.min_similarity:
             raise SkipRow(f"image less similar than {self.min_similarity}")
         value = info.get("image_name")
         if info.get("image_base64") is not None:

@@ -13,11 +13,11 @@ class OpenVidConverter(CaptionConverter):
 
     Args:
         target (`str`): see [`CaptionConverter`].
-        media_folder (`str`): folder of the videos.
+        media_folder (`str` or `list[str]`): folder of the videos.
         prompt (`str`, *optional*): see [`CaptionConverter`].
     """
 
-    def __init__(self, target: str, media_folder: str, prompt: str | None = None) -> None:
+    def __init__(self, target: str, media_folder: str | list[str], prompt: str | None = None) -> None:
         super().__init__(
             target,
             caption_field="caption",

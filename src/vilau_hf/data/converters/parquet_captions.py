@@ -1,6 +1,7 @@
 """Parquet tables of images with captions, the format of img2dataset for COYO, CC3M, CC12M or LAION."""
 
 from .captions import CaptionConverter
+from .conversion import MediaFolder
 
 
 class ParquetCaptionConverter(CaptionConverter):
@@ -24,7 +25,7 @@ class ParquetCaptionConverter(CaptionConverter):
         caption_field: str = "caption",
         media_field: str = "jpg",
         id_field: str | None = "key",
-        media_folder: str | None = None,
+        media_folder: MediaFolder = None,
         prompt: str | None = None,
     ) -> None:
         super().__init__(target, caption_field, media_field, id_field, "image", media_folder, prompt)

@@ -4,7 +4,7 @@ from typing import Any
 
 from ..records import PLACEHOLDERS, media_content_part, text_content_part
 from .captions import plain_text
-from .conversion import ConversionReport, Converter, as_list, decode_base64, find_media, get_id, get_text
+from .conversion import ConversionReport, Converter, MediaFolder, as_list, decode_base64, find_media, get_id, get_text
 
 
 class QuestionAnswerConverter(Converter):
@@ -22,7 +22,7 @@ class QuestionAnswerConverter(Converter):
         id_field (`str`, *optional*): field with the id. Without it, the id is the index of the row in its file.
         image_encoding (`str`, *optional*, defaults to `"path"`): `"path"` for file names, `"base64"` for the bytes of
             image files, as in M3IT.
-        media_folder (`str`, *optional*, defaults to the folder of the file): folder of the named files.
+        media_folder (`str` or `list[str]`, *optional*, defaults to the folder of the file): folder of the named files.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class QuestionAnswerConverter(Converter):
         image_field: str = "image",
         id_field: str | None = None,
         image_encoding: str = "path",
-        media_folder: str | None = None,
+        media_folder: MediaFolder = None,
     ) -> None:
         if image_encoding not in ("path", "base64"):
             raise ValueError(f"`image_encoding` must be 'path' or 'base64', got {image_encoding!r}.")

@@ -3,8 +3,9 @@
 import functools
 import importlib
 import inspect
+import reprlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from datasets import IterableDataset
 from transformers.utils import logging
@@ -12,7 +13,7 @@ from transformers.utils import logging
 from ...choices import RECORD_FORMATS
 from .conversion import ConversionReport, Converter
 from .encoded_records import EncodedRecordConverter
-from .rows import PICKLE_REFUSAL
+from .rows import PICKLE_REFUSAL, UnreadableFileError, check_source
 
 
 logger = logging.get_logger(__name__)
@@ -44,15 +45,32 @@ def build_converter(format: str, **options: Any) -> Converter:
     """
     if format == "pickle":
         raise ValueError(f"`format` 'pickle' is not supported: the source {PICKLE_REFUSAL}")
-    if format not in STREAM_FORMATS:
-        raise ValueError(f"`format` must be one of {', '.join(STREAM_FORMATS)}, got {format!r}.")
+    if not isinstance(format, str) or format not in STREAM_FORMATS:
+        raise ValueError(f"`format` must be one of {', '.join(STREAM_FORMATS)}, got {reprlib.repr(format)}.")
     signature = inspect.signature(STREAM_FORMATS[format])
     # Checked before the call, so that a `TypeError` inside the constructor is not mistaken for a wrong option.
     try:
         signature.bind(**options)
     except TypeError as error:
         raise ValueError(f"Options of the format {format!r} are {signature}: {error}.") from error
+    _check_types(format, options)
     return STREAM_FORMATS[format](**options)
+
+
+def _check_types(format: str, options: dict[str, Any]) -> None:
+    """Checks options against the annotations of the constructor, because each row would fail with a wrong one."""
+    annotations = get_type_hints(STREAM_FORMATS[format].__init__)
+    for name, value in options.items():
+        # `list[str]` is checked as `list`: `isinstance` takes no arguments of types.
+        accepted = tuple(get_origin(kind) or kind for kind in get_args(annotations[name]) or (annotations[name],))
+        if float in accepted:
+            accepted = (*accepted, int)
+        # `True` is an `int` in Python, but a mistake in a YAML file.
+        if not isinstance(value, accepted) or isinstance(value, bool):
+            names = " or ".join(str(annotations[name]).removeprefix("<class '").removesuffix("'>").split(" | "))
+            raise ValueError(
+                f"the option `{name}` of the format {format!r} must be {names}, got {reprlib.repr(value)}."
+            )
 
 
 def convert_records(
@@ -89,6 +107,7 @@ def convert_records(
     ```
     """
     converter = build_converter(format, **options)
+    check_source(source)
     return stream_records(converter, converter.list_sources(source), report, num_shards, name)
 
 
@@ -132,8 +151,14 @@ def _generate(
     counts = ConversionReport() if report is None else report
     for units in shards:
         for file, shard, num_shards in units:
-            for record in converter.records(file, shard, num_shards, counts):
-                yield record if name is None else {**record, "id": f"{name}/{record['id']}"}
+            try:
+                for record in converter.records(file, shard, num_shards, counts):
+                    yield record if name is None else {**record, "id": f"{name}/{record['id']}"}
+            except UnreadableFileError as error:
+                # A conversion reports the damage and reads the other files. Training has no such report, so it stops.
+                if report is None:
+                    raise
+                counts.skip(f"rest of a file cannot be read ({error.reason})", f"{error.position} in {file}")
     if report is None and (counts.skipped or counts.dropped):
         logger.warning(f"{name or 'A source'}, one pass over one shard of it: {counts}")
 

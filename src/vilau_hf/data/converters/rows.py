@@ -4,17 +4,22 @@ import csv
 import glob
 import gzip
 import io
-import json
+import lzma
 import re
+import reprlib
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow
 import pyarrow.parquet
+
+from .json_rows import BinaryFile, read_json_rows, refuse_utf16
 
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".pk", ".joblib")
@@ -24,8 +29,35 @@ PICKLE_REFUSAL = (
 )
 SUFFIXES = (".json", ".jsonl", ".parquet", ".csv", ".tsv", ".tar")
 
-# binary files that can be read without being unpacked first
-_BinaryFile = io.BufferedReader | gzip.GzipFile | zipfile.ZipExtFile
+# The csv module refuses fields over 128 kB, and with such a field it would end the file. This is its largest limit on
+# all systems.
+_MAX_CSV_FIELD = 2**31 - 1
+
+
+class UnreadableFileError(ValueError):
+    """
+    A file cannot be read to its end.
+
+    Args:
+        file (`str`): the file.
+        reason (`str`): type and text of the error.
+        position (`str`): the last row that could be read.
+    """
+
+    def __init__(self, file: str, reason: str, position: str) -> None:
+        super().__init__(f"Cannot read {file!r}: {reason} ({position})")
+        self.reason = reason
+        self.position = position
+
+
+def check_source(source: Any) -> None:
+    """Raises a `ValueError` unless `source` is a string or a list of strings, none of them empty."""
+    names = source if isinstance(source, (list, tuple)) else [source]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(
+            f"`source` must be the name of a file, pattern, folder or dataset, or a list of names, got "
+            f"{reprlib.repr(source)}."
+        )
 
 
 def list_sources(source: str | list[str]) -> list[str]:
@@ -86,26 +118,53 @@ def read_rows(
         The name of a row, and the row. A row is a dictionary, or any other value that the file has at this point.
 
     Raises:
-        ValueError: if the file cannot be read to its end.
+        UnreadableFileError: if the file cannot be read to its end.
     """
     stem = Path(file).name.split(".")[0]
-    # Held in a local variable. If the interpreter exits while a file is being read, modules are cleared before this
-    # generator is closed, and the `except` below would fail.
-    unreadable = (ValueError, EOFError, csv.Error, tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile)
+    # Local variables. If the interpreter exits while a file is being read, modules are cleared before this generator
+    # is closed, and the `except` below would fail.
+    unreadable = _UNREADABLE
+    failure = UnreadableFileError
     suffix = _suffix(file)
+    last = "before the first row"
     try:
         if suffix == ".parquet":
-            yield from _parquet_rows(file, stem, shard, num_shards, fields)
+            for name, row in _parquet_rows(file, stem, shard, num_shards, fields):
+                yield name, row
+                last = f"after row {name}"
         elif suffix is not None:
             rows = enumerate(_READERS[suffix](file))
-            for index, (name, row) in islice(rows, shard, None, num_shards):
-                yield name or f"{stem}:{index}", row
+            for index, (given, row) in islice(rows, shard, None, num_shards):
+                name = given or f"{stem}:{index}"
+                yield name, row
+                last = f"after row {name}"
     except unreadable as error:
-        raise ValueError(f"Cannot read {file!r}: {type(error).__name__}: {error}") from error
+        # Errors of the system, such as a missing permission, have a number and the name of the file. They must stop a
+        # conversion, unlike damaged content.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise failure(file, f"{type(error).__name__}: {error}", last) from error
+
+
+# What readers raise for damaged or unsupported content. RuntimeError is raised by zipfile for an encrypted archive,
+# OverflowError by tarfile and pyarrow for sizes out of range.
+_UNREADABLE = (
+    ValueError,
+    OSError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    csv.Error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    pyarrow.ArrowException,
+)
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[_BinaryFile]:
+def _opened(file: str) -> Iterator[BinaryFile]:
     """Opens a file for reading, and decompresses a gzip file or a zip archive that holds one file."""
     if file.endswith(".gz"):
         with gzip.open(file) as unpacked:
@@ -125,35 +184,13 @@ def _opened(file: str) -> Iterator[_BinaryFile]:
 def _json_rows(file: str) -> Iterator[tuple[None, Any]]:
     """Yields the elements of a JSON array, or the values of JSON lines."""
     with _opened(file) as binary:
-        # An array begins with a bracket, after a byte order mark and blanks. Everything else is read as JSON lines.
-        if not binary.peek(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-            for line in binary:
-                if line.strip():
-                    yield None, _parse_line(line)
-            return
-        try:
-            from ijson import JSONError, items
-        except ImportError as error:
-            raise ImportError(f"The JSON array in {file!r} needs ijson: pip install 'vilau_hf[data]'.") from error
-        try:
-            # Otherwise numbers would be of the type `Decimal`.
-            for row in items(binary, "item", use_float=True):
-                yield None, row
-        except JSONError as error:
-            raise ValueError(f"the JSON array is invalid: {error}") from error
-
-
-def _parse_line(line: bytes) -> Any:
-    """Returns the value of a line of JSON, or the line itself if it is invalid: such a row is skipped and counted."""
-    try:
-        return json.loads(line)
-    except ValueError:
-        return line
+        for row in read_json_rows(binary):
+            yield None, row
 
 
 def _parquet_rows(
     file: str, stem: str, shard: int, num_shards: int, fields: tuple[str, ...] | None
-) -> Iterator[tuple[str, dict]]:
+) -> Iterator[tuple[str, Any]]:
     """Yields names and rows of one shard of a parquet file."""
     with pyarrow.parquet.ParquetFile(file) as table:
         columns = None if fields is None else [name for name in table.schema_arrow.names if name in fields]
@@ -166,7 +203,7 @@ def _parquet_rows(
             batches = table.iter_batches(64, [group], columns) if is_read else ()
             index = first
             for batch in batches:
-                for row in batch.to_pylist():
+                for row in _rows_of_batch(batch):
                     if by_group or index % num_shards == shard:
                         yield f"{stem}:{index}", row
                     index += 1
@@ -174,11 +211,32 @@ def _parquet_rows(
             first += table.metadata.row_group(group).num_rows
 
 
+def _rows_of_batch(batch: pyarrow.RecordBatch) -> Iterator[Any]:
+    """Yields the rows of a batch, and `None` for a row with a value that Python cannot hold."""
+    # Examples are text that is not UTF-8, and dates after the year 9999. They must not cost the other rows.
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError, pyarrow.ArrowException):
+        pass
+    for index in range(batch.num_rows):
+        try:
+            row = batch.slice(index, 1).to_pylist()[0]
+        except (ValueError, OverflowError, pyarrow.ArrowException):
+            row = None
+        yield row
+
+
 def _csv_rows(file: str, delimiter: str = ",") -> Iterator[tuple[None, dict]]:
-    # `utf-8-sig` removes a byte order mark. With `newline=""`, the csv module keeps line breaks within quotes.
-    with _opened(file) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as text:
-        for row in csv.DictReader(text, delimiter=delimiter):
-            yield None, row
+    csv.field_size_limit(_MAX_CSV_FIELD)
+    with _opened(file) as binary:
+        refuse_utf16(binary)
+        # `utf-8-sig` removes a byte order mark. With `newline=""`, the csv module keeps line breaks within quotes.
+        # Bytes that are not UTF-8 become surrogates. The check of records skips these rows alone.
+        text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        with text:
+            for row in csv.DictReader(text, delimiter=delimiter):
+                yield None, row
 
 
 def _tar_rows(file: str) -> Iterator[tuple[str, dict]]:
@@ -189,7 +247,8 @@ def _tar_rows(file: str) -> Iterator[tuple[str, dict]]:
     with tarfile.open(file, "r|*") as archive:
         for member in archive:
             match = re.fullmatch(r"((?:.*/)?[^./]+)\.([^/]+)", member.name)
-            content = archive.extractfile(member) if member.isfile() else None
+            # A sparse file can be larger than the memory, while its archive is small.
+            content = archive.extractfile(member) if member.isfile() and not member.issparse() else None
             if content is None or match is None:
                 continue
             if match[1] != name:
@@ -219,4 +278,12 @@ def _suffix(file: str) -> str | None:
     return suffix if suffix in SUFFIXES else None
 
 
-__all__ = ["PICKLE_REFUSAL", "SUFFIXES", "list_sources", "read_rows", "refuse_pickle"]
+__all__ = [
+    "PICKLE_REFUSAL",
+    "SUFFIXES",
+    "UnreadableFileError",
+    "check_source",
+    "list_sources",
+    "read_rows",
+    "refuse_pickle",
+]
