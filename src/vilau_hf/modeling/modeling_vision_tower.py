@@ -14,6 +14,7 @@ from .losses_vilau import contrastive_loss
 from .modeling_residual_quantizer import VilaUResidualQuantizer
 from .module_bases_vilau import LibraryInitialization, float32_parameters
 from .outputs_vision_tower_vilau import VilaUVisionTowerForPreTrainingOutput, VilaUVisionTowerOutput
+from .pixel_checks_vilau import check_pixel_range
 from .vision_encoders_vilau import VilaUImagePooler, build_image_encoder, pooler_config
 
 
@@ -139,12 +140,14 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
         self.image_encoder.load_trained(vision_model)
 
     def check_pixels(self, pixel_values: torch.Tensor) -> None:
-        """Raises a `ValueError` unless `pixel_values` have shape `(N, 3, S, S)`."""
+        """Raises a `ValueError` unless `pixel_values` have shape `(N, 3, S, S)`, N at least 1, and are normalised."""
         side = self.config.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
+        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side) or not len(pixel_values):
             raise ValueError(
-                f"`pixel_values` must have shape (N, 3, {side}, {side}), got {tuple(pixel_values.shape)}."
+                f"`pixel_values` must have shape (N, 3, {side}, {side}) with at least one image, got "
+                f"{tuple(pixel_values.shape)}."
             )
+        check_pixel_range(pixel_values)
 
     def get_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Returns the features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""

@@ -17,6 +17,7 @@ from .compat_processing_vilau import (
     VilaUProcessorKwargs,
     make_batched_videos,
 )
+from .image_functions_vilau import open_files, reading_settings
 from .training_samples_vilau import TrainingSamplesMixin
 
 
@@ -162,6 +163,10 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
             if not self.context_markers:
                 text = [self._add_spaces_after_placeholders(prompt) for prompt in prompts]
         images, videos = (None if _is_empty(media) else media for media in (images, videos))
+        if images is not None:
+            # The base class opens images with the settings of the image processor, not with those of this call.
+            options = {**kwargs, **(kwargs.get("images_kwargs") or {})}
+            images = open_files(images, **reading_settings(self.image_processor, options))
         return super().prepare_inputs_layout(images, text, _paths_to_strings(videos), audio, **kwargs)
 
     def _add_spaces_after_placeholders(self, prompt: str) -> str:
