@@ -1,10 +1,15 @@
 """Pixels and sampled frames of the video processor."""
 
+import base64
+import io
+import struct
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from vilau_hf.processing import video_decoding_vilau
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
 from vilau_hf.processing.video_processing_vilau import VilaUVideoProcessor
 
@@ -126,3 +131,136 @@ def test_loads_what_was_saved(tmp_path):
     loaded = VilaUVideoProcessor.from_pretrained(tmp_path)
     assert loaded.to_dict() == processor.to_dict()
     assert loaded.num_frames == 3 and loaded.do_sample_frames is None
+
+
+@pytest.mark.parametrize("form", ["bytes", "BytesIO", "data"])
+def test_the_content_of_a_file_gives_the_pixels_of_the_file(video_file, form):
+    data = video_file.read_bytes()
+    text = "data:video/mp4;base64," + base64.b64encode(data).decode()
+    video = {"bytes": data, "BytesIO": io.BytesIO(data), "data": text}[form]
+    processor = VilaUVideoProcessor(size=SIZE, num_frames=4)
+    expected = processor(str(video_file), return_tensors="pt")["pixel_values_videos"]
+    assert torch.equal(processor(video, return_tensors="pt")["pixel_values_videos"], expected)
+    both = processor([video, str(video_file)], return_tensors="pt")["pixel_values_videos"]
+    assert torch.equal(both, expected.repeat(2, 1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16, bool])
+@pytest.mark.parametrize("is_tensor", [False, True])
+def test_frames_of_each_kind_become_the_same_levels(dtype, is_tensor):
+    levels = np.random.default_rng(0).integers(0, 2, (4, 8, 8, 3), dtype=np.uint8) * 255
+    video = (levels * np.float64({np.float32: 1 / 255, np.uint16: 257, bool: 1}[dtype])).astype(dtype)
+    expected = VilaUVideoProcessor(size=SIZE)(levels, return_tensors="pt")["pixel_values_videos"]
+    given = torch.from_numpy(video).permute(0, 3, 1, 2) if is_tensor else video
+    for form in (given, [given], list(given), given[None]):
+        pixels = VilaUVideoProcessor(size=SIZE)(form, return_tensors="pt")["pixel_values_videos"]
+        assert torch.equal(pixels, expected)
+
+
+def test_rejects_videos_without_frames_and_with_values_that_are_no_pixels():
+    processor = VilaUVideoProcessor(size=SIZE)
+    for video in ([], [[]], np.zeros((0, 8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.float32)):
+        with pytest.raises(ValueError, match="A video must have at least one frame"):
+            processor(video)
+    for value in (np.nan, np.inf, 255.0, -1.0):
+        with pytest.raises(ValueError, match="got float32 from"):
+            processor(np.full((2, 8, 8, 3), value, np.float32))
+    with pytest.raises(TypeError, match="A video must be a file name, a URL, bytes.* got int"):
+        processor(3)
+    with pytest.raises(ValueError, match="must have the same size"):
+        processor([np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)])
+
+
+def test_repeats_frames_of_short_videos_on_request(video_file):
+    processor = VilaUVideoProcessor(size=SIZE, num_frames=30)
+    with pytest.raises(ValueError, match="exceeds total_num_frames=12"):
+        processor(str(video_file))
+    pixels = processor(str(video_file), repeat_frames=True, return_tensors="pt")["pixel_values_videos"][0]
+    every = processor(str(video_file), do_sample_frames=False, return_tensors="pt")["pixel_values_videos"][0]
+    assert torch.equal(pixels, every[torch.arange(30) * 12 // 30])
+    assert torch.equal(every[[0]], processor(str(video_file), num_frames=1, return_tensors="pt")["pixel_values_videos"][0])
+
+
+def mark_matrix(path, matrix):
+    """Replaces the display matrix in the track header of an mp4 file, which says how frames are turned."""
+    data = path.read_bytes()
+    begin = data.index(b"tkhd") + 44
+    a, b, c, d = (65536 * value for value in matrix)
+    path.write_bytes(data[:begin] + struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30) + data[begin + 36 :])
+
+
+MATRICES = {
+    "upright": (1, 0, 0, 1),
+    "quarter": (0, 1, -1, 0),
+    "half": (-1, 0, 0, -1),
+    "three quarters": (0, -1, 1, 0),
+    "mirrored": (-1, 0, 0, 1),
+    "upside down": (1, 0, 0, -1),
+    "transposed": (0, 1, 1, 0),
+    "transverse": (0, -1, -1, 0),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_a_video_follows_its_display_matrix(tmp_path, name):
+    av = pytest.importorskip("av")
+    path = tmp_path / "phone.mp4"
+    shown = np.zeros((32, 16, 3) if name in ("quarter", "three quarters", "transposed", "transverse") else (16, 32, 3))
+    shown[:8, :8] = 255  # top left
+    turns = {
+        "upright": lambda x: x,
+        "quarter": lambda x: np.rot90(x, 1),
+        "half": lambda x: np.rot90(x, 2),
+        "three quarters": lambda x: np.rot90(x, 3),
+        "mirrored": lambda x: x[:, ::-1],
+        "upside down": lambda x: x[::-1],
+        "transposed": lambda x: x.swapaxes(0, 1),
+        "transverse": lambda x: np.rot90(x, 2).swapaxes(0, 1),
+    }
+    stored = np.ascontiguousarray(turns[name](shown)).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+        container.mux(stream.encode())
+    mark_matrix(path, MATRICES[name])
+    frames, metadata = VilaUVideoProcessor().fetch_videos(str(path))
+    assert frames.shape == (4, *shown.shape) and (metadata.height, metadata.width) == shown.shape[:2]
+    assert np.abs(frames[0].astype(float) - shown).mean() < 10
+
+
+def test_a_file_that_ends_too_early_gives_the_frames_that_it_has(video_file, monkeypatch):
+    processor = VilaUVideoProcessor(size=SIZE, num_frames=4)
+    expected = processor(str(video_file), return_tensors="pt")["pixel_values_videos"]
+    of_file = video_decoding_vilau._metadata
+
+    def with_more_frames(container, limits):
+        metadata = of_file(container, limits)
+        metadata.total_num_frames = 40
+        return metadata
+
+    monkeypatch.setattr(video_decoding_vilau, "_metadata", with_more_frames)
+    assert torch.equal(processor(str(video_file), return_tensors="pt")["pixel_values_videos"], expected)
+
+
+def test_rejects_files_without_video_and_frames_that_are_too_large(tmp_path, video_file):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "sound.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(ValueError, match="sound.wav.*it has no video stream"):
+        VilaUVideoProcessor()(str(tmp_path / "sound.wav"))
+    with pytest.raises(ValueError, match=r"grey.*`max_image_pixels` \(100\) pixels, got 32 x 32"):
+        VilaUVideoProcessor(max_image_pixels=100)(str(video_file))
+
+
+def test_a_playlist_cannot_name_other_files(tmp_path, video_file):
+    playlist = f"ffconcat version 1.0\nfile {video_file.name}\n"
+    with pytest.raises(ValueError, match="Cannot read the video"):
+        VilaUVideoProcessor(size=SIZE)(playlist.encode())
+    (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(ValueError, match="Cannot read the video"):
+        VilaUVideoProcessor(size=SIZE)(str(tmp_path / "list.m3u8"))

@@ -47,6 +47,10 @@ class DataArguments:
     on_bad_media: str = field(
         default="error", metadata={"help": "at media that cannot be opened: `error`, or `skip` the record"}
     )
+    on_short_video: str = field(
+        default="repeat",
+        metadata={"help": "at videos with fewer frames than are sampled: `repeat` frames, or `error`"},
+    )
     on_too_long: str = field(
         default="error", metadata={"help": "at records longer than a packed row: `error`, or `skip` the record"}
     )

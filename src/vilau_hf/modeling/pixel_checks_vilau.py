@@ -3,6 +3,8 @@
 
 import torch
 
+from .compat_modeling_vilau import is_tracing
+
 
 # Values of images are in [-1, 1]. Resizing of floats overshoots at edges, and the mean and deviation of CLIP give up to
 # 2.7, so this limit is wider. It refuses pixels that are not normalised, which reach 255.
@@ -19,21 +21,16 @@ def check_pixel_range(pixel_values: torch.Tensor, name: str = "pixel_values") ->
     """
     if not pixel_values.is_floating_point():
         raise ValueError(f"`{name}` must be floats in [-1, 1], got {pixel_values.dtype}.")
-    # A compiled graph must not wait for a value. Tensors without data (meta, fake) have no values to read.
-    if torch.compiler.is_compiling() or pixel_values.is_meta or not _has_data(pixel_values):
+    # A compiled graph must not wait for a value, and tensors of memory estimates have no values.
+    if pixel_values.is_meta or is_tracing(pixel_values):
         return
-    # One reduction and one transfer to the host. It is NaN if a value is, and NaN compares as false.
+    # One reduction and one transfer to the host. The result is NaN if a value is, and NaN compares as false.
     largest = pixel_values.detach().abs().amax().item()
     if not largest <= LARGEST_PIXEL:
         raise ValueError(
             f"`{name}` must be finite and in [-1, 1], got a value with magnitude {largest:g}. The image processor "
             "gives such pixels."
         )
-
-
-def _has_data(tensor: torch.Tensor) -> bool:
-    """Returns whether a tensor has values, which those of memory estimates and of exports do not have."""
-    return not torch._is_functional_tensor(tensor) and type(tensor).__name__ != "FakeTensor"
 
 
 __all__ = ["LARGEST_PIXEL", "check_pixel_range"]

@@ -18,6 +18,7 @@ from .compat_processing_vilau import (
     make_batched_videos,
 )
 from .image_functions_vilau import open_files, reading_settings
+from .media_bytes_vilau import to_media_bytes
 from .training_samples_vilau import TrainingSamplesMixin
 
 
@@ -340,9 +341,10 @@ def _count_images(images: Any) -> int:
 
 
 def _paths_to_strings(media: Any) -> Any:
-    """Converts path objects to strings, which the library expects, in the same nested lists."""
+    """Converts path objects and bytes to strings, which the library expects, in the same nested lists."""
     if isinstance(media, (list, tuple)):
         return [_paths_to_strings(item) for item in media]
+    media = to_media_bytes(media)
     return os.fspath(media) if isinstance(media, os.PathLike) else media
 
 
