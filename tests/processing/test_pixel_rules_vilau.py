@@ -132,8 +132,8 @@ def nan(array):
         (np.zeros((4,), np.uint8), r"must have shape \(h, w\)"),
         (np.zeros((1, 1, 4, 4, 3), np.uint8), r"Got shape \(1, 1, 4, 4, 3\)"),
         (np.zeros((5, 6, 2), np.uint8), "must have 1, 3 or 4 channels"),
-        ([[[LEVELS]]], "got other nested lists"),
-        ([[LEVELS], LEVELS], "got other nested lists"),
+        ([[[LEVELS]]], "got other lists"),
+        ([[LEVELS], LEVELS], "got other lists"),
     ],
 )
 def test_rejects_images_that_are_no_pixels(processor, image, message):

@@ -242,8 +242,8 @@ def prepare_records(
 
     Returns:
         The records, and the pixels `(N, 3, S, S)` of all their images and frames. A record has `id`, `messages`,
-        `num_frames`, a list with the number of frames at each placeholder (1 for an image), and `repeated_videos`, the
-        number of its videos whose frames were repeated.
+        `num_frames` and `repeated_videos`. `num_frames` is a list with the number of frames at each placeholder: 1 for
+        an image. `repeated_videos` is the number of its videos whose frames were repeated.
     """
     columns = read_columns(dataset, begin, end)
     records: list[dict] = []

@@ -6,8 +6,8 @@ import torch
 from .compat_modeling_vilau import is_tracing
 
 
-# Values of images are in [-1, 1]. Resizing of floats overshoots at edges, and the mean and deviation of CLIP give up to
-# 2.7, so this limit is wider. It refuses pixels that are not normalised, which reach 255.
+# Values of images are in [-1, 1]. Resizing of floats overshoots at edges, and the mean and deviation of CLIP give up
+# to 2.7, so this limit is wider. It refuses pixels that are not normalised, which reach 255.
 LARGEST_PIXEL = 4.0
 
 

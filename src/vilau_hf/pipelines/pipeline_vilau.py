@@ -116,18 +116,17 @@ class VilaUPipeline(DiffusionPipeline):
 
         Args:
             prompt (`str` or `list[str]`): prompt or prompts.
-            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, or a list with an image or a list of images for each
-                prompt, *optional*): images that precede the prompt, for a model that was trained to edit images. The
-                images of all output types are accepted.
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list, *optional*): images that precede the
+                prompt, for a model that was trained to edit images. A list has an image or a list of images for each
+                prompt. The images of all output types are accepted.
             negative_prompt (`str` or `list[str]`, *optional*): prompt of the unconditional branch of guidance. By
                 default it is the unconditional prompt of the checkpoint.
             guidance_scale (`float`, *optional*): scale of classifier-free guidance, at least 1. 1 means no guidance.
                 By default it is `visual_guidance_scale` of the checkpoint's generation config.
             image_guidance_scale (`float`, *optional*): scale of guidance by `image`, at least 1, for editing.
             num_frames (`int`, *optional*): number of frames of a video. Without it, an image is generated.
-            first_frames (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor` of images, or a list of such frames
-                for each prompt, *optional*): given first frames of the video. The frames of all output types are
-                accepted.
+            first_frames (`list`, `np.ndarray` or `torch.Tensor` of images, *optional*): given first frames of the
+                video, or a list of such frames for each prompt. The frames of all output types are accepted.
             num_images_per_prompt (`int`, *optional*, defaults to 1): number of images or videos for each prompt.
             num_candidates (`int`, *optional*, defaults to 1): number of images that are generated for each returned
                 image, which is the best of them.

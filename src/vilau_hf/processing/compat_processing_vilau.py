@@ -46,9 +46,9 @@ except ImportError:
 # made from these ranges, but `apply_chat_template` returns them only after tokenisation. Read in 5.20.2, 5.23.0 and
 # 5.24.0. It can go when `apply_chat_template(tokenize=False)` returns them.
 #
-# httpx: the client for HTTP with which the library reads images from web addresses. huggingface_hub 1 installs it under
-# the name httpx, and huggingface_hub 2 as httpx2. Read in 1.33.0 and 2.4.0. It can go when the library exports a
-# function that downloads the bytes of a file.
+# httpx: the client for HTTP with which the library reads images from web addresses. huggingface_hub 1 installs it
+# under the name httpx, and huggingface_hub 2 as httpx2. Read in 1.33.0 and 2.4.0. It can go when the library exports
+# a function that downloads the bytes of a file.
 #
 # VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos, requires_backends: readers and types of
 # videos that the library's video processors share. Read in 5.20.2, 5.23.0 and 5.24.0. They can go when the library

@@ -117,7 +117,7 @@ def open_images(
     Args:
         images (`str`, `os.PathLike`, `PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or nested lists of them): file
             names are opened. Images that are already open are returned unchanged, and arrays `(h, w)` as `(h, w, 1)`.
-        do_exif_transpose (`bool`, *optional*, defaults to `True`): whether files are turned upright by their EXIF data.
+        do_exif_transpose (`bool`, *optional*, defaults to `True`): whether files are turned by their EXIF data.
         max_image_pixels (`int`, *optional*, defaults to 178,956,970): largest number of pixels of an image.
         max_aspect_ratio (`float`, *optional*, defaults to 10,000): largest ratio of the longer to the shorter side.
 
@@ -368,7 +368,7 @@ def _check_nesting(images: Any) -> None:
     if not flat:
         raise ValueError("`images` must have at least one image, got an empty list.")
     if any(isinstance(image, list) for image in flat):
-        raise ValueError("`images` must be an image, a list of images or a list of such lists, got other nested lists.")
+        raise ValueError("`images` must be an image, a list of images or a list of such lists, got other lists.")
 
 
 def _is_float(image: np.ndarray | torch.Tensor) -> bool:

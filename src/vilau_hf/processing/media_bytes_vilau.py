@@ -26,6 +26,7 @@ class MediaBytes(str):
     data: bytes
 
     def __new__(cls, data: bytes) -> "MediaBytes":
+        """Creates the string from the content of a file."""
         described = super().__new__(cls, f"<{len(data)} bytes>")
         described.data = data
         return described

@@ -65,8 +65,8 @@ def check_image(image: Any, **limits: float | None) -> None:
         return
     if image.ndim not in (2, 3, 4):
         raise ValueError(
-            "An array of an image must have shape (h, w), (h, w, C) or (C, h, w), and one of several images "
-            f"(N, h, w, C) or (N, C, h, w). Got shape {tuple(image.shape)}."
+            "An array of an image must have shape (h, w), (h, w, C) or (C, h, w). An array of several images must have "
+            f"four dimensions. Got shape {tuple(image.shape)}."
         )
     if image.ndim == 4 and not len(image):
         raise ValueError(f"An array of images must have at least one image, got shape {tuple(image.shape)}.")
@@ -139,8 +139,8 @@ def _check_mode(image: Image.Image) -> None:
 
 def _check_mode_i(low: Any, high: Any) -> None:
     """Raises a `ValueError` unless the values of a PIL image of mode I are certain to have 16 bits."""
-    # Pillow opens some 16-bit files in mode I, but `convert("I")` of an 8-bit image has the same mode. Read as 16 bits,
-    # its values up to 255 would turn black. Only an image that is all 0 is the same in both.
+    # Pillow opens some 16-bit files in mode I, but `convert("I")` of an 8-bit image has the same mode. Read as 16
+    # bits, its values up to 255 would turn black. Only an image that is all 0 is the same in both.
     if low < 0 or high > 65535 or 0 < high < 256:
         raise ValueError(
             f"A PIL image of mode I must have values of 16 bits, from 0 to 65535 and not all below 256. Got {low} to "

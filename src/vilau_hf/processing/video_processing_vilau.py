@@ -72,7 +72,7 @@ def _check_and_normalize(videos: Any, settings: dict[str, Any], is_rescaled: boo
     videos = to_media_bytes(videos)
     if isinstance(videos, (list, tuple)):
         if not videos:
-            raise ValueError("A video must have at least one frame, and a batch at least one video. Got an empty list.")
+            raise ValueError("A video must have at least one frame, and a batch one video. Got an empty list.")
         checked = [_check_and_normalize(video, settings, is_rescaled) for video in videos]
         are_frames = all(isinstance(item, Image.Image) or getattr(item, "ndim", 0) == 3 for item in checked)
         return _stack_frames(checked) if are_frames else checked
@@ -145,17 +145,17 @@ class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVi
         Converts one video or (nested) lists of videos to pixels.
 
         Args:
-            videos (`str`, `os.PathLike`, `bytes`, `io.BytesIO`, `np.ndarray`, `torch.Tensor`, `list[PIL.Image.Image]`
-                or lists of them): video files by name, URL (also `data:`) or content, or frames. A batch has either
-                files or frames.
+            videos (`str`, `os.PathLike`, `bytes`, `io.BytesIO`, `np.ndarray`, `torch.Tensor` or lists of them):
+                video files by name, URL (also `data:`) or content, or frames, which can be a list of PIL images. A
+                batch has either files or frames.
             kwargs (`VilaUVideoProcessorKwargs`): settings that replace those of the processor in this call.
 
         Returns:
             `BatchFeature` with `pixel_values_videos` of shape `(V, F, 3, S, S)`.
 
         Raises:
-            ValueError: for a mixture of files and frames, for frames that are empty, too large or no pixels, or if
-                frames of image files are to be sampled.
+            ValueError: for a mixture of files and frames, or if frames of image files are to be sampled. Also for
+                frames that are empty, too large or no pixels.
             TypeError: for an object that is no video.
         """
         requires_backends(self, ["torchvision"])
