@@ -11,9 +11,9 @@ import torch
 from datasets import Dataset
 from transformers.utils import logging
 
-from ..processing.image_functions_vilau import reading_settings, turn_upright
+from ..processing.image_functions_vilau import reading_settings
 from ..processing.media_bytes_vilau import MediaBytes
-from ..processing.pixel_rules_vilau import MAX_ASPECT_RATIO, MAX_IMAGE_PIXELS, check_size
+from ..processing.pixel_rules_vilau import MAX_ASPECT_RATIO, MAX_IMAGE_PIXELS, check_size, turn_upright
 from .records import MEDIA_FIELDS
 
 

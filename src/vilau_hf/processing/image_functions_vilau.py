@@ -3,13 +3,12 @@
 
 import io
 import os
-import struct
 from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 from PIL.Image import Resampling
 from transformers import BatchFeature, ImagesKwargs
 
@@ -22,6 +21,7 @@ from .pixel_rules_vilau import (
     check_size,
     to_convertible_mode,
     to_levels,
+    turn_upright,
 )
 
 
@@ -184,29 +184,6 @@ def reading_settings(processor: Any, options: dict[str, Any]) -> dict[str, Any]:
         name: options[name] if name in options else getattr(processor, name, getattr(ReadingSettings, name))
         for name in READING_SETTINGS
     }
-
-
-def turn_upright(image: Image.Image) -> Image.Image:
-    """
-    Turns an open image upright by its EXIF data, like a file that is opened.
-
-    Args:
-        image (`PIL.Image.Image`): an image. Pillow removes the orientation from images that it turned before.
-
-    Returns:
-        A turned copy, or the same image if its orientation is normal or not given.
-
-    Raises:
-        ValueError: if the EXIF data cannot be read.
-    """
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (SyntaxError, struct.error) as error:  # Pillow's errors for damaged EXIF data
-        raise ValueError(
-            f"The EXIF data of an image cannot be read: {error}. `do_exif_transpose=False` ignores it."
-        ) from error
-    # without this condition, `exif_transpose` copies each image
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
 
 
 def prepare_image(
@@ -452,5 +429,4 @@ __all__ = [
     "pixels_to_images",
     "prepare_image",
     "reading_settings",
-    "turn_upright",
 ]

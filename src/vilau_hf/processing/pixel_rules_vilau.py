@@ -1,11 +1,12 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """The one rule for pixels: which images and frames are accepted, and how their values become 8-bit levels."""
 
+import struct
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 
 # Pillow refuses larger images by default (12.0.0 and 13.0.0: twice `Image.MAX_IMAGE_PIXELS`).
@@ -65,8 +66,8 @@ def check_image(image: Any, **limits: float | None) -> None:
         return
     if image.ndim not in (2, 3, 4):
         raise ValueError(
-            "An array of an image must have shape (h, w), (h, w, C) or (C, h, w). An array of several images must have "
-            f"four dimensions. Got shape {tuple(image.shape)}."
+            "An array of an image must have shape (h, w), (h, w, C) or (C, h, w). An array of several images must "
+            f"have four dimensions. Got shape {tuple(image.shape)}."
         )
     if image.ndim == 4 and not len(image):
         raise ValueError(f"An array of images must have at least one image, got shape {tuple(image.shape)}.")
@@ -204,6 +205,29 @@ def to_levels(image: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
     return image.astype(np.uint8) * np.uint8(255) if dtype == "bool" else image.astype(np.uint8, copy=False)
 
 
+def turn_upright(image: Image.Image) -> Image.Image:
+    """
+    Turns an open image upright by its EXIF data, like a file that is opened.
+
+    Args:
+        image (`PIL.Image.Image`): an image. Pillow removes the orientation from images that it turned before.
+
+    Returns:
+        A turned copy, or the same image if its orientation is normal or not given.
+
+    Raises:
+        ValueError: if the EXIF data cannot be read.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except (SyntaxError, struct.error) as error:  # Pillow's errors for damaged EXIF data
+        raise ValueError(
+            f"The EXIF data of an image cannot be read: {error}. `do_exif_transpose=False` ignores it."
+        ) from error
+    # without this condition, `exif_transpose` copies each image
+    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+
+
 def to_convertible_mode(image: Image.Image) -> Image.Image:
     """Returns a checked PIL image in a mode that Pillow converts to RGB without loss of range."""
     # `convert` clips 16-bit and float values to 8 bits: https://github.com/python-pillow/Pillow/issues/3011
@@ -225,4 +249,5 @@ __all__ = [
     "check_video",
     "to_convertible_mode",
     "to_levels",
+    "turn_upright",
 ]

@@ -28,10 +28,9 @@ from .image_functions_vilau import (
     open_images,
     prepare_image,
     reading_settings,
-    turn_upright,
 )
 from .media_bytes_vilau import MediaBytes, to_media_bytes
-from .pixel_rules_vilau import channel_axis, check_image, check_video, to_convertible_mode, to_levels
+from .pixel_rules_vilau import channel_axis, check_image, check_video, to_convertible_mode, to_levels, turn_upright
 from .video_decoding_vilau import decode_video
 
 
