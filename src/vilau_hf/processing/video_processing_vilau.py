@@ -70,6 +70,8 @@ def _check_and_normalize(videos: Any, settings: dict[str, Any], is_rescaled: boo
     limits = {name: value for name, value in settings.items() if name != "do_exif_transpose"}
     videos = to_media_bytes(videos)
     if isinstance(videos, (list, tuple)):
+        # Lists by prompt are empty for prompts without videos.
+        videos = [video for video in videos if not (isinstance(video, (list, tuple)) and not video)]
         if not videos:
             raise ValueError("A video must have at least one frame, and a batch one video. Got an empty list.")
         checked = [_check_and_normalize(video, settings, is_rescaled) for video in videos]
