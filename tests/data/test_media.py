@@ -49,8 +49,8 @@ def test_opens_all_types_of_images(processor, tmp_path):
     image.save(path)
     data = path.read_bytes()
     forms = [image, str(path), path, data, {"path": str(path), "bytes": None}, {"path": None, "bytes": data}]
-    loaded = MediaLoader(processor).load(record(images=forms))
-    assert len(loaded["images"]) == 6
+    loaded = MediaLoader(processor).load(record(images=[*forms, io.BytesIO(data)]))
+    assert len(loaded["images"]) == 7
     for opened in loaded["images"]:
         assert np.array_equal(np.asarray(opened), np.asarray(image))
 
@@ -60,6 +60,39 @@ def test_rotates_an_image_by_its_exif_data(processor):
     exif[Image.ExifTags.Base.Orientation] = 6  # a quarter turn
     build_image().save(data, "PNG", exif=exif)
     assert MediaLoader(processor).load(record(images=[data.getvalue()]))["images"][0].size == (6, 8)
+
+
+def test_settings_of_the_image_processor_apply_to_images_of_records(tmp_path):
+    processor, data = build_processor(), io.BytesIO()
+    exif = Image.Exif()
+    exif[Image.ExifTags.Base.Orientation] = 6
+    build_image().save(data, "PNG", exif=exif)
+    processor.image_processor.do_exif_transpose = False
+    assert MediaLoader(processor).load(record(images=[data]))["images"][0].size == (8, 6)
+    processor.image_processor.max_image_pixels = 20
+    with pytest.raises(MediaError, match=r"at most `max_image_pixels` \(20\) pixels, got 8 x 6"):
+        MediaLoader(processor).load(record(images=[data]))
+
+
+def test_a_16_bit_image_of_a_record_gives_the_right_pixels(processor):
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    data = io.BytesIO()
+    Image.fromarray(levels.astype(np.uint16) * 257).save(data, "PNG")
+    loaded = MediaLoader(processor).load(record(images=[data.getvalue()]))
+    pixels = VilaUDataCollator(processor)([loaded])["pixel_values"][0, 0]
+    np.testing.assert_allclose((pixels.numpy() / 2 + 0.5) * 255, levels, atol=1e-3)
+
+
+def test_repeats_and_counts_the_frames_of_short_videos(processor, tmp_path):
+    for name, num_frames in (("short", 3), ("long", 24)):
+        write_video(tmp_path / f"{name}.mp4", num_frames)
+    videos = [str(tmp_path / f"{name}.mp4") for name in ("short", "long", "short")]
+    loaded = MediaLoader(processor).load(record(videos=videos))
+    assert loaded["repeated_videos"] == 2
+    assert [len(frames) for frames in loaded["videos"]] == [8, 8, 8]
+    short = loaded["videos"][0]
+    assert np.array_equal(short, short[[0, 0, 0, 3, 3, 3, 6, 6]])
+    assert VilaUDataCollator(processor)([loaded])["pixel_values_videos"].shape == (3, 8, 3, 8, 8)
 
 
 def test_samples_frames_of_video_files_and_bytes(processor, tmp_path):
@@ -103,13 +136,15 @@ def bad_media(tmp_path):
 
 
 def test_names_the_record_of_bad_media(processor, tmp_path):
-    loader = MediaLoader(processor)
+    loader = MediaLoader(processor, on_short_video="error")
     for field, item, cause in bad_media(tmp_path):
         with pytest.raises(MediaError, match=rf"Cannot open {field}\[0\] of record 'r1' \(.*{cause}") as caught:
             loader.load(record(**{field: [item]}))
         assert item["path"] is None or item["path"] in str(caught.value)
     with pytest.raises(ValueError, match="`on_bad_media` must be 'error' or 'skip', got 'ignore'"):
         MediaLoader(processor, on_bad_media="ignore")
+    with pytest.raises(ValueError, match="`on_short_video` must be 'repeat' or 'error', got 'pad'"):
+        MediaLoader(processor, on_short_video="pad")
 
 
 @pytest.fixture
@@ -206,7 +241,7 @@ def test_videos_require_a_processor():
 
 
 def test_skips_counts_and_logs_bad_media(processor, tmp_path, caplog):
-    loader = MediaLoader(processor, on_bad_media="skip")
+    loader = MediaLoader(processor, on_bad_media="skip", on_short_video="error")
     for field, item, cause in bad_media(tmp_path):
         assert loader.load(record(**{field: [item]})) is None
         assert cause in caplog.text

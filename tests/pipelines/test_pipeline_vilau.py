@@ -278,3 +278,32 @@ def test_images_before_the_prompt_change_the_result(pipe):
 def test_rejects_wrong_arguments(pipe, arguments, message):
     with pytest.raises(ValueError, match=message):
         pipe(**arguments)
+
+
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
+def test_images_and_frames_of_each_output_type_are_accepted_again(pipe, output_type):
+    pixels = torch.rand(4, 3, 32, 32) * 2 - 1
+    images = pipe.processor.image_processor.postprocess(pixels, output_type)
+    encoded = []
+    for given, shape in ((images, (1, 4)), ([images[:2], images[2:]], (2, 2)), (list(images), (1, 4))):
+        frames = pipe._encode_frames(given)
+        assert frames.shape == (*shape, 3, 32, 32)
+        encoded.append(frames.flatten(0, 1))
+    for frames in encoded:
+        assert (frames - pixels).abs().max() <= 2 / 255
+    if output_type != "pil":
+        stacked = images.reshape(2, 2, *images.shape[1:])
+        assert torch.equal(pipe._encode_frames(stacked), encoded[1].unflatten(0, (2, 2)))
+    rows = pipe._images_by_prompt(["a"] * 4, images)
+    assert [len(row) for row in rows] == [1] * 4
+    again = pipe.processor.image_processor([row[0] for row in rows], return_tensors="pt")["pixel_values"]
+    assert (again - pixels).abs().max() <= 2 / 255
+
+
+@pytest.mark.parametrize("output_type", ["np", "pt"])
+def test_an_image_of_the_pipeline_begins_a_video(pipe, output_type):
+    image = pipe(CROSS, generator=seeded(), output_type=output_type).images
+    settings = {"num_frames": 2, "do_sample": False, "output_type": "codes"}
+    codes = pipe(CROSS, first_frames=image, **settings).frames
+    with_pil = pipe(CROSS, first_frames=pipe(CROSS, generator=seeded()).images, **settings).frames
+    assert torch.equal(codes, with_pil)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -84,3 +85,18 @@ def image() -> Image.Image:
 @pytest.fixture
 def video(image) -> list[Image.Image]:
     return [image, image.rotate(180)]
+
+
+@pytest.fixture(params=["mp4", "mkv"])  # the second format does not store the number of frames
+def video_file(tmp_path, request):
+    """Writes a video of twelve plain frames, each lighter than the one before."""
+    av = pytest.importorskip("av")
+    path = tmp_path / f"grey.{request.param}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=12)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for index in range(12):
+            array = np.full((32, 32, 3), 20 * index + 10, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
+        container.mux(stream.encode())
+    return path

@@ -2,10 +2,15 @@
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 from transformers.image_utils import load_image
 
-from vilau_hf.processing.image_functions_vilau import PIXEL_SETTINGS, PixelSettings, open_images
+from vilau_hf.processing.image_functions_vilau import (
+    PIXEL_SETTINGS,
+    READING_SETTINGS,
+    PixelSettings,
+    open_images,
+)
 from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPil
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
 from vilau_hf.processing.video_processing_vilau import VilaUVideoProcessor
@@ -46,4 +51,52 @@ def test_all_processors_have_the_same_default_pixel_settings(cls):
 
 @pytest.mark.parametrize("cls", [VilaUImageProcessor, VilaUImageProcessorPil])
 def test_pixel_settings_contain_all_settings_that_an_image_processor_saves(cls):
-    assert set(cls().to_dict()) - {"image_processor_type"} <= set(PIXEL_SETTINGS)
+    assert set(cls().to_dict()) - {"image_processor_type", *READING_SETTINGS} <= set(PIXEL_SETTINGS)
+
+
+def photo(orientation, suffix, tmp_path):
+    """Returns an image file with a mark at the top left, and the orientation of its EXIF data."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = Image.new("RGB", (16, 8))
+    image.paste((255, 255, 255), (0, 0, 4, 4))
+    file = tmp_path / f"photo.{suffix}"
+    image.save(file, exif=exif)
+    return file
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("cls", [VilaUImageProcessor, VilaUImageProcessorPil])
+def test_open_images_are_turned_upright_like_files(cls, orientation, suffix, tmp_path):
+    file = photo(orientation, suffix, tmp_path)
+    processor = cls(size={"height": 8, "width": 8})
+    expected = processor(load_image(str(file)), return_tensors="np")["pixel_values"]
+    for image in (str(file), Image.open(file), ImageOps.exif_transpose(Image.open(file))):
+        assert np.array_equal(processor(image, return_tensors="np")["pixel_values"], expected)
+
+
+# not TIFF, which Pillow itself turns upright when it reads the pixels
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+@pytest.mark.parametrize("cls", [VilaUImageProcessor, VilaUImageProcessorPil])
+def test_stored_pixels_are_used_on_request(cls, suffix, tmp_path):
+    file = photo(6, suffix, tmp_path)
+    processor = cls(size={"height": 8, "width": 8})
+    stored = processor(np.array(Image.open(file)), return_tensors="np")["pixel_values"]
+    as_stored = cls(size={"height": 8, "width": 8}, do_exif_transpose=False)
+    for image in (str(file), Image.open(file)):
+        pixels = processor(image, do_exif_transpose=False, return_tensors="np")["pixel_values"]
+        assert np.array_equal(as_stored(image, return_tensors="np")["pixel_values"], pixels)
+        assert not np.array_equal(pixels, processor(image, return_tensors="np")["pixel_values"])
+        np.testing.assert_allclose(pixels, stored, atol=0.1)  # PIL and torchvision resize
+
+
+def test_rejects_damaged_exif_data(tmp_path):
+    image = Image.open(photo(6, "png", tmp_path))
+    image.load()
+    image.info["exif"] = b"Exif\x00\x00damaged"
+    image._exif = None
+    processor = VilaUImageProcessorPil()
+    with pytest.raises(ValueError, match="EXIF data of an image cannot be read.*`do_exif_transpose=False` ignores it"):
+        processor(image)
+    assert processor(image, do_exif_transpose=False)["pixel_values"][0].shape == (3, 256, 256)

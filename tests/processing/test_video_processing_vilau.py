@@ -1,5 +1,8 @@
 """Pixels and sampled frames of the video processor."""
 
+import base64
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -16,21 +19,6 @@ SIZE = {"height": 8, "width": 8}
 def frames():
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)) for _ in range(4)]
-
-
-@pytest.fixture(params=["mp4", "mkv"])  # the second format does not store the number of frames
-def video_file(tmp_path, request):
-    """Writes a video of twelve plain frames, each lighter than the one before."""
-    av = pytest.importorskip("av")
-    path = tmp_path / f"grey.{request.param}"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=12)
-        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
-        for index in range(12):
-            array = np.full((32, 32, 3), 20 * index + 10, dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24")))
-        container.mux(stream.encode())
-    return path
 
 
 def test_frames_get_the_pixels_of_the_image_processor(frames):
@@ -126,3 +114,53 @@ def test_loads_what_was_saved(tmp_path):
     loaded = VilaUVideoProcessor.from_pretrained(tmp_path)
     assert loaded.to_dict() == processor.to_dict()
     assert loaded.num_frames == 3 and loaded.do_sample_frames is None
+
+
+@pytest.mark.parametrize("form", ["bytes", "BytesIO", "data"])
+def test_the_content_of_a_file_gives_the_pixels_of_the_file(video_file, form):
+    data = video_file.read_bytes()
+    text = "data:video/mp4;base64," + base64.b64encode(data).decode()
+    video = {"bytes": data, "BytesIO": io.BytesIO(data), "data": text}[form]
+    processor = VilaUVideoProcessor(size=SIZE, num_frames=4)
+    expected = processor(str(video_file), return_tensors="pt")["pixel_values_videos"]
+    assert torch.equal(processor(video, return_tensors="pt")["pixel_values_videos"], expected)
+    both = processor([video, str(video_file)], return_tensors="pt")["pixel_values_videos"]
+    assert torch.equal(both, expected.repeat(2, 1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16, bool])
+@pytest.mark.parametrize("is_tensor", [False, True])
+def test_frames_of_each_kind_become_the_same_levels(dtype, is_tensor):
+    levels = np.random.default_rng(0).integers(0, 2, (4, 8, 8, 3), dtype=np.uint8) * 255
+    video = (levels * np.float64({np.float32: 1 / 255, np.uint16: 257, bool: 1}[dtype])).astype(dtype)
+    expected = VilaUVideoProcessor(size=SIZE)(levels, return_tensors="pt")["pixel_values_videos"]
+    given = torch.from_numpy(video).permute(0, 3, 1, 2) if is_tensor else video
+    for form in (given, [given], list(given), given[None]):
+        pixels = VilaUVideoProcessor(size=SIZE)(form, return_tensors="pt")["pixel_values_videos"]
+        assert torch.equal(pixels, expected)
+
+
+def test_rejects_videos_without_frames_and_with_values_that_are_no_pixels():
+    processor = VilaUVideoProcessor(size=SIZE)
+    for video in ([], [[]], np.zeros((0, 8, 8, 3), np.uint8), np.zeros((0, 8, 8, 3), np.float32)):
+        with pytest.raises(ValueError, match="A video must have at least one frame"):
+            processor(video)
+    for value in (np.nan, np.inf, 255.0, -1.0):
+        with pytest.raises(ValueError, match="got float32 from"):
+            processor(np.full((2, 8, 8, 3), value, np.float32))
+    with pytest.raises(TypeError, match="A video must be a file name, a URL, bytes.* got int"):
+        processor(3)
+    with pytest.raises(ValueError, match="must have the same size"):
+        processor([np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)])
+
+
+def test_repeats_frames_of_short_videos_on_request(video_file):
+    processor = VilaUVideoProcessor(size=SIZE, num_frames=30)
+    with pytest.raises(ValueError, match="exceeds total_num_frames=12"):
+        processor(str(video_file))
+    pixels = processor(str(video_file), repeat_frames=True, return_tensors="pt")["pixel_values_videos"][0]
+    every = processor(str(video_file), do_sample_frames=False, return_tensors="pt")["pixel_values_videos"][0]
+    assert torch.equal(pixels, every[torch.arange(30) * 12 // 30])
+    assert torch.equal(
+        every[[0]], processor(str(video_file), num_frames=1, return_tensors="pt")["pixel_values_videos"][0]
+    )

@@ -40,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what to do if an image or video cannot be read: end the run, or skip the record (default: %(default)s)",
     )
     parser.add_argument(
+        "--on-short-video",
+        choices=["repeat", "error"],
+        default="repeat",
+        help="what to do if a video has fewer frames than are sampled: repeat and count, or error "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--batch-size", type=int, default=64, help="number of images in a batch (default: %(default)s)"
     )
     parser.add_argument(
@@ -69,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         dataset = load_dataset(args.dataset, split=args.split)
         dataset = dataset.take(args.num_records or len(dataset))
-        dataset = dataset.with_transform(MediaLoader(processor, args.on_bad_media))
+        dataset = dataset.with_transform(MediaLoader(processor, args.on_bad_media, args.on_short_video))
     tower = load_vision_tower(args.model).to(state.device)
     report = encode_dataset(
         dataset, args.out, tower, processor, args.batch_size, args.shard_size, num_workers=args.num_workers
@@ -77,7 +84,8 @@ def run(args: argparse.Namespace) -> None:
     print(
         f"process {state.process_index + 1} of {state.num_processes}: {report.num_images} images and frames of "
         f"{report.num_records} records, {report.images_per_second:.0f} images/s, {report.bytes_per_image:.0f} bytes "
-        f"an image with its text, {report.num_skipped} records skipped"
+        f"an image with its text, {report.num_skipped} records skipped, "
+        f"frames repeated in {report.num_repeated_videos} short videos"
     )
     if report.is_complete:
         print(f"Complete: {args.out.resolve()}")

@@ -51,6 +51,10 @@ class DataArguments:
         default=None,
         metadata={"help": "folders that may hold the images and videos of records (default: any local folder)"},
     )
+    on_short_video: str = field(
+        default="repeat",
+        metadata={"help": "at videos with fewer frames than are sampled: `repeat` frames, or `error`"},
+    )
     on_too_long: str = field(
         default="error", metadata={"help": "at records longer than a packed row: `error`, or `skip` the record"}
     )

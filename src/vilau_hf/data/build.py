@@ -73,7 +73,7 @@ def build_dataset(
     if _is_mixture(data.dataset):
         if args.max_steps <= 0:
             raise ValueError(f"a mixture has no end: give `max_steps`, got {args.max_steps}.")
-        media = MediaLoader(processor, data.on_bad_media, data.media_roots)
+        media = MediaLoader(processor, data.on_bad_media, data.media_roots, data.on_short_video)
         mixture = Mixture.from_yaml(data.dataset)
         if mixture.encoded_folders:
             check_tower(mixture.encoded_folders, _require_model(model), processor)
@@ -129,7 +129,7 @@ def _load_records(
     if args is not None and args.train_sampling_strategy == "group_by_length":
         # Before the transform, so that counting tokens opens no media.
         dataset = add_lengths(dataset, processor, args.length_column_name)
-    return dataset.with_transform(MediaLoader(processor, data.on_bad_media, data.media_roots))
+    return dataset.with_transform(MediaLoader(processor, data.on_bad_media, data.media_roots, data.on_short_video))
 
 
 def _require_model(model: torch.nn.Module | None) -> torch.nn.Module:

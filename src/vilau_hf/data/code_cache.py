@@ -43,6 +43,7 @@ class EncodingReport:
         num_records (`int`): encoded records.
         num_images (`int`): encoded images and frames of videos.
         num_skipped (`int`): records that the dataset left out.
+        num_repeated_videos (`int`): videos that were too short, so that their frames were repeated.
         num_bytes (`int`): size of the written files.
         seconds (`float`): time for reading, encoding and writing.
         is_complete (`bool`): whether all shards are written, including those of other processes.
@@ -51,6 +52,7 @@ class EncodingReport:
     num_records: int = 0
     num_images: int = 0
     num_skipped: int = 0
+    num_repeated_videos: int = 0
     num_bytes: int = 0
     seconds: float = 0.0
     is_complete: bool = False
@@ -158,6 +160,7 @@ def _encode_shards(
         rows += attach_codes(records, encode_pixels(pixels, tower, batches.batch_size))
         report.num_images += len(pixels)
         report.num_skipped += end - begin - len(records)
+        report.num_repeated_videos += sum(record["repeated_videos"] for record in records)
         if end == shards.record_range(shard).stop:
             report.num_bytes += shards.write(shard, rows)
             report.num_records += len(rows)
@@ -238,8 +241,9 @@ def prepare_records(
         processor ([`VilaUProcessor`]): prepares the pixels.
 
     Returns:
-        The records, and the pixels `(N, 3, S, S)` of all their images and frames. A record has `id`, `messages` and
-        `num_frames`, a list with the number of frames at each placeholder: 1 for an image.
+        The records, and the pixels `(N, 3, S, S)` of all their images and frames. A record has `id`, `messages`,
+        `num_frames` and `repeated_videos`. `num_frames` is a list with the number of frames at each placeholder: 1 for
+        an image. `repeated_videos` is the number of its videos whose frames were repeated.
     """
     columns = read_columns(dataset, begin, end)
     records: list[dict] = []
@@ -248,7 +252,8 @@ def prepare_records(
         raw = dict(zip(columns, values, strict=True))
         record = text_of_record(raw, str(begin + index))
         frames = _frames(raw, record, processor)
-        records.append({**record, "num_frames": [len(each) for each in frames]})
+        counts = {"num_frames": [len(each) for each in frames], "repeated_videos": raw.get("repeated_videos") or 0}
+        records.append({**record, **counts})
         pixels += frames
     return records, torch.cat(pixels) if pixels else torch.empty(0)
 

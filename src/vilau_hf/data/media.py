@@ -1,16 +1,19 @@
 """Opens the images and videos of records as late as possible, and handles those that cannot be opened."""
 
+import io
 import os
-import re
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import PIL.Image
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from transformers.utils import logging
 
+from ..processing.image_functions_vilau import reading_settings
+from ..processing.media_bytes_vilau import MediaBytes
+from ..processing.pixel_rules_vilau import MAX_ASPECT_RATIO, MAX_IMAGE_PIXELS, check_size, turn_upright
 from .media_paths import find_local_file
 from .records import MEDIA_FIELDS
 
@@ -52,6 +55,9 @@ class MediaLoader:
             access in [`ReadableRows`] for training, because a batch may be left without records.
         media_roots (`Sequence[str]`, *optional*): folders that may hold media files. Without it, all local files are
             accepted. URLs, FIFOs and devices are never opened.
+        on_short_video (`str`, *optional*, defaults to `"repeat"`): what happens to a video file with fewer frames than
+            are sampled. `"repeat"` repeats its frames, and counts the video in the field `repeated_videos` of its
+            record. `"error"` treats it as a video that cannot be opened.
     """
 
     def __init__(
@@ -59,9 +65,14 @@ class MediaLoader:
         processor: "VilaUProcessor | None" = None,
         on_bad_media: str = "error",
         media_roots: Sequence[str | os.PathLike] | None = None,
+        on_short_video: str = "repeat",
     ) -> None:
         if on_bad_media not in ("error", "skip"):
             raise ValueError(f"`on_bad_media` must be 'error' or 'skip', got {on_bad_media!r}.")
+        if on_short_video not in ("repeat", "error"):
+            raise ValueError(f"`on_short_video` must be 'repeat' or 'error', got {on_short_video!r}.")
+        self.on_short_video = on_short_video
+        self.image_settings = reading_settings(None if processor is None else processor.image_processor, {})
         self.video_processor = None if processor is None else processor.video_processor
         self.on_bad_media = on_bad_media
         self.media_roots = media_roots
@@ -75,7 +86,8 @@ class MediaLoader:
             record (`Mapping`): a record, as [`validate_record`] accepts it.
 
         Returns:
-            The record with its images and videos open, or `None` if it is skipped.
+            The record with its images and videos open, or `None` if it is skipped. A record with the field `videos`
+            also has `repeated_videos`, the number of videos whose frames were repeated.
 
         Raises:
             MediaError: with `on_bad_media="error"`, naming the record, the image or video and the cause.
@@ -84,11 +96,17 @@ class MediaLoader:
         if self.video_processor is None and record.get("videos"):
             raise ValueError(f"the record {record.get('id')!r} has videos: give `MediaLoader` a `processor`.")
         loaded = dict(record)
+        repeated = 0
         for kind, name in MEDIA_FIELDS.items():
             opened = []
             for index, item in enumerate(record[name] or [] if name in record else []):
                 try:
-                    opened.append(open_image(item, self.media_roots) if kind == "image" else self.open_video(item))
+                    if kind == "image":
+                        opened.append(open_image(item, self.media_roots, **self.image_settings))
+                    else:
+                        frames, is_repeated = self._open_video(item)
+                        opened.append(frames)
+                        repeated += is_repeated
                 except ImportError:
                     # A missing decoder is a fault of the installation. It must not be skipped as a bad file.
                     raise
@@ -104,6 +122,8 @@ class MediaLoader:
                     return None
             if name in record:
                 loaded[name] = opened
+        if "videos" in record:
+            loaded["repeated_videos"] = repeated
         return loaded
 
     def __call__(self, batch: Mapping[str, list]) -> dict[str, list]:
@@ -129,27 +149,26 @@ class MediaLoader:
 
     def open_video(self, item: Any) -> Any:
         """Returns the sampled frames of a video file, or the given frames."""
-        if isinstance(item, (list, tuple)):
-            return [open_image(frame, self.media_roots) for frame in item]
-        if hasattr(item, "shape"):
-            return item
-        path, data = _path_and_bytes(item, self.media_roots)
-        if data is None:
-            return self._sample_frames(path)
-        # The processor decodes files only, so bytes are saved to a temporary file. It is closed before it is opened
-        # again, which Windows requires.
-        suffix = re.fullmatch(r".*(\.\w{1,8})", path or "", re.DOTALL)
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / ("video" + (suffix[1] if suffix else ".mp4"))
-            file.write_bytes(data)
-            return self._sample_frames(str(file))
+        return self._open_video(item)[0]
 
-    def _sample_frames(self, path: str | None) -> Any:
-        if self.video_processor is None:
+    def _open_video(self, item: Any) -> tuple[Any, bool]:
+        """Returns the frames of a video, and whether some of them were repeated."""
+        if isinstance(item, (list, tuple)):
+            return [open_image(frame, self.media_roots, **self.image_settings) for frame in item], False
+        if hasattr(item, "shape"):
+            return item, False
+        path, data = _path_and_bytes(item, self.media_roots)
+        return self._sample_frames(path if data is None else MediaBytes(data))
+
+    def _sample_frames(self, source: str | None) -> tuple[Any, bool]:
+        processor = self.video_processor
+        if processor is None:
             raise ValueError("`MediaLoader` needs a `processor` to open a video file.")
-        sample = None if self.video_processor.do_sample_frames is False else self.video_processor.sample_frames
-        frames, _ = self.video_processor.fetch_videos(path, sample)
-        return frames
+        sample = None
+        if processor.do_sample_frames is not False:
+            sample = partial(processor.sample_frames, repeat_frames=self.on_short_video == "repeat")
+        frames, metadata = processor.fetch_videos(source, sample)
+        return frames, len(frames) > metadata.total_num_frames
 
 
 class ReadableRows(torch.utils.data.Dataset):
@@ -189,24 +208,38 @@ class ReadableRows(torch.utils.data.Dataset):
         raise MediaError(f"None of the {size} rows has media that can be opened.")
 
 
-def open_image(item: Any, media_roots: Sequence[str | os.PathLike] | None = None) -> Any:
+def open_image(
+    item: Any,
+    media_roots: Sequence[str | os.PathLike] | None = None,
+    do_exif_transpose: bool | None = True,
+    max_image_pixels: int | None = MAX_IMAGE_PIXELS,
+    max_aspect_ratio: float | None = MAX_ASPECT_RATIO,
+) -> Any:
     """
-    Returns an image of a record as a PIL image, rotated by its EXIF data. Arrays and open images stay.
+    Returns an image of a record as a PIL image. Arrays and open images stay.
 
     Args:
         item (`Any`): a PIL image, an array, bytes, a file name, or a dictionary with `path` or `bytes`.
         media_roots (`Sequence[str]`, *optional*): folders that may hold the file (see [`find_local_file`]).
+        do_exif_transpose (`bool`, *optional*, defaults to `True`): whether it is turned upright by its EXIF data.
+        max_image_pixels (`int`, *optional*, defaults to 178,956,970): largest number of pixels, `None` for no limit.
+        max_aspect_ratio (`float`, *optional*, defaults to 10,000): largest ratio of the longer to the shorter side.
     """
     if hasattr(item, "shape") or hasattr(item, "convert"):
         return item
     path, data = _path_and_bytes(item, media_roots)
-    return Image().decode_example({"path": path, "bytes": data})
+    with PIL.Image.open(path if data is None else io.BytesIO(data)) as image:
+        check_size(*image.size, max_image_pixels, max_aspect_ratio)  # before the pixels are read
+        image.load()
+    return turn_upright(image) if do_exif_transpose else image
 
 
 def _path_and_bytes(
     item: Any, media_roots: Sequence[str | os.PathLike] | None = None
 ) -> tuple[str | None, bytes | None]:
     """Returns path and bytes of a stored image or video. A path is that of a local file, so nothing is downloaded."""
+    if isinstance(item, io.BytesIO):
+        return None, item.getvalue()
     if isinstance(item, (bytes, bytearray)):
         return None, bytes(item)
     path: Any = item

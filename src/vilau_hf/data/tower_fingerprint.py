@@ -119,8 +119,8 @@ def differences(first: TowerDescription, second: TowerDescription) -> str:
         ("images", first["images"], second["images"]),
         ("videos", first["videos"], second["videos"]),
     ):
-        fields = sorted(field for field in one if one[field] != other.get(field))
-        found += [f"`{name}.{field}` ({one[field]} and {other.get(field)})" for field in fields]
+        fields = sorted(field for field in {**one, **other} if one.get(field) != other.get(field))
+        found += [f"`{name}.{field}` ({one.get(field)} and {other.get(field)})" for field in fields]
     return ", ".join(found)
 
 
@@ -138,7 +138,11 @@ def _hash_weights(tower: "VilaUVisionTower") -> str:
 
 def _pixel_settings(processor: "BaseImageProcessor | BaseVideoProcessor") -> dict[str, Any]:
     settings = processor.to_dict()
-    return {name: settings.get(name) for name in PIXEL_SETTINGS}
+    on_pixels = {name: settings.get(name) for name in PIXEL_SETTINGS}
+    # The default is left out, so that folders from before this setting, whose images are upright, stay valid.
+    if settings.get("do_exif_transpose") is False:
+        on_pixels["do_exif_transpose"] = False
+    return on_pixels
 
 
 __all__ = ["describe_tower", "differences", "vision_tower_of"]

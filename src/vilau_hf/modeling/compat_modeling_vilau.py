@@ -24,6 +24,7 @@ from transformers.models.siglip.modeling_siglip import (
 )
 from transformers.utils import torch_compilable_check
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.import_utils import is_tracing
 from transformers.utils.output_capturing import capture_outputs
 
 
@@ -42,6 +43,9 @@ from transformers.utils.output_capturing import capture_outputs
 #
 # torch_compilable_check: raises outside of a compiled graph and is an assertion inside. Read in 5.20.2, 5.23.0
 # and 5.24.0. It can go when torch offers one call for both.
+#
+# is_tracing: tells whether a graph is compiled or captured, or a tensor has no values, so that a check must not read
+# one. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when torch offers one call for all these cases.
 #
 # can_return_tuple, merge_with_config_defaults, capture_outputs: the decorators behind `return_dict`, configuration
 # defaults and recorded hidden states of the library's own models. Read in 5.20.2, 5.23.0 and 5.24.0. They can go when
@@ -116,5 +120,6 @@ __all__ = [
     "make_causal_mask",
     "merge_with_config_defaults",
     "rename_cache",
+    "is_tracing",
     "torch_compilable_check",
 ]

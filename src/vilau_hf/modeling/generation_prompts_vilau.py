@@ -183,6 +183,8 @@ def check_first_frames(model: Any, first_frames: torch.Tensor, mode: str, num_fr
         raise ValueError(f"`first_frames` must have 1 or {num_prompts} rows, got {first_frames.shape[0]}.")
     if not first_frames.is_floating_point():
         model.check_codes(first_frames.flatten(0, 1))
+    else:
+        model.vision_tower.check_pixels(first_frames, "first_frames", "rows, f")
 
 
 def encode_first_frames(model: Any, first_frames: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from .losses_vilau import contrastive_loss
 from .modeling_residual_quantizer import VilaUResidualQuantizer
 from .module_bases_vilau import LibraryInitialization, float32_parameters
 from .outputs_vision_tower_vilau import VilaUVisionTowerForPreTrainingOutput, VilaUVisionTowerOutput
+from .pixel_checks_vilau import check_pixel_range
 from .vision_encoders_vilau import VilaUImagePooler, build_image_encoder, pooler_config
 
 
@@ -150,13 +151,25 @@ class VilaUVisionTower(VilaUVisionPreTrainedModel):
         """
         self.image_encoder.load_trained(vision_model)
 
-    def check_pixels(self, pixel_values: torch.Tensor) -> None:
-        """Raises a `ValueError` unless `pixel_values` have shape `(N, 3, S, S)`."""
+    def check_pixels(self, pixel_values: torch.Tensor, name: str = "pixel_values", leading: str = "N") -> None:
+        """
+        Raises a `ValueError` unless pixels have the right shape and values that an image processor gives.
+
+        It waits for the device once, except in a compiled graph.
+
+        Args:
+            pixel_values (`torch.Tensor`): pixels of shape `(N, 3, S, S)`, or with the dimensions that `leading` names.
+            name (`str`, *optional*, defaults to `"pixel_values"`): the argument in the message.
+            leading (`str`, *optional*, defaults to `"N"`): names of the dimensions before the channels.
+        """
         side = self.config.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, side, side):
-            raise ValueError(
-                f"`pixel_values` must have shape (N, 3, {side}, {side}), got {tuple(pixel_values.shape)}."
-            )
+        dims = leading.count(",") + 1
+        shape = tuple(pixel_values.shape)
+        if shape[dims:] != (3, side, side):
+            raise ValueError(f"`{name}` must have shape ({leading}, 3, {side}, {side}), got {shape}.")
+        if 0 in shape:
+            raise ValueError(f"`{name}` must not be empty, got shape {shape}.")
+        check_pixel_range(pixel_values, name)
 
     def get_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Returns the features `(N, L, C)` that the quantizer reads, for `pixel_values` `(N, 3, S, S)` in [-1, 1]."""

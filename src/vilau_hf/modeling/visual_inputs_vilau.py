@@ -105,10 +105,13 @@ class VilaUVisualInputsMixin:
         self, pixel_values: torch.Tensor | None, pixel_values_videos: torch.Tensor | None, **kwargs: bool | None
     ) -> VilaUVisionTowerOutput:
         """Encodes images `(N, 3, S, S)` and then the frames of videos `(V, F, 3, S, S)`; one may be `None`."""
-        frames = None if pixel_values_videos is None else pixel_values_videos.flatten(0, 1)  # (V * F, 3, S, S)
-        given = [pixels for pixels in (pixel_values, frames) if pixels is not None]
-        for pixels in given:
-            self.vision_tower.check_pixels(pixels)
+        given = []
+        if pixel_values is not None:
+            self.vision_tower.check_pixels(pixel_values)
+            given.append(pixel_values)
+        if pixel_values_videos is not None:
+            self.vision_tower.check_pixels(pixel_values_videos, "pixel_values_videos", "V, F")
+            given.append(pixel_values_videos.flatten(0, 1))  # (V * F, 3, S, S)
         # One call for all. If the tower is sharded, its weights are gathered in each call, and all ranks must make
         # the same number of calls.
         return self.vision_tower.encode(torch.cat(given), **kwargs)

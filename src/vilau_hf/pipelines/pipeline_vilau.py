@@ -94,12 +94,12 @@ class VilaUPipeline(DiffusionPipeline):
     def __call__(
         self,
         prompt: str | list[str],
-        image: Image.Image | list | None = None,
+        image: Image.Image | np.ndarray | torch.Tensor | list | None = None,
         negative_prompt: str | list[str] | None = None,
         guidance_scale: float | None = None,
         image_guidance_scale: float | None = None,
         num_frames: int | None = None,
-        first_frames: list | None = None,
+        first_frames: list | np.ndarray | torch.Tensor | None = None,
         num_images_per_prompt: int = 1,
         num_candidates: int = 1,
         rank_by: str | Callable = "likelihood",
@@ -116,16 +116,17 @@ class VilaUPipeline(DiffusionPipeline):
 
         Args:
             prompt (`str` or `list[str]`): prompt or prompts.
-            image (`PIL.Image.Image`, or a list with an image or a list of images for each prompt, *optional*): images
-                that precede the prompt, for a model that was trained to edit images.
+            image (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or a list, *optional*): images that precede the
+                prompt, for a model that was trained to edit images. A list has an image or a list of images for each
+                prompt. The images of all output types are accepted.
             negative_prompt (`str` or `list[str]`, *optional*): prompt of the unconditional branch of guidance. By
                 default it is the unconditional prompt of the checkpoint.
             guidance_scale (`float`, *optional*): scale of classifier-free guidance, at least 1. 1 means no guidance.
                 By default it is `visual_guidance_scale` of the checkpoint's generation config.
             image_guidance_scale (`float`, *optional*): scale of guidance by `image`, at least 1, for editing.
             num_frames (`int`, *optional*): number of frames of a video. Without it, an image is generated.
-            first_frames (`list[PIL.Image.Image]` or a list of such lists for each prompt, *optional*): given first
-                frames of the video.
+            first_frames (`list`, `np.ndarray` or `torch.Tensor` of images, *optional*): given first frames of the
+                video, or a list of such frames for each prompt. The frames of all output types are accepted.
             num_images_per_prompt (`int`, *optional*, defaults to 1): number of images or videos for each prompt.
             num_candidates (`int`, *optional*, defaults to 1): number of images that are generated for each returned
                 image, which is the best of them.
@@ -331,11 +332,11 @@ class VilaUPipeline(DiffusionPipeline):
 
     @staticmethod
     def _images_by_prompt(prompts: list[str], image: Any) -> list[list]:
-        """Returns the list of images of each prompt."""
-        images = image if isinstance(image, (list, tuple)) else [image]
+        """Returns the list of images of each prompt. In an array of four dimensions, the first is a list."""
+        images = list(image) if _ndim(image) == 4 or isinstance(image, (list, tuple)) else [image]
         if len(images) != len(prompts):
             raise ValueError(f"`image` must hold images for each of the {len(prompts)} prompts, got {len(images)}.")
-        return [list(row) if isinstance(row, (list, tuple)) else [row] for row in images]
+        return [list(row) if _ndim(row) == 4 or isinstance(row, (list, tuple)) else [row] for row in images]
 
     def _encode_images_without_text(
         self, image_rows: list[list] | None, device: torch.device
@@ -349,11 +350,14 @@ class VilaUPipeline(DiffusionPipeline):
 
     def _encode_frames(self, frames: Any) -> torch.Tensor:
         """Preprocesses the first frames of videos to pixels `(rows, f, 3, S, S)`."""
+        if _ndim(frames) in (4, 5):
+            frames = list(frames)
         if not isinstance(frames, (list, tuple)):
             raise ValueError(
                 f"`first_frames` must be a list of images, or a list of such lists, got {type(frames).__name__}."
             )
-        rows = frames if frames and isinstance(frames[0], (list, tuple)) else [frames]
+        rows = frames if len(frames) and (_ndim(frames[0]) == 4 or isinstance(frames[0], (list, tuple))) else [frames]
+        rows = [list(row) if _ndim(row) == 4 or isinstance(row, (list, tuple)) else [row] for row in rows]
         if not all(rows):
             raise ValueError(f"`first_frames` must hold at least one image for each prompt, got {frames}.")
         lengths = sorted({len(row) for row in rows})
@@ -389,6 +393,11 @@ class VilaUPipeline(DiffusionPipeline):
         if output_type == "pil":
             return videos
         return torch.stack(videos) if output_type == "pt" else np.stack(videos)
+
+
+def _ndim(images: Any) -> int:
+    """Returns the number of dimensions of an array or a tensor, and 0 for everything else."""
+    return getattr(images, "ndim", 0)
 
 
 __all__ = ["VilaUPipeline", "VilaUVideoPipelineOutput"]

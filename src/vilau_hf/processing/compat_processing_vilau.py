@@ -6,9 +6,10 @@ A layout test forbids such imports in every other file. When a new version moves
 Each entry says why it is needed, in which versions of transformers it was read, and when it can go.
 """
 
+from huggingface_hub.utils import httpx
 from transformers import ProcessingKwargs, ProcessorMixin
 from transformers.image_processing_backends import TorchvisionBackend
-from transformers.image_utils import SizeDict, is_valid_image, load_image
+from transformers.image_utils import SizeDict, is_valid_image
 from transformers.processing_utils import MultiModalData
 from transformers.utils import requires_backends
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -35,8 +36,8 @@ except ImportError:
 # level of transformers are placeholders. The modules that define the classes can be imported without torchvision. Read
 # in 5.20.2, 5.23.0 and 5.24.0. They can go when the names at the top level are always the classes.
 #
-# SizeDict, is_valid_image, load_image: types and readers of images that the library's processors share. Read in
-# 5.20.2, 5.23.0 and 5.24.0. They can go when the library exports them.
+# SizeDict, is_valid_image: a type of sizes and a check of types that the library's processors share. Read in 5.20.2,
+# 5.23.0 and 5.24.0. They can go when the library exports them.
 #
 # MultiModalData: result type of `_get_num_multimodal_tokens`, which vLLM calls. Read in 5.20.2, 5.23.0 and 5.24.0. It
 # can go when the library exports it.
@@ -44,6 +45,10 @@ except ImportError:
 # render_jinja_template: renders a chat template and returns the character ranges of the assistant. Training labels are
 # made from these ranges, but `apply_chat_template` returns them only after tokenisation. Read in 5.20.2, 5.23.0 and
 # 5.24.0. It can go when `apply_chat_template(tokenize=False)` returns them.
+#
+# httpx: the client for HTTP with which the library reads images from web addresses. huggingface_hub 1 installs it
+# under the name httpx, and huggingface_hub 2 as httpx2. Read in 1.33.0 and 2.4.0. It can go when the library exports
+# a function that downloads the bytes of a file.
 #
 # VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos, requires_backends: readers and types of
 # videos that the library's video processors share. Read in 5.20.2, 5.23.0 and 5.24.0. They can go when the library
@@ -78,9 +83,9 @@ __all__ = [
     "VideoMetadata",
     "VilaUProcessorKwargs",
     "default_sample_indices_fn",
+    "httpx",
     "is_torchcodec_usable",
     "is_valid_image",
-    "load_image",
     "load_video",
     "make_batched_videos",
     "render_jinja_template",

@@ -1,6 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Functions, default settings and mixins of the image and video processors. This file needs no torchvision."""
 
+import io
 import os
 from collections.abc import Sequence
 from typing import Any, Unpack
@@ -11,7 +12,17 @@ from PIL import Image, ImageOps
 from PIL.Image import Resampling
 from transformers import BatchFeature, ImagesKwargs
 
-from .compat_processing_vilau import SizeDict, is_valid_image, load_image
+from .compat_processing_vilau import SizeDict, is_valid_image
+from .media_bytes_vilau import bytes_of_data_url, download, is_web_address
+from .pixel_rules_vilau import (
+    MAX_ASPECT_RATIO,
+    MAX_IMAGE_PIXELS,
+    check_image,
+    check_size,
+    to_convertible_mode,
+    to_levels,
+    turn_upright,
+)
 
 
 class PixelSettings:
@@ -43,12 +54,21 @@ class OriginalImageSettings:
     pad_to_square = False
 
 
+class ReadingSettings:
+    """Default settings for the opening of images, which all three processors share."""
+
+    do_exif_transpose = True
+    max_image_pixels: int | None = MAX_IMAGE_PIXELS
+    max_aspect_ratio: float | None = MAX_ASPECT_RATIO
+
+
 def _attribute_names(cls: type) -> tuple[str, ...]:
     """Returns the names of the public attributes that a class itself defines."""
     return tuple(name for name in vars(cls) if not name.startswith("_"))
 
 
 ORIGINAL_IMAGE_SETTINGS = _attribute_names(OriginalImageSettings)
+READING_SETTINGS = _attribute_names(ReadingSettings)
 # Names of all settings on which pixel values depend. `data/tower_fingerprint.py` compares them, since stored codes are
 # valid only for the pixels that they were encoded from.
 PIXEL_SETTINGS = _attribute_names(PixelSettings) + ORIGINAL_IMAGE_SETTINGS
@@ -67,50 +87,103 @@ class VilaUImageProcessorKwargs(ImagesKwargs, total=False):
     pad_to_square (`bool`, *optional*, defaults to `False`):
         Whether a PIL image is first padded to a square in RGB, with the colour `image_mean` on both sides. The
         original VILA-U does so with the aspect ratio "pad".
+    do_exif_transpose (`bool`, *optional*, defaults to `True`):
+        Whether images are turned upright by their EXIF data, both files and open PIL images. Otherwise the pixels are
+        used as they are stored.
+    max_image_pixels (`int`, *optional*, defaults to 178,956,970):
+        Largest number of pixels of an image that is opened, padded or resized. `None` for no limit. Pillow has a
+        limit for files besides, `PIL.Image.MAX_IMAGE_PIXELS`.
+    max_aspect_ratio (`float`, *optional*, defaults to 10,000):
+        Largest ratio of the longer to the shorter side of an image. `None` for no limit.
     """
 
     resize_before_rgb: bool | None
     crop_to_square: bool | None
     pad_to_square: bool | None
+    do_exif_transpose: bool | None
+    max_image_pixels: int | None
+    max_aspect_ratio: float | int | None
 
 
-def open_images(images: Any) -> Any:
+def open_images(
+    images: Any,
+    do_exif_transpose: bool | None = True,
+    max_image_pixels: int | None = MAX_IMAGE_PIXELS,
+    max_aspect_ratio: float | None = MAX_ASPECT_RATIO,
+) -> Any:
     """
-    Opens file names, URLs and base64 strings as RGB images.
+    Opens file names, URLs and base64 strings as RGB images, and checks the pixels of images that are already open.
 
     Args:
         images (`str`, `os.PathLike`, `PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or nested lists of them): file
-            names are opened. Images that are already open are returned unchanged.
+            names are opened. Images that are already open are returned unchanged, and arrays `(h, w)` as `(h, w, 1)`.
+        do_exif_transpose (`bool`, *optional*, defaults to `True`): whether files are turned by their EXIF data.
+        max_image_pixels (`int`, *optional*, defaults to 178,956,970): largest number of pixels of an image.
+        max_aspect_ratio (`float`, *optional*, defaults to 10,000): largest ratio of the longer to the shorter side.
 
     Returns:
         The images in the same nested lists.
 
     Raises:
-        ValueError: if an image cannot be read. The message has its name and the reason.
+        ValueError: if an image cannot be read, is empty or too large, or has values that are not pixels. For a file,
+            the message has its name and the reason.
         TypeError: for an object of another type.
     """
+    limits: dict[str, Any] = {"max_image_pixels": max_image_pixels, "max_aspect_ratio": max_aspect_ratio}
+    images = open_files(images, do_exif_transpose, **limits)
+    if isinstance(images, list):
+        return [open_images(image, **limits) for image in images]
+    if not is_valid_image(images):
+        raise TypeError(
+            f"An image must be a PIL image, an array, a tensor or a file name, got {type(images).__name__}."
+        )
+    check_image(images, **limits)
+    return images[..., None] if getattr(images, "ndim", 0) == 2 else images
+
+
+def open_files(images: Any, do_exif_transpose: bool | None = True, **limits: Any) -> Any:
+    """Opens what is not open yet like `open_images`, and returns everything else unchanged and unchecked."""
     if isinstance(images, (list, tuple)):
-        return [open_images(image) for image in images]
-    if isinstance(images, (str, os.PathLike)):
-        try:
-            return _open_image(os.fspath(images))
-        except Exception as error:  # each image format of PIL raises other types of errors
-            name = os.fspath(images)[:200]
-            reason = str(error)[:300] or type(error).__name__
-            raise ValueError(f"Cannot read the image {name!r}: {type(error).__name__}: {reason}") from error
-    if is_valid_image(images):
+        return [open_files(image, do_exif_transpose, **limits) for image in images]
+    if not isinstance(images, (str, os.PathLike)):
         return images
-    raise TypeError(f"An image must be a PIL image, an array, a tensor or a file name, got {type(images).__name__}.")
+    try:
+        return _open_image(os.fspath(images), do_exif_transpose, limits)
+    except Exception as error:  # each image format of PIL raises other types of errors
+        name = os.fspath(images)[:200]
+        reason = str(error)[:300] or type(error).__name__
+        raise ValueError(f"Cannot read the image {name!r}: {type(error).__name__}: {reason}") from error
 
 
-def _open_image(source: str) -> Image.Image:
-    """Opens an image like the library's `load_image`."""
-    if not os.path.isfile(source):
-        return load_image(source)
-    # `load_image` copies the pixels in `exif_transpose` and again in `convert`, also where nothing changes.
-    image: Image.Image = Image.open(source)
-    ImageOps.exif_transpose(image, in_place=True)  # also reads the pixels, so that a broken file fails here
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _open_image(source: str, do_exif_transpose: bool | None, limits: dict[str, Any]) -> Image.Image:
+    """Opens an image like the library's `load_image`, which checks no size and copies the pixels twice."""
+    if os.path.isfile(source):
+        image: Image.Image = Image.open(source)
+    else:
+        image = Image.open(io.BytesIO(download(source) if is_web_address(source) else bytes_of_data_url(source)))
+    check_size(*image.size, **limits)  # before the pixels are read
+    if do_exif_transpose:
+        ImageOps.exif_transpose(image, in_place=True)  # also reads the pixels, so that a broken file fails here
+    check_image(image, **limits)
+    image = to_convertible_mode(image)
+    return image.copy() if image.mode == "RGB" and not do_exif_transpose else image.convert("RGB")
+
+
+def reading_settings(processor: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """
+    Returns the arguments of `open_images` that a processor has as settings.
+
+    Args:
+        processor ([`VilaUImageProcessor`], [`VilaUVideoProcessor`] or another processor): has the settings, or none.
+        options (`dict`): arguments of a call, which replace settings.
+
+    Returns:
+        A value for each argument. A processor of another class has the defaults of `ReadingSettings`.
+    """
+    return {
+        name: options[name] if name in options else getattr(processor, name, getattr(ReadingSettings, name))
+        for name in READING_SETTINGS
+    }
 
 
 def prepare_image(
@@ -123,6 +196,7 @@ def prepare_image(
     crop_to_square: bool = False,
     pad_to_square: bool = False,
     image_mean: Sequence[float] = (0.5, 0.5, 0.5),
+    max_image_pixels: int | None = MAX_IMAGE_PIXELS,
 ) -> Image.Image:
     """Crops, pads, resizes and converts an image in PIL. The pixels are exactly those of the original VILA-U."""
     if crop_to_square and image.width != image.height:
@@ -131,6 +205,7 @@ def prepare_image(
         image = image.crop((left, 0, left + side, side))
     if pad_to_square and image.width != image.height:
         side = max(image.size)
+        check_size(side, side, max_image_pixels)  # an image of 1 x 40,000 pixels would need 5 GB
         square = Image.new("RGB", (side, side), tuple(int(mean * 255) for mean in image_mean))
         square.paste(image.convert("RGB"), ((side - image.width) // 2, (side - image.height) // 2))
         image = square
@@ -142,6 +217,7 @@ def prepare_image(
         if size is None or not (size.height and size.width):
             given = None if size is None else dict(size)
             raise ValueError(f"`size` must have the keys 'height' and 'width', got {given}.")
+        check_size(size.width, size.height, max_image_pixels, max_aspect_ratio=None)
         if image.size != (size.width, size.height):
             image = image.resize((size.width, size.height), Resampling.BICUBIC if resample is None else resample)
     if do_convert_rgb and image.mode != "RGB":
@@ -162,13 +238,17 @@ def pixels_to_images(pixels: torch.Tensor, output_type: str = "pil") -> list[Ima
         The images in the form that `output_type` names.
 
     Raises:
-        ValueError: for another output type or shape.
+        ValueError: for another output type or shape, or values that are not finite.
     """
     if output_type not in ("pil", "np", "pt"):
         raise ValueError(f"`output_type` must be 'pil', 'np' or 'pt', got {output_type!r}.")
     if pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(f"`pixels` must have shape (N, 3, S, S), got {tuple(pixels.shape)}.")
-    pixels = (pixels.detach().float() / 2 + 0.5).clamp(0, 1)
+    pixels = pixels.detach().float()
+    # NaN would become black, and infinite values white
+    if not pixels.isfinite().all():
+        raise ValueError("`pixels` must be finite, got NaN or infinite values.")
+    pixels = (pixels / 2 + 0.5).clamp(0, 1)
     if output_type == "pt":
         return pixels
     pixels = pixels.permute(0, 2, 3, 1).cpu()  # (N, S, S, 3)
@@ -256,7 +336,24 @@ def _pixels_in_one_pass(images: list[np.ndarray] | list[torch.Tensor], settings:
     return pixels
 
 
-class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageSettings):
+def _check_nesting(images: Any) -> None:
+    """Raises a `ValueError` unless images are one image, or a list of images, or a list of such lists."""
+    if not isinstance(images, list):
+        return
+    are_lists = [isinstance(row, list) for row in images]
+    flat = [image for row in images for image in row] if images and all(are_lists) else images
+    if not flat:
+        raise ValueError("`images` must have at least one image, got an empty list.")
+    if any(isinstance(image, list) for image in flat):
+        raise ValueError("`images` must be an image, a list of images or a list of such lists, got other lists.")
+
+
+def _is_float(image: np.ndarray | torch.Tensor) -> bool:
+    """Returns whether an array or a tensor has floats."""
+    return image.is_floating_point() if isinstance(image, torch.Tensor) else image.dtype.kind == "f"
+
+
+class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageSettings, ReadingSettings):
     """Settings and methods of both image processors. In the bases of a class it precedes a backend of transformers."""
 
     valid_kwargs = VilaUImageProcessorKwargs
@@ -264,22 +361,49 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
     def __init__(self, **kwargs: Unpack[VilaUImageProcessorKwargs]) -> None:
         super().__init__(**kwargs)  # type: ignore[misc]  # a backend of transformers follows in the bases
 
+    def preprocess(self, images: Any, *args: Any, **kwargs: Unpack[VilaUImageProcessorKwargs]) -> BatchFeature:
+        """
+        Converts images to pixels.
+
+        Args:
+            images (`PIL.Image.Image`, `np.ndarray`, `torch.Tensor`, `str`, `os.PathLike` or lists of them): images of
+                8 or 16 bits, booleans, or floats in [0, 1].
+            args: further arguments of the base class.
+            kwargs (`VilaUImageProcessorKwargs`): settings that replace those of the processor in this call.
+
+        Returns:
+            `BatchFeature` with `pixel_values` of shape `(N, 3, S, S)`.
+
+        Raises:
+            ValueError: for an image that cannot be read, is empty or too large, or has values that are not pixels.
+            TypeError: for an object that is no image.
+        """
+        # The base class opens images with the settings of the processor. Those of this call are known only here.
+        images = open_images(images, **reading_settings(self, kwargs))  # type: ignore[arg-type]  # a TypedDict
+        _check_nesting(images)
+        return super().preprocess(images, *args, **kwargs)  # type: ignore[misc]  # a backend follows in the bases
+
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        """Opens file names and URLs like `open_images`."""
+        """Opens file names and URLs like `open_images`. Images that are already open are checked in `preprocess`."""
         # The torchvision backend opens a file as a tensor. PIL resizes our images, so they are opened by PIL.
-        return open_images(image_url_or_urls)
+        return open_files(image_url_or_urls, **reading_settings(self, {}))
 
     def process_image(self, image: Any, do_convert_rgb: bool | None = None, **kwargs: Any) -> Any:
         """
         Converts one image to an array or a tensor of shape `(C, h, w)`.
 
-        A PIL image is also resized and converted to RGB here, since PIL gives the pixels of the original.
+        A PIL image is also resized and converted to RGB here, since PIL gives the pixels of the original. Values of
+        arrays become 8-bit levels, except floats that are not rescaled.
         """
         if isinstance(image, Image.Image):
-            names = ("do_resize", "size", "resample", "image_mean", *ORIGINAL_IMAGE_SETTINGS)
+            image = to_convertible_mode(turn_upright(image) if kwargs["do_exif_transpose"] else image)
+            names = ("do_resize", "size", "resample", "image_mean", "max_image_pixels", *ORIGINAL_IMAGE_SETTINGS)
             options = {name: kwargs[name] for name in names}
             image = prepare_image(image, do_convert_rgb=bool(do_convert_rgb), **options)
+            image = image.convert("L") if image.mode == "1" else image  # arrays of mode 1 are booleans
             do_convert_rgb = False
+        elif kwargs["do_rescale"] or not _is_float(image):
+            image = to_levels(image)
         return super().process_image(  # type: ignore[misc]  # a backend of transformers follows in the bases
             image, do_convert_rgb=do_convert_rgb, **kwargs
         )
@@ -293,12 +417,16 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
 
 __all__ = [
     "PIXEL_SETTINGS",
+    "READING_SETTINGS",
     "ExactRescaling",
     "FastPreprocessing",
     "PixelSettings",
+    "ReadingSettings",
     "VilaUImageProcessingMixin",
     "VilaUImageProcessorKwargs",
+    "open_files",
     "open_images",
     "pixels_to_images",
     "prepare_image",
+    "reading_settings",
 ]

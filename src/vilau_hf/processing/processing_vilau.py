@@ -18,6 +18,8 @@ from .compat_processing_vilau import (
     VilaUProcessorKwargs,
     make_batched_videos,
 )
+from .image_functions_vilau import open_files, reading_settings
+from .media_bytes_vilau import to_media_bytes
 from .plain_special_tokens_vilau import mark_special_tokens, tokenizer_for
 from .training_samples_vilau import TrainingSamplesMixin
 
@@ -190,6 +192,10 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
             if not self.context_markers:
                 text = [self._add_spaces_after_placeholders(prompt) for prompt in prompts]
         images, videos = (None if _is_empty(media) else media for media in (images, videos))
+        if images is not None:
+            # The base class opens images with the settings of the image processor, not with those of this call.
+            options = {**kwargs, **(kwargs.get("images_kwargs") or {})}
+            images = open_files(images, **reading_settings(self.image_processor, options))
         return super().prepare_inputs_layout(images, text, _paths_to_strings(videos), audio, **kwargs)
 
     def _add_spaces_after_placeholders(self, prompt: str) -> str:
@@ -364,9 +370,10 @@ def _count_images(images: Any) -> int:
 
 
 def _paths_to_strings(media: Any) -> Any:
-    """Converts path objects to strings, which the library expects, in the same nested lists."""
+    """Converts path objects and bytes to strings, which the library expects, in the same nested lists."""
     if isinstance(media, (list, tuple)):
         return [_paths_to_strings(item) for item in media]
+    media = to_media_bytes(media)
     return os.fspath(media) if isinstance(media, os.PathLike) else media
 
 

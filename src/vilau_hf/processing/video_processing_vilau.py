@@ -1,8 +1,8 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Video processor of VILA-U."""
 
+import importlib.util
 import os
-import sys
 from collections.abc import Callable
 from typing import Any, Unpack
 
@@ -21,21 +21,101 @@ from .compat_processing_vilau import (
     make_batched_videos,
     requires_backends,
 )
-from .image_functions_vilau import ExactRescaling, PixelSettings, open_images, prepare_image
+from .image_functions_vilau import (
+    ExactRescaling,
+    PixelSettings,
+    ReadingSettings,
+    open_images,
+    prepare_image,
+    reading_settings,
+)
+from .media_bytes_vilau import MediaBytes, to_media_bytes
+from .pixel_rules_vilau import channel_axis, check_image, check_video, to_convertible_mode, to_levels, turn_upright
+from .video_decoding_vilau import decode_video
 
 
-def _normalize_video_types(videos: Any) -> Any:
-    """Converts path objects to strings and PIL frames to RGB, in the same nested lists."""
+class VilaUVideoProcessorKwargs(VideosKwargs, total=False):
+    r"""
+    Settings of the video processor that `VideosKwargs` does not have.
+
+    repeat_frames (`bool`, *optional*, defaults to `False`):
+        Whether frames are repeated if a video has fewer frames than `num_frames`. Otherwise it is an error.
+    do_exif_transpose (`bool`, *optional*, defaults to `True`):
+        Whether frames that are images are turned upright by their EXIF data. Video files always follow their display
+        matrix.
+    max_image_pixels (`int`, *optional*, defaults to 178,956,970):
+        Largest number of pixels of a frame. `None` for no limit.
+    max_aspect_ratio (`float`, *optional*, defaults to 10,000):
+        Largest ratio of the longer to the shorter side of a frame. `None` for no limit.
+    """
+
+    repeat_frames: bool | None
+    do_exif_transpose: bool | None
+    max_image_pixels: int | None
+    max_aspect_ratio: float | int | None
+
+
+def _check_and_normalize(videos: Any, settings: dict[str, Any], is_rescaled: bool) -> Any:
+    """
+    Checks frames and converts them to 8-bit RGB images or arrays, in the same nested lists.
+
+    Args:
+        videos (`Any`): videos as [`VilaUVideoProcessor`] takes them.
+        settings (`dict`): arguments of `open_images`.
+        is_rescaled (`bool`): whether pixels are rescaled later. Otherwise floats keep their values.
+
+    Returns:
+        Names of files and `MediaBytes` as strings, and everything else as frames.
+    """
+    limits = {name: value for name, value in settings.items() if name != "do_exif_transpose"}
+    videos = to_media_bytes(videos)
     if isinstance(videos, (list, tuple)):
-        return [_normalize_video_types(video) for video in videos]
-    if isinstance(videos, os.PathLike):
+        # Lists by prompt are empty for prompts without videos.
+        videos = [video for video in videos if not (isinstance(video, (list, tuple)) and not video)]
+        if not videos:
+            raise ValueError("A video must have at least one frame, and a batch one video. Got an empty list.")
+        checked = [_check_and_normalize(video, settings, is_rescaled) for video in videos]
+        are_frames = all(isinstance(item, Image.Image) or getattr(item, "ndim", 0) == 3 for item in checked)
+        return _stack_frames(checked) if are_frames else checked
+    if isinstance(videos, (str, os.PathLike)):
         return os.fspath(videos)
-    if isinstance(videos, Image.Image) and videos.mode != "RGB":
-        return videos.convert("RGB")
-    return videos
+    if isinstance(videos, Image.Image):
+        check_image(videos, **limits)
+        upright = turn_upright(videos) if settings["do_exif_transpose"] else videos
+        return to_convertible_mode(upright).convert("RGB")
+    if not isinstance(videos, (np.ndarray, torch.Tensor)):
+        raise TypeError(
+            "A video must be a file name, a URL, bytes, an array, a tensor or a list of images, got "
+            f"{type(videos).__name__}."
+        )
+    if videos.ndim in (4, 5):
+        check_video(videos, **limits)
+    else:
+        check_image(videos, **limits)
+        videos = videos[..., None] if videos.ndim == 2 else videos
+    is_float = videos.is_floating_point() if isinstance(videos, torch.Tensor) else videos.dtype.kind == "f"
+    return _three_channels(to_levels(videos) if is_rescaled or not is_float else videos)
 
 
-class VilaUVideoProcessor(PixelSettings, ExactRescaling, BaseVideoProcessor):
+def _three_channels(frames: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    """Repeats the channel of grey frames, which the base class does for arrays only."""
+    axis = channel_axis(frames)
+    if frames.shape[axis] != 1:
+        return frames
+    return frames.repeat_interleave(3, axis) if isinstance(frames, torch.Tensor) else frames.repeat(3, axis)
+
+
+def _stack_frames(frames: list) -> np.ndarray | torch.Tensor:
+    """Stacks the open images of a video to an array of frames, tensors to a tensor."""
+    are_tensors = all(isinstance(frame, torch.Tensor) for frame in frames)
+    arrays = frames if are_tensors else [np.asarray(frame) for frame in frames]
+    shapes = sorted({tuple(array.shape) for array in arrays})
+    if len(shapes) > 1:
+        raise ValueError(f"The frames of a video must have the same size, got the shapes {shapes}.")
+    return torch.stack(arrays) if are_tensors else np.stack(arrays)
+
+
+class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVideoProcessor):
     r"""
     Video processor of VILA-U: processes each frame like an image.
 
@@ -52,34 +132,41 @@ class VilaUVideoProcessor(PixelSettings, ExactRescaling, BaseVideoProcessor):
     ```
     """
 
+    valid_kwargs = VilaUVideoProcessorKwargs
     do_sample_frames = None
+    repeat_frames = False
     num_frames = 8
     fps: float | None  # the base class sets it from its arguments
 
-    def __init__(self, **kwargs: Unpack[VideosKwargs]) -> None:
+    def __init__(self, **kwargs: Unpack[VilaUVideoProcessorKwargs]) -> None:
         super().__init__(**kwargs)
 
-    def preprocess(self, videos: Any, **kwargs: Unpack[VideosKwargs]) -> BatchFeature:
+    def preprocess(self, videos: Any, **kwargs: Unpack[VilaUVideoProcessorKwargs]) -> BatchFeature:
         """
         Converts one video or (nested) lists of videos to pixels.
 
         Args:
-            videos (`str`, `os.PathLike`, `np.ndarray`, `torch.Tensor`, `list[PIL.Image.Image]` or lists of them):
-                video files, or frames. A batch has either files or frames.
-            kwargs (`VideosKwargs`): settings that replace those of the processor in this call.
+            videos (`str`, `os.PathLike`, `bytes`, `io.BytesIO`, `np.ndarray`, `torch.Tensor` or lists of them):
+                video files by name, URL (also `data:`) or content, or frames, which can be a list of PIL images. A
+                batch has either files or frames.
+            kwargs (`VilaUVideoProcessorKwargs`): settings that replace those of the processor in this call.
 
         Returns:
             `BatchFeature` with `pixel_values_videos` of shape `(V, F, 3, S, S)`.
 
         Raises:
-            ValueError: for a mixture of files and frames, or if frames of image files are to be sampled.
+            ValueError: for a mixture of files and frames, or if frames of image files are to be sampled. Also for
+                frames that are empty, too large or no pixels.
+            TypeError: for an object that is no video.
         """
         requires_backends(self, ["torchvision"])
-        videos = make_batched_videos(_normalize_video_types(videos))
+        settings = reading_settings(self, kwargs)  # type: ignore[arg-type]  # a TypedDict
+        do_rescale = kwargs.get("do_rescale")
+        is_rescaled = bool(self.do_rescale if do_rescale is None else do_rescale)
+        videos = make_batched_videos(_check_and_normalize(videos, settings, is_rescaled))
         has_frame_files = any(isinstance(video, list) for video in videos)
         videos = [
-            np.stack([np.asarray(frame) for frame in open_images(video)]) if isinstance(video, list) else video
-            for video in videos
+            _stack_frames(open_images(video, **settings)) if isinstance(video, list) else video for video in videos
         ]
         is_file = [isinstance(video, str) for video in videos]
         if any(is_file) and not all(is_file):
@@ -97,7 +184,12 @@ class VilaUVideoProcessor(PixelSettings, ExactRescaling, BaseVideoProcessor):
         return super().preprocess(videos, **kwargs)
 
     def sample_frames(
-        self, metadata: VideoMetadata, num_frames: int | None = None, fps: float | None = None, **kwargs: Any
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: float | None = None,
+        repeat_frames: bool | None = None,
+        **kwargs: Any,
     ) -> np.ndarray:
         """Returns the indices of `num_frames` uniformly spaced frames, or of `fps` frames per second."""
         if fps is not None and num_frames is not None:
@@ -105,18 +197,25 @@ class VilaUVideoProcessor(PixelSettings, ExactRescaling, BaseVideoProcessor):
         if fps is None and num_frames is None:
             num_frames = self.num_frames
             fps = self.fps
+        total = metadata.total_num_frames
+        repeats = self.repeat_frames if repeat_frames is None else repeat_frames
+        if repeats and fps is None and num_frames is not None and 0 < total < num_frames:
+            return np.arange(num_frames) * total // num_frames
         return default_sample_indices_fn(metadata, num_frames=num_frames, fps=fps)
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Opens frames from file names and URLs, like `open_images`."""
-        return open_images(image_url_or_urls)
+        return open_images(image_url_or_urls, **reading_settings(self, {}))
 
     def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Callable[..., Any] | None = None) -> Any:
         """
-        Decodes video files with torchcodec if it is usable, otherwise with PyAV.
+        Decodes video files with PyAV, or with torchcodec if PyAV is not installed.
+
+        Frames are turned as the display matrix of the video says, so that videos of phones are upright.
 
         Args:
-            video_url_or_urls (`str` or nested lists of them): file names or URLs.
+            video_url_or_urls (`str`, `os.PathLike`, `bytes`, `io.BytesIO` or nested lists of them): file names, URLs,
+                or the content of files.
             sample_indices_fn (`Callable`, *optional*): returns the indices of the frames to keep for the metadata of a
                 video. By default all frames are kept.
 
@@ -129,25 +228,23 @@ class VilaUVideoProcessor(PixelSettings, ExactRescaling, BaseVideoProcessor):
         if isinstance(video_url_or_urls, list):
             fetched = [self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls]
             return list(zip(*fetched, strict=True))
-        backend = "torchcodec" if is_torchcodec_usable(decode="video") else "pyav"
-        sample_indices = sample_indices_fn or default_sample_indices_fn
-
-        def sample_indices_or_all(metadata: VideoMetadata, **kwargs: Any) -> np.ndarray | range:
-            # Matroska and WebM do not store their number of frames, and 0 is reported. Then all frames are decoded.
-            return sample_indices(metadata=metadata, **kwargs) if metadata.total_num_frames else range(sys.maxsize)
-
+        source = to_media_bytes(video_url_or_urls)
+        source = os.fspath(source) if isinstance(source, os.PathLike) else source
+        settings = reading_settings(self, {})
+        del settings["do_exif_transpose"]
         try:
-            video, metadata = load_video(video_url_or_urls, backend=backend, sample_indices_fn=sample_indices_or_all)
-            if not metadata.total_num_frames:
-                metadata.total_num_frames = len(video)
-                metadata.frames_indices = sample_indices(metadata=metadata)
-                video = video[metadata.frames_indices]
-            return video, metadata
+            if importlib.util.find_spec("av") is not None or isinstance(source, MediaBytes):
+                return decode_video(source, sample_indices_fn, **settings)
+            # torchcodec turns frames by itself from version 0.11 on (https://github.com/meta-pytorch/torchcodec/pull/1173)
+            backend = "torchcodec" if is_torchcodec_usable(decode="video") else "pyav"
+            return load_video(
+                source, backend=backend, sample_indices_fn=sample_indices_fn or default_sample_indices_fn
+            )
         except ImportError:
             raise
         except Exception as error:  # each decoder raises other types of errors
             reason = f"{type(error).__name__}: {error}"
-            raise ValueError(f"Cannot read the video {video_url_or_urls!r}: {reason}") from error
+            raise ValueError(f"Cannot read the video {str(source)[:200]!r}: {reason}") from error
 
     def resize(  # type: ignore[override]  # `antialias` is in `kwargs`
         self, image: torch.Tensor, size: SizeDict, resample: int | None = None, **kwargs: Any
