@@ -42,6 +42,7 @@ from .generation_positions_vilau import PositionGraphs
 from .generation_prompts_vilau import check_image_inputs
 from .generation_sampling_vilau import PER_DEPTH_SETTINGS
 from .generation_settings_vilau import VISUAL_GENERATION_DEFAULTS, VisualArguments, VisualGenerationSettings
+from .generation_streaming_vilau import streamed_call
 
 
 # Arguments of `generate` that hold the images and videos of the prompts: in the order of the prompts, and by position.
@@ -170,36 +171,37 @@ class VilaUGenerationMixin:
                 a prompt or span beyond the language model's positions. It is raised before any work is done, with one
                 exception: in text mode, names that transformers does not know are found after images were encoded.
         """
-        mode = generation_mode or "text"
-        check_mode(mode)
-        rename_cache(kwargs)
-        arguments = VisualArguments(
-            guidance_scale=guidance_scale,
-            image_guidance_scale=image_guidance_scale,
-            num_frames=num_frames,
-            first_frames=first_frames,
-            generator=generator,
-            seed=seed,
-            negative_prompt_ids=negative_prompt_ids,
-            negative_prompt_attention_mask=negative_prompt_attention_mask,
-            image_prompt_ids=image_prompt_ids,
-            image_prompt_attention_mask=image_prompt_attention_mask,
-            code_logits_processor=code_logits_processor,
-            output_log_probs=output_log_probs or None,
-            max_visual_spans=max_visual_spans,
-            allowed_modalities=allowed_modalities,
-            by_name={name: kwargs.pop(name) for name in VISUAL_GENERATION_DEFAULTS if name in kwargs},
-        )
-        input_ids = kwargs.pop("input_ids", None)
-        if inputs is not None and input_ids is not None:
-            raise ValueError("`inputs` and `input_ids` are the same: give one of them.")
-        input_ids = input_ids if inputs is None else inputs
-        check_common_arguments(input_ids, arguments, generation_config, kwargs)
-        if mode == "text":
-            check_text_arguments(arguments)
-            return self._generate_text(input_ids, generation_config, kwargs)
-        check_visual_arguments(mode, input_ids, arguments, generation_config, kwargs)
-        return self._generate_visual(mode, input_ids, arguments, generation_config, kwargs)
+        with streamed_call(kwargs.get("streamer")):
+            mode = generation_mode or "text"
+            check_mode(mode)
+            rename_cache(kwargs)
+            arguments = VisualArguments(
+                guidance_scale=guidance_scale,
+                image_guidance_scale=image_guidance_scale,
+                num_frames=num_frames,
+                first_frames=first_frames,
+                generator=generator,
+                seed=seed,
+                negative_prompt_ids=negative_prompt_ids,
+                negative_prompt_attention_mask=negative_prompt_attention_mask,
+                image_prompt_ids=image_prompt_ids,
+                image_prompt_attention_mask=image_prompt_attention_mask,
+                code_logits_processor=code_logits_processor,
+                output_log_probs=output_log_probs or None,
+                max_visual_spans=max_visual_spans,
+                allowed_modalities=allowed_modalities,
+                by_name={name: kwargs.pop(name) for name in VISUAL_GENERATION_DEFAULTS if name in kwargs},
+            )
+            input_ids = kwargs.pop("input_ids", None)
+            if inputs is not None and input_ids is not None:
+                raise ValueError("`inputs` and `input_ids` are the same: give one of them.")
+            input_ids = input_ids if inputs is None else inputs
+            check_common_arguments(input_ids, arguments, generation_config, kwargs)
+            if mode == "text":
+                check_text_arguments(arguments)
+                return self._generate_text(input_ids, generation_config, kwargs)
+            check_visual_arguments(mode, input_ids, arguments, generation_config, kwargs)
+            return self._generate_visual(mode, input_ids, arguments, generation_config, kwargs)
 
     def _generate_text(
         self, input_ids: torch.Tensor | None, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
