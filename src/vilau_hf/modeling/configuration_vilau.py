@@ -2,13 +2,15 @@
 """Configurations of the VILA-U vision tower, depth transformer and complete model."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
 import torch
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, SiglipTextConfig, SiglipVisionConfig
 
+from .argument_checks_vilau import NonNegativeFloat, NonNegativeInt, PositiveInt, Rule, check_value
 from .compat_modeling_vilau import CACHE_NAMES, SubConfigSpec
 from .vision_families_vilau import vision_family
 
@@ -38,8 +40,88 @@ def _original_layout_error(source: str | os.PathLike | None) -> ValueError:
     )
 
 
+# A larger number of layers is a mistake, and building them would take minutes. Published models have at most 126.
+_MAX_LAYERS = 1000
+_Layers: TypeAlias = Annotated[int, Rule(f"from 1 to {_MAX_LAYERS}", lambda value: 1 <= value <= _MAX_LAYERS)]
+
+# Types of fields, by name, in our configurations and in those of encoders and language models. `@strict` checks no
+# ranges, and the library divides by sizes before validators run.
+_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(
+        (
+            "hidden_size",
+            "intermediate_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "vocab_size",
+            "max_position_embeddings",
+            "image_size",
+            "patch_size",
+            "num_channels",
+            "codebook_size",
+            "code_depth",
+            "code_dim",
+            "backbone_hidden_size",
+            "latent_channels",
+            "norm_num_groups",
+            "decoder_latent_size",
+        ),
+        PositiveInt,
+    ),
+    "num_hidden_layers": _Layers,
+    # diffusers builds one residual block more than it says
+    "layers_per_block": Annotated[int, Rule(f"from 0 to {_MAX_LAYERS}", lambda value: 0 <= value <= _MAX_LAYERS)],
+    **dict.fromkeys(("image_token_id", "video_token_id"), NonNegativeInt),
+    "block_out_channels": list[PositiveInt] | tuple[PositiveInt, ...],
+    "start_marker_prefix_ids": list[NonNegativeInt] | tuple[NonNegativeInt, ...],
+    **dict.fromkeys(
+        (
+            "initializer_range",
+            "layer_norm_eps",
+            "codebook_epsilon",
+            *(f"{name}_loss_weight" for name in ("contrastive", "reconstruction", "mse", "l1", "commitment")),
+            *(f"{name}_loss_weight" for name in ("text", "visual")),
+        ),
+        NonNegativeFloat,
+    ),
+    "codebook_decay": Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)],
+}
+
+
+def _check_fields(fields: Mapping[str, Any], prefix: str = "") -> None:
+    """
+    Checks the values of configuration fields by their names, also inside of nested configurations.
+
+    Args:
+        fields (`Mapping`): fields by name; `None` stands for a default.
+        prefix (`str`, *optional*, defaults to `""`): name of the nested configuration in errors.
+
+    Raises:
+        ValueError: if a field has another type or is out of range.
+    """
+    for name, value in fields.items():
+        if name in _FIELDS and value is not None:
+            # Families with their own vision towers have pairs as sizes, and their own validators.
+            if name in ("image_size", "patch_size") and isinstance(value, (list, tuple)):
+                continue
+            check_value(f"{prefix}{name}", value, _FIELDS[name])
+        nested = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+        if name.endswith("_config") and isinstance(value, (Mapping, PreTrainedConfig)):
+            _check_fields(nested, f"{prefix}{name}.")
+
+
 class VilaUBaseConfig(PreTrainedConfig):
-    """Base class that rejects folders without a configuration file and folders of the original release."""
+    """
+    Base class of the configurations, which checks the ranges of their fields.
+
+    It also rejects folders without a configuration file and folders of the original release.
+    """
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # Before the base method, which builds nested configurations and computes with their sizes.
+        _check_fields(self.__dict__)
+        super().__post_init__(**kwargs)
 
     @classmethod
     def get_config_dict(
@@ -185,11 +267,7 @@ class VilaUVisionConfig(VilaUBaseConfig):
         return (self.decoder_latent_size or self.grid_size) * 2 ** (len(self.block_out_channels) - 1)
 
     def validate_sizes(self) -> None:
-        """Validates the numbers of codes, channels and layers, and the sizes of the image encoder."""
-        # `layers_per_block` may be 0: diffusers builds one residual block more than it says.
-        for name, least in (("codebook_size", 1), ("code_depth", 1), ("latent_channels", 1), ("layers_per_block", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+        """Validates the sizes of the image encoder."""
         if self.encoder_config.num_hidden_layers < 2:
             raise ValueError(
                 "`encoder_config.num_hidden_layers` must be at least 2 (the second-to-last layer gives the features), "
@@ -210,16 +288,10 @@ class VilaUVisionConfig(VilaUBaseConfig):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
 
-    def validate_loss_weights(self) -> None:
-        """Validates that no loss weight is negative."""
-        for name in ("contrastive", "reconstruction", "mse", "l1", "commitment"):
-            if getattr(self, f"{name}_loss_weight") < 0:
-                raise ValueError(
-                    f"`{name}_loss_weight` must be at least 0, got {getattr(self, f'{name}_loss_weight')}."
-                )
-
     def validate_pixel_decoder(self) -> None:
         """Validates the levels of the pixel decoder."""
+        if len(self.block_out_channels) == 0:
+            raise ValueError("`block_out_channels` must have at least one entry, got none.")
         if len(self.up_block_types) != len(self.block_out_channels):
             raise ValueError(
                 f"`up_block_types` ({len(self.up_block_types)} entries) and `block_out_channels` "
@@ -386,6 +458,11 @@ class VilaUConfig(VilaUBaseConfig):
             if value in seen:
                 raise ValueError(f"`{name}` and `{seen[value]}` must differ, both are {value}.")
             seen[value] = name
+        outside = [index for index in self.start_marker_prefix_ids if index >= self.text_config.vocab_size]
+        if outside:
+            raise ValueError(
+                f"`start_marker_prefix_ids` must be in the vocabulary, [0, {self.text_config.vocab_size}), got {outside}."
+            )
 
 
 class VilaUOriginalConfig(VilaUBaseConfig):

@@ -13,7 +13,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from .generation_depth_vilau import DecodedPosition
+from .generation_depth_vilau import DecodedPosition, check_choices
 from .generation_positions_vilau import PositionDecoder
 from .generation_sampling_vilau import sample_categorical
 from .generation_settings_vilau import VisualGenerationSettings
@@ -76,6 +76,7 @@ def generate_span(
             running = running & ~criteria(ids, None)[:, None]
             if not bool(running.any()):
                 break
+    check_choices(decoded, torch.cat(is_generated, 1))
     if streamer is not None:
         streamer.end()
     return _stack(decoded, torch.cat(is_generated, 1) if has_criteria else None, len(positions))
@@ -342,6 +343,9 @@ class InterleavedGenerator:
             is_visual (`torch.Tensor` of shape `(rows,)`, bool): rows in which the codes are used.
         """
         count = ids.shape[1]
+        # A span waits for the device at its end anyway, where the criteria are asked.
+        if decoded:
+            check_choices(decoded, is_visual[:, None])
         is_visual = is_visual[:, None, None]
         self.ids = torch.cat([self.ids, ids], 1)
         codes = self.codes.new_full((len(self.rows), count, self.codes.shape[-1]), -1)

@@ -12,6 +12,7 @@ from .compat_modeling_vilau import CACHE_NAME, CACHE_NAMES, cache_arguments, can
 from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
+from .modeling_residual_quantizer import as_int64
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
 from .module_bases_vilau import LibraryInitialization
 from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast, frames_to_videos
@@ -166,6 +167,8 @@ class VilaUModel(VilaUPreTrainedModel, VilaUVisualInputsMixin):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give one of `input_ids` and `inputs_embeds`.")
         cached = cache_arguments(cache, past_key_values)
+        if visual_codes is not None:
+            visual_codes = as_int64(visual_codes, "visual_codes")
         # Attention masks of packed samples are made from `position_ids` only if there is no cache.
         if use_cache is None and self.training and not any(each is not None for each in cached.values()):
             use_cache = False

@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from .compat_modeling_vilau import torch_compilable_check
 from .configuration_vilau import VilaUConfig
 from .distributed_vilau import largest_of_ranks
+from .modeling_residual_quantizer import as_int64
 from .modeling_vision_tower import VilaUVisionTower, VilaUVisionTowerOutput
 from .outputs_vilau import frames_to_videos, rows_of
 
@@ -148,7 +149,8 @@ class VilaUVisualInputsMixin:
         """Raises a `ValueError` unless `codes` have shape `(N, L, D)` and are in range."""
         vision = self.config.vision_config
         expected = (vision.num_visual_tokens, vision.code_depth)
-        if codes.ndim != 3 or codes.shape[1:] != expected or codes.is_floating_point():
+        codes = as_int64(codes)
+        if codes.ndim != 3 or codes.shape[1:] != expected:
             raise ValueError(
                 f"`codes` must be integers of shape (N, {expected[0]}, {expected[1]}), got {codes.dtype} of shape "
                 f"{tuple(codes.shape)}."
