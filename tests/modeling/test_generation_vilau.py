@@ -240,7 +240,10 @@ def test_top_k_keeps_codes_tied_with_the_k_th():
         ({"generation_mode": "image", "visual_top_p": 0.0}, r"`visual_top_p` must be in \(0, 1\], got 0.0"),
         ({"generation_mode": "image", "visual_temperature": 0.0}, "`visual_temperature` must be greater than 0"),
         ({"generation_mode": "image", "num_beams": 2}, "`num_beams` must be 1 where codes are generated, got 2"),
-        ({"generation_mode": "image", "guidance_scale": "3"}, "`guidance_scale` must be a finite number, a list, a tuple or a tensor, got '3'"),
+        (
+            {"generation_mode": "image", "guidance_scale": "3"},
+            "`guidance_scale` must be a finite number, a list, a tuple or a tensor, got '3'",
+        ),
         ({"generation_mode": "video", "num_frames": 2.5}, "`num_frames` must be an integer .* got 2.5"),
         ({"generation_mode": "image", "visual_top_k": 2.5}, "`visual_top_k` must be an integer, .* got 2.5"),
         (
@@ -249,8 +252,14 @@ def test_top_k_keeps_codes_tied_with_the_k_th():
         ),
         ({"generation_mode": "image", "visual_do_sample": "no"}, "`visual_do_sample` must be True or False, got 'no'"),
         ({"generation_mode": "image", "attention_mask": torch.ones(2, 3)}, r"shape of its prompts, \(2, 6\), got"),
-        ({"generation_mode": "image", "negative_prompt_ids": [[1]]}, r"`negative_prompt_ids` must be a tensor .* got \[\[1\]\]"),
-        ({"generation_mode": "image", "num_return_sequences": 0}, "`num_return_sequences` must be an integer of at least 1, got 0"),
+        (
+            {"generation_mode": "image", "negative_prompt_ids": [[1]]},
+            r"`negative_prompt_ids` must be a tensor .* got \[\[1\]\]",
+        ),
+        (
+            {"generation_mode": "image", "num_return_sequences": 0},
+            "`num_return_sequences` must be an integer of at least 1, got 0",
+        ),
         ({"generation_mode": "image", "seed": 1, "generator": torch.Generator()}, "`seed` and `generator` both"),
         ({"generation_mode": "image", "guidance_scale": [2.0] * 5}, r"`guidance_scale` must have shape \(2,\)"),
         ({"guidance_scale": 3.0}, "`guidance_scale` is for images and videos"),

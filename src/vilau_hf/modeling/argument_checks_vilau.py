@@ -2,17 +2,18 @@
 """
 Checks arguments by their annotations.
 
-A function calls `check_arguments(function, locals())` before it does any work. Values that the type alone does not rule
-out are described by a [`Rule`] inside `typing.Annotated`, for example `PositiveInt`. A new argument needs an annotation
-and no code.
+A function calls `check_arguments(function, locals())` before it does any work. A [`Rule`] inside `typing.Annotated`
+describes values that the type alone does not rule out, for example in `PositiveInt`. A new argument needs an
+annotation and no code.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from inspect import unwrap
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
 
 import torch
 
@@ -38,6 +39,24 @@ def _is_ids(value: torch.Tensor) -> bool:
 def is_integer_tensor(value: torch.Tensor) -> bool:
     """Returns whether a tensor has an integer dtype, of any size and sign."""
     return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+def as_int64(codes: torch.Tensor, name: str = "codes") -> torch.Tensor:
+    """
+    Returns `codes` as int64; they may have any integer dtype.
+
+    Codes are stored in small dtypes. There a codebook size or an index such as 256 would wrap to 0.
+
+    Args:
+        codes (`torch.Tensor`): integers of any shape.
+        name (`str`, *optional*, defaults to `"codes"`): name of the argument in errors.
+
+    Raises:
+        ValueError: if the dtype is not one of integers.
+    """
+    if not is_integer_tensor(codes):
+        raise ValueError(f"`{name}` must be integers, got {codes.dtype}.")
+    return codes.long()
 
 
 def _is_mask(value: torch.Tensor) -> bool:
@@ -97,7 +116,7 @@ def check_arguments(function: Callable, values: Mapping[str, Any]) -> None:
     Raises:
         ValueError: for the first argument that its annotation does not accept.
     """
-    for name, annotation in _annotations(getattr(function, "__func__", function)).items():
+    for name, annotation in _annotations(unwrap(getattr(function, "__func__", function))).items():
         if name in values:
             check_value(name, values[name], annotation)
 
@@ -105,10 +124,10 @@ def check_arguments(function: Callable, values: Mapping[str, Any]) -> None:
 @cache
 def _annotations(function: Callable) -> dict[str, Any]:
     """Returns the annotations of the parameters of a function, without those of `*args` and `**kwargs`."""
-    hints = get_type_hints(function, include_extras=True)
     code = function.__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    return {name: hints[name] for name in names if name in hints}
+    # Not `get_type_hints`: a name that is imported for type checkers only, as a string, has no value here.
+    return {name: function.__annotations__[name] for name in names if name in function.__annotations__}
 
 
 def check_value(name: str, value: Any, annotation: Any) -> None:
@@ -192,6 +211,7 @@ __all__ = [
     "Rule",
     "Streamer",
     "TokenIds",
+    "as_int64",
     "check_arguments",
     "check_value",
     "is_integer_tensor",

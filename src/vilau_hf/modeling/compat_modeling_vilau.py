@@ -55,8 +55,8 @@ CACHE_NAMES = ("cache", "past_key_values")
 CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 
 # Whether layers with activation checkpointing drop the cache in training mode, also without gradients
-# (`GradientCheckpointingLayer`). From 5.24 on they keep it without gradients. Read in 5.20.2, 5.23.0 and 5.24.0. It can
-# go when 5.24 is the oldest supported version.
+# (`GradientCheckpointingLayer`). From 5.24 on they keep it without gradients. Read in 5.20.2, 5.23.0 and 5.24.0. It
+# can go when 5.24 is the oldest supported version.
 CHECKPOINTING_DROPS_CACHE = CACHE_NAME == "past_key_values"
 
 # Whether `_prefill` may call the chunks of a prompt later iterations (`is_first_iteration=False`), as 5.20 does. From

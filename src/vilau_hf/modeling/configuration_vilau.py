@@ -2,16 +2,15 @@
 """Configurations of the VILA-U vision tower, depth transformer and complete model."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, SiglipTextConfig, SiglipVisionConfig
 
-from .argument_checks_vilau import NonNegativeFloat, NonNegativeInt, PositiveInt, Rule, check_value
 from .compat_modeling_vilau import CACHE_NAMES, SubConfigSpec
+from .configuration_checks_vilau import check_fields
 from .vision_families_vilau import vision_family
 
 
@@ -40,77 +39,6 @@ def _original_layout_error(source: str | os.PathLike | None) -> ValueError:
     )
 
 
-# A larger number of layers is a mistake, and building them would take minutes. Published models have at most 126.
-_MAX_LAYERS = 1000
-_Layers: TypeAlias = Annotated[int, Rule(f"from 1 to {_MAX_LAYERS}", lambda value: 1 <= value <= _MAX_LAYERS)]
-
-# Types of fields, by name, in our configurations and in those of encoders and language models. `@strict` checks no
-# ranges, and the library divides by sizes before validators run.
-_FIELDS: dict[str, Any] = {
-    **dict.fromkeys(
-        (
-            "hidden_size",
-            "intermediate_size",
-            "num_attention_heads",
-            "num_key_value_heads",
-            "head_dim",
-            "vocab_size",
-            "max_position_embeddings",
-            "image_size",
-            "patch_size",
-            "num_channels",
-            "codebook_size",
-            "code_depth",
-            "code_dim",
-            "backbone_hidden_size",
-            "latent_channels",
-            "norm_num_groups",
-            "decoder_latent_size",
-        ),
-        PositiveInt,
-    ),
-    "num_hidden_layers": _Layers,
-    # diffusers builds one residual block more than it says
-    "layers_per_block": Annotated[int, Rule(f"from 0 to {_MAX_LAYERS}", lambda value: 0 <= value <= _MAX_LAYERS)],
-    **dict.fromkeys(("image_token_id", "video_token_id"), NonNegativeInt),
-    "block_out_channels": list[PositiveInt] | tuple[PositiveInt, ...],
-    "start_marker_prefix_ids": list[NonNegativeInt] | tuple[NonNegativeInt, ...],
-    **dict.fromkeys(
-        (
-            "initializer_range",
-            "layer_norm_eps",
-            "codebook_epsilon",
-            *(f"{name}_loss_weight" for name in ("contrastive", "reconstruction", "mse", "l1", "commitment")),
-            *(f"{name}_loss_weight" for name in ("text", "visual")),
-        ),
-        NonNegativeFloat,
-    ),
-    "codebook_decay": Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)],
-}
-
-
-def _check_fields(fields: Mapping[str, Any], prefix: str = "") -> None:
-    """
-    Checks the values of configuration fields by their names, also inside of nested configurations.
-
-    Args:
-        fields (`Mapping`): fields by name; `None` stands for a default.
-        prefix (`str`, *optional*, defaults to `""`): name of the nested configuration in errors.
-
-    Raises:
-        ValueError: if a field has another type or is out of range.
-    """
-    for name, value in fields.items():
-        if name in _FIELDS and value is not None:
-            # Families with their own vision towers have pairs as sizes, and their own validators.
-            if name in ("image_size", "patch_size") and isinstance(value, (list, tuple)):
-                continue
-            check_value(f"{prefix}{name}", value, _FIELDS[name])
-        nested = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
-        if name.endswith("_config") and isinstance(value, (Mapping, PreTrainedConfig)):
-            _check_fields(nested, f"{prefix}{name}.")
-
-
 class VilaUBaseConfig(PreTrainedConfig):
     """
     Base class of the configurations, which checks the ranges of their fields.
@@ -120,7 +48,7 @@ class VilaUBaseConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         # Before the base method, which builds nested configurations and computes with their sizes.
-        _check_fields(self.__dict__)
+        check_fields(self.__dict__)
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -461,7 +389,8 @@ class VilaUConfig(VilaUBaseConfig):
         outside = [index for index in self.start_marker_prefix_ids if index >= self.text_config.vocab_size]
         if outside:
             raise ValueError(
-                f"`start_marker_prefix_ids` must be in the vocabulary, [0, {self.text_config.vocab_size}), got {outside}."
+                f"`start_marker_prefix_ids` must be in the vocabulary, [0, {self.text_config.vocab_size}), got "
+                f"{outside}."
             )
 
 

@@ -108,9 +108,7 @@ def check_mode(mode: str) -> None:
         raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {mode!r}.")
 
 
-def check_common_arguments(
-    input_ids: torch.Tensor | None, arguments: VisualArguments, kwargs: dict[str, Any]
-) -> None:
+def check_common_arguments(input_ids: torch.Tensor | None, arguments: VisualArguments, kwargs: dict[str, Any]) -> None:
     """
     Checks how arguments fit together in every mode. Their types are checked before.
 
@@ -337,7 +335,5 @@ def check_context(max_positions: int, length: int, num_new: int) -> None:
     if length + num_new > max_positions:
         given = f"{length} tokens" if num_new == 0 else f"the prompt of {length} tokens and {num_new} new ones"
         raise ValueError(
-            f"{given} exceed the language model's {max_positions} "
-            "positions (`text_config.max_position_embeddings`)."
+            f"{given} exceed the language model's {max_positions} positions (`text_config.max_position_embeddings`)."
         )
-

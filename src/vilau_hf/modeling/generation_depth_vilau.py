@@ -180,23 +180,31 @@ class DepthDecoder:
         )
 
 
-def check_choices(decoded: list[DecodedPosition], is_used: torch.Tensor | None = None) -> None:
+def count_invalid(decoded: list[DecodedPosition], is_used: torch.Tensor) -> torch.Tensor:
     """
-    Checks that the logits of decoded positions allowed a choice. It waits for the device, so it follows the loop.
+    Counts codes whose logits allowed no choice, without waiting for the device.
 
     Args:
         decoded (`list[DecodedPosition]`): n positions.
-        is_used (`torch.Tensor` of shape `(rows, n)` or `(rows, 1)`, bool, *optional*): where codes are used.
+        is_used (`torch.Tensor` of shape `(rows, n)` or `(rows, 1)`, bool): where codes are used.
+    """
+    best = torch.stack([position.best for position in decoded if position.best is not None], 1)  # (rows, n, D)
+    return (~(best > -torch.inf) & is_used[..., None]).sum()
+
+
+def check_choices(num_invalid: torch.Tensor) -> None:
+    """
+    Checks that the logits of all codes allowed a choice. It waits for the device, so it follows the decoding loop.
+
+    Args:
+        num_invalid (`torch.Tensor`): result of `count_invalid`.
 
     Raises:
         ValueError: if logits were NaN, or -inf for all codes.
     """
-    is_valid = torch.stack([position.best for position in decoded if position.best is not None], 1) > -torch.inf
-    if is_used is not None:
-        is_valid = is_valid | ~is_used[..., None]
-    if not bool(is_valid.all()):
+    if bool(num_invalid):
         raise ValueError(
-            f"the logits of {int((~is_valid).sum())} codes are NaN, or -inf for every code: check the weights, the "
+            f"the logits of {int(num_invalid)} codes are NaN, or -inf for every code: check the weights, "
             "`pixel_values`, the scale of guidance and `code_logits_processor`."
         )
 
@@ -205,4 +213,4 @@ def _log_prob(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(-1).gather(-1, codes[:, None])[:, 0]
 
 
-__all__ = ["CodeInputs", "DecodedPosition", "DepthDecoder", "check_choices"]
+__all__ = ["CodeInputs", "DecodedPosition", "DepthDecoder", "check_choices", "count_invalid"]

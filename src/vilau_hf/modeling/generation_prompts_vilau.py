@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from .argument_checks_vilau import as_int64
 from .configuration_vilau import VilaUConfig
 from .generation_branches_vilau import BranchPrompt, reserve_marker_position
-from .modeling_residual_quantizer import as_int64
 
 
 def infer_attention_mask(input_ids: torch.Tensor, generation_config: GenerationConfig) -> torch.Tensor:
@@ -212,8 +212,7 @@ def check_first_frames(model: Any, first_frames: torch.Tensor, mode: str, num_fr
     if first_frames.is_floating_point():
         if first_frames.ndim != 5:
             raise ValueError(
-                "`first_frames` of pixels must have shape (rows, f, 3, S, S), got shape "
-                f"{tuple(first_frames.shape)}."
+                f"`first_frames` of pixels must have shape (rows, f, 3, S, S), got shape {tuple(first_frames.shape)}."
             )
         model.vision_tower.check_pixels(first_frames.flatten(0, 1))
     else:

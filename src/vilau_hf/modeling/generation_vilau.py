@@ -74,6 +74,9 @@ class VilaUGenerationMixin:
     # Settings for sampling codes, without their prefix `visual_`. Pipelines cannot import them: they are an island.
     sampling_settings: tuple[str, ...] = PER_DEPTH_SETTINGS
 
+    # For pipelines, which check their arguments by annotations as well.
+    check_arguments = staticmethod(check_arguments)
+
     # compiled positions, after `compile_generation`
     position_graphs: PositionGraphs | None = None
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .argument_checks_vilau import as_int64
 from .compat_modeling_vilau import torch_compilable_check
 from .configuration_vilau import VilaUVisionConfig
 from .distributed_vilau import is_distributed, sum_over_ranks, world_size
@@ -15,24 +16,6 @@ from .module_bases_vilau import Float32Module
 
 
 SEARCHES = ("exact", "gram", "bfloat16")
-
-
-def as_int64(codes: torch.Tensor, name: str = "codes") -> torch.Tensor:
-    """
-    Returns `codes` as int64; they may have any integer dtype.
-
-    Codes are stored in small dtypes. There a codebook size or an index such as 256 would wrap to 0.
-
-    Args:
-        codes (`torch.Tensor`): integers of any shape.
-        name (`str`, *optional*, defaults to `"codes"`): name of the argument in errors.
-
-    Raises:
-        ValueError: if the dtype is not one of integers.
-    """
-    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-        raise ValueError(f"`{name}` must be integers, got {codes.dtype}.")
-    return codes.long()
 
 
 class VilaUCodebook(nn.Embedding):

@@ -8,11 +8,11 @@ from torch import nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .argument_checks_vilau import as_int64
 from .compat_modeling_vilau import CACHE_NAME, CACHE_NAMES, cache_arguments, can_return_tuple
 from .configuration_vilau import VilaUConfig
 from .generation_vilau import VilaUGenerationMixin
 from .modeling_depth_transformer import VilaUDepthTransformer
-from .modeling_residual_quantizer import as_int64
 from .modeling_vision_tower import FLOAT32_MODULES, VilaUVisionTower, rounded_dtype
 from .module_bases_vilau import LibraryInitialization
 from .outputs_vilau import VilaUCausalLMOutputWithPast, VilaUModelOutputWithPast, frames_to_videos

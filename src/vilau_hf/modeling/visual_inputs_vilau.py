@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .argument_checks_vilau import as_int64
 from .compat_modeling_vilau import torch_compilable_check
 from .configuration_vilau import VilaUConfig
 from .distributed_vilau import largest_of_ranks
-from .modeling_residual_quantizer import as_int64
 from .modeling_vision_tower import VilaUVisionTower, VilaUVisionTowerOutput
 from .outputs_vilau import frames_to_videos, rows_of
 

@@ -30,7 +30,7 @@ class VilaUImageStreamer:
         text_streamer (`TextStreamer`, *optional*): receives the generated text, which must be of one row.
 
     Raises:
-        ValueError: if `every` is less than 1.
+        ValueError: if `every` is no integer of at least 1, or `timeout` is negative.
 
     Example:
     ```python
@@ -55,8 +55,10 @@ class VilaUImageStreamer:
         timeout: float | None = None,
         text_streamer: TextStreamer | None = None,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"`every` must be at least 1, got {every}.")
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"`every` must be an integer of at least 1, got {every!r}.")
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+            raise ValueError(f"`timeout` must be a number of seconds of at least 0, got {timeout!r}.")
         self.model: Any = model  # has attributes of `VilaUForConditionalGeneration`, which this island cannot import
         self.processor: Any = processor
         self.every = every
