@@ -42,7 +42,9 @@ _FIELDS: dict[str, Any] = {
     # diffusers builds one residual block more than it says
     "layers_per_block": Annotated[int, Rule(f"from 0 to {_MAX_LAYERS}", lambda value: 0 <= value <= _MAX_LAYERS)],
     **dict.fromkeys(("image_token_id", "video_token_id"), NonNegativeInt),
-    "block_out_channels": list[PositiveInt] | tuple[PositiveInt, ...],
+    "block_out_channels": Annotated[
+        list[PositiveInt] | tuple[PositiveInt, ...], Rule("with at least one entry", lambda value: len(value) > 0)
+    ],
     "start_marker_prefix_ids": list[NonNegativeInt] | tuple[NonNegativeInt, ...],
     **dict.fromkeys(
         (

@@ -218,8 +218,6 @@ class VilaUVisionConfig(VilaUBaseConfig):
 
     def validate_pixel_decoder(self) -> None:
         """Validates the levels of the pixel decoder."""
-        if len(self.block_out_channels) == 0:
-            raise ValueError("`block_out_channels` must have at least one entry, got none.")
         if len(self.up_block_types) != len(self.block_out_channels):
             raise ValueError(
                 f"`up_block_types` ({len(self.up_block_types)} entries) and `block_out_channels` "
