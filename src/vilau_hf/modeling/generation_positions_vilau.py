@@ -18,9 +18,9 @@ from .generation_depth_vilau import CodeInputs, DecodedPosition, DepthDecoder
 # Lengths of static caches are multiples of this number, so that prompts of different lengths share a graph.
 _CAPACITY_STEP = 128
 
-# All CUDA graphs of a process share one memory pool, and a step that begins in one thread frees the outputs of the
-# step before (`torch._inductor.cudagraph_trees`, read in torch 2.14.1). So one thread replays at a time. The lock is
-# held while kernels are launched, not while they run.
+# A step of CUDA graphs frees the outputs of the step before, also if another thread made them. See
+# `torch._inductor.cudagraph_trees`, read in torch 2.14.1. So one thread replays at a time. The lock is held while
+# kernels are launched, not while they run.
 _CUDA_GRAPHS = Lock()
 
 

@@ -11,8 +11,8 @@ def streamed_call(streamer: Any) -> Iterator[None]:
     """
     Reports the beginning and an error of a `generate` call to its streamer.
 
-    transformers calls `streamer.end()` only after success. A thread that reads the streamer would wait for ever after
-    an error, and the next call would begin with what is left of this one.
+    transformers calls `streamer.end()` only after success. After an error, a thread that reads the streamer would wait
+    for ever. The next call would begin with what is left of this one.
 
     Args:
         streamer (*optional*): its optional method `begin_call()` is called at the beginning. After an error its
