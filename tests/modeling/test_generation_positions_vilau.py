@@ -1,6 +1,7 @@
 """Positions that run as one compiled graph."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -148,3 +149,65 @@ def test_rejects_arguments_that_cannot_be_compiled(model, backend):
     with pytest.raises(ValueError, match="with modules on cpu, disk cannot be compiled"):
         model.compile_generation()
     del model.hf_device_map
+
+
+class CallingStreamer:
+    """Calls a function after five positions."""
+
+    def __init__(self, function):
+        self.function = function
+        self.count = 0
+
+    def put(self, ids):
+        pass
+
+    def put_visual(self, codes):
+        self.count += 1
+        if self.count == 5:
+            self.function()
+
+    def end(self):
+        pass
+
+
+def test_concurrent_calls_give_the_codes_of_calls_in_turn(model, backend):
+    # Greedy codes depend on the prompt, so calls that share a cache would differ from calls in turn.
+    prompts = [[1, 5, token] for token in range(10, 16)]
+    expected = [draw(model, [prompt], visual_do_sample=False) for prompt in prompts]
+    assert len({tuple(codes.flatten().tolist()) for codes in expected}) == len(prompts)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda prompt: draw(model, [prompt], visual_do_sample=False), prompts * 2))
+    for codes, other in zip(found, expected * 2, strict=True):
+        assert torch.equal(codes, other)
+    assert backend.graphs <= 3  # one for each thread at most, and idle ones are used again
+
+
+def test_a_streamer_can_generate_in_the_middle_of_a_call(model, backend):
+    expected = [draw(model, prompts, visual_do_sample=False) for prompts in (PROMPTS, PROMPTS[::-1])]
+    inner = []
+    streamer = CallingStreamer(lambda: inner.append(draw(model, PROMPTS[::-1], visual_do_sample=False)))
+    assert torch.equal(draw(model, visual_do_sample=False, streamer=streamer), expected[0])
+    assert torch.equal(inner[0], expected[1])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(torch.inference_mode, torch.enable_grad), (torch.no_grad, torch.inference_mode)]
+)
+def test_a_graph_serves_calls_with_and_without_inference_mode(model, backend, first, second):
+    expected = draw(model, seed=0)
+    with first():
+        one = draw(model, seed=0)
+    with second():
+        other = draw(model, seed=0)
+    assert torch.equal(one, expected) and torch.equal(other, expected)
+    assert not other.requires_grad and backend.graphs == 1
+
+
+def test_a_call_after_an_error_gives_the_codes_of_a_call_alone(model, backend):
+    def fail():
+        raise KeyError("stopped")
+
+    expected = draw(model, visual_do_sample=False)
+    with pytest.raises(KeyError, match="stopped"):
+        draw(model, PROMPTS[::-1], visual_do_sample=False, streamer=CallingStreamer(fail))
+    assert torch.equal(draw(model, visual_do_sample=False), expected) and backend.graphs == 1

@@ -190,7 +190,7 @@ def test_sampling_follows_the_distribution():
     settings = SamplingSettings(temperature=0.8, top_k=20, top_p=0.9, min_p=0.05)
     sampler = CodeSampler(settings, code_depth=1, generators=torch.Generator().manual_seed(0))
     logits, size = logits.expand(500, -1), logits.shape[-1]
-    drawn = [sampler.sample(logits, 0, [], sampler.draw_noise(500, size, logits.device)) for _ in range(100)]
+    drawn = [sampler.sample(logits, 0, [], sampler.draw_noise(500, size, logits.device))[0] for _ in range(100)]
     drawn = torch.stack(drawn).flatten()
     found = torch.bincount(drawn, minlength=40) / drawn.numel()
     expected = code_probabilities(logits, 0.8, 20, 0.9, 0.05)[0]

@@ -240,7 +240,10 @@ def test_top_k_keeps_codes_tied_with_the_k_th():
         ({"generation_mode": "image", "visual_top_p": 0.0}, r"`visual_top_p` must be in \(0, 1\], got 0.0"),
         ({"generation_mode": "image", "visual_temperature": 0.0}, "`visual_temperature` must be greater than 0"),
         ({"generation_mode": "image", "num_beams": 2}, "`num_beams` must be 1 where codes are generated, got 2"),
-        ({"generation_mode": "image", "guidance_scale": "3"}, "must be numbers, got '3'"),
+        (
+            {"generation_mode": "image", "guidance_scale": "3"},
+            "`guidance_scale` must be a finite number, a list, a tuple or a tensor, got '3'",
+        ),
         ({"generation_mode": "video", "num_frames": 2.5}, "`num_frames` must be an integer .* got 2.5"),
         ({"generation_mode": "image", "visual_top_k": 2.5}, "`visual_top_k` must be an integer, .* got 2.5"),
         (
@@ -249,8 +252,14 @@ def test_top_k_keeps_codes_tied_with_the_k_th():
         ),
         ({"generation_mode": "image", "visual_do_sample": "no"}, "`visual_do_sample` must be True or False, got 'no'"),
         ({"generation_mode": "image", "attention_mask": torch.ones(2, 3)}, r"shape of its prompts, \(2, 6\), got"),
-        ({"generation_mode": "image", "negative_prompt_ids": [[1]]}, "`negative_prompt_ids` must be a tensor .* list"),
-        ({"generation_mode": "image", "num_return_sequences": 0}, "`num_return_sequences` must be at least 1, got 0"),
+        (
+            {"generation_mode": "image", "negative_prompt_ids": [[1]]},
+            r"`negative_prompt_ids` must be a tensor .* got \[\[1\]\]",
+        ),
+        (
+            {"generation_mode": "image", "num_return_sequences": 0},
+            "`num_return_sequences` must be an integer of at least 1, got 0",
+        ),
         ({"generation_mode": "image", "seed": 1, "generator": torch.Generator()}, "`seed` and `generator` both"),
         ({"generation_mode": "image", "guidance_scale": [2.0] * 5}, r"`guidance_scale` must have shape \(2,\)"),
         ({"guidance_scale": 3.0}, "`guidance_scale` is for images and videos"),
@@ -295,9 +304,32 @@ def test_the_default_unconditional_prompt_is_the_bos_token_and_must_exist(model)
     model.generate(**left_padded(PROMPTS), generation_mode="image", guidance_scale=1)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16])
+def test_codes_of_every_integer_type_give_the_same(model, dtype):
+    codes = torch.randint(0, 24, (1, 16, 3))
+    small = codes.to(dtype)
+    grids = [each.view(1, 4, 4, 3) for each in (codes, small)]
+    assert torch.equal(*map(model.decode_image_tokens, grids))
+    assert torch.equal(*(model.decode_video_tokens(each[None]) for each in grids))
+    prompt = {"input_ids": torch.tensor([[1, 54] + [58] * 16 + [55, 5]])}
+    labels = prompt["input_ids"].where(prompt["input_ids"] == 58, -100)
+    assert torch.equal(*(model.score(**prompt, labels=labels, codes=each).log_probs for each in (codes, small)))
+    assert torch.equal(*(model(**prompt, labels=labels, codes=each).loss for each in (codes, small)))
+    for settings in ({"max_new_tokens": 2}, {"generation_mode": "image", "visual_do_sample": False}):
+        assert torch.equal(*(model.generate(**prompt, **settings, codes=each) for each in (codes, small)))
+    video = {"generation_mode": "video", "num_frames": 2, "visual_do_sample": False}
+    assert torch.equal(
+        *(model.generate(torch.tensor([[1, 5]]), **video, first_frames=each[None]) for each in (codes, small))
+    )
+
+
 @pytest.mark.parametrize(
     ("codes", "message"),
     [
+        (None, "`image_tokens` must be a tensor of integers that is not empty, got None"),
+        (torch.zeros(1, 4, 4, 3), "`image_tokens` must be a tensor of integers"),
+        (torch.zeros(0, 4, 4, 3, dtype=torch.long), "`image_tokens` must be a tensor of integers that is not empty"),
+        (torch.full((1, 4, 4, 3), 24, dtype=torch.uint8), r"`codes` must be in \[0, 24\), got values from 24 to 24"),
         (torch.zeros(1, 4, 3, dtype=torch.long), r"must have shape \(rows, 4, 4, 3\), got \(1, 4, 3\)"),
         (torch.full((1, 4, 4, 3), 24), r"`codes` must be in \[0, 24\), got values from 24 to 24"),
         (torch.full((1, 4, 4, 3), -1), r"`codes` must be in \[0, 24\), got values from -1 to -1"),

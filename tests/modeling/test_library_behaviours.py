@@ -349,11 +349,18 @@ def test_ranks_with_and_without_images_call_modules_in_one_order(model, inputs):
         assert calls == ["embed", "projector"]
 
 
-def test_rejects_prefill_in_chunks_for_prompts_with_images(model, inputs):
-    settings = {"do_sample": False, "max_new_tokens": 2, "prefill_chunk_size": 8}
-    with pytest.raises(ValueError, match=r"`prefill_chunk_size` \(8\) is not supported for prompts with images"):
-        model.generate(**inputs, **settings)
-    assert model.generate(inputs["input_ids"][:, :3], **settings).shape == (2, 5)
+@pytest.mark.parametrize("cache", [None, "static"])
+@pytest.mark.parametrize("size", [1, 8, 100])
+def test_prefill_in_chunks_gives_the_text_of_one_pass(model, inputs, size, cache):
+    settings = {"do_sample": False, "max_new_tokens": 4, "cache_implementation": cache}
+    expected = model.generate(**inputs, **settings)
+    assert torch.equal(model.generate(**inputs, **settings, prefill_chunk_size=size), expected)
+
+
+def test_rejects_prefill_in_chunks_for_embeddings(model, inputs):
+    embeds = model.get_input_embeddings()(inputs["input_ids"][:, :3])
+    with pytest.raises(ValueError, match=r"`prefill_chunk_size` \(8\) is not supported for `inputs_embeds`"):
+        model.generate(inputs_embeds=embeds, max_new_tokens=2, prefill_chunk_size=8)
 
 
 def test_generation_from_embeddings_with_images_keeps_no_graph(model, inputs, monkeypatch):

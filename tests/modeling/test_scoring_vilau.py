@@ -140,6 +140,18 @@ def test_guidance_does_not_change_text_scores(model):
             {"image_guidance_scale": 2.0, "image_prompt_ids": torch.tensor([[1, *IMAGE, *IMAGE]] * 2)},
             r"`image_prompt_ids` may hold placeholders only for images before the first labelled span, at most \[16",
         ),
+        ({"guidance_scale": float("nan")}, "`guidance_scale` must be a finite number"),
+        ({"guidance_scale": torch.tensor([2.0, float("inf")])}, "`guidance_scale` must be a finite number"),
+        ({"attention_mask": torch.full((2, 41), float("nan"))}, "`attention_mask` must be a tensor of zeros and ones"),
+        ({"labels": [[1]]}, r"`labels` must be a tensor of integers .* got \[\[1\]\]"),
+        ({"labels": torch.full((2, 41), 99)}, r"`labels` must be in the vocabulary, \[0, 60\), .*99"),
+        ({"codes": torch.ones(4, 16, 3)}, "`codes` must be a tensor of integers"),
+        ({"visual_codes": torch.ones(2, 5, 3).long(), "codes": None}, "`visual_codes` must be integers of shape"),
+        ({"negative_prompt_ids": torch.tensor([[-1]])}, "`negative_prompt_ids` must be in the vocabulary"),
+        (
+            {"input_ids": torch.ones(1, 257).long(), "labels": torch.ones(1, 257).long(), "codes": None},
+            "257 tokens exceed the language model's 256 positions",
+        ),
         ({"codes": None}, "`labels` name 32 visual tokens for which no pixels or codes are given"),
         (
             {"input_ids": torch.tensor([[1, 5] + [58] * 32 + [9] * 7] * 2), "guidance_scale": 2.0},
@@ -152,7 +164,7 @@ def test_rejects_what_cannot_be_scored(model, arguments, message):
     labels = torch.full_like(ids, -100)
     labels[:, 22:38] = 58
     codes = torch.randint(0, 24, (4, 16, 3))
-    if "input_ids" in arguments:
+    if "input_ids" in arguments and "labels" not in arguments:
         labels = arguments["input_ids"].where(arguments["input_ids"] == 58, -100)
     with pytest.raises(ValueError, match=message):
         model.score(**{"input_ids": ids, "labels": labels, "codes": codes, **arguments})

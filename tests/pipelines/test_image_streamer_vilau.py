@@ -1,11 +1,12 @@
 """Previews of images and videos while they are generated."""
 
+import contextlib
 from threading import Thread
 
 import numpy as np
 import pytest
 import torch
-from transformers import TextIteratorStreamer, TextStreamer
+from transformers import StoppingCriteriaList, TextIteratorStreamer, TextStreamer
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUImageStreamer, VilaUProcessor
 
@@ -97,6 +98,75 @@ def test_streams_text_and_previews_together(tiny, story):
         assert np.array_equal(
             np.array(images[0]), np.array(processor.image_processor.postprocess(span.pixels[None])[0])
         )
+
+
+def start(tiny, streamer, **settings):
+    """Starts `generate` in a thread that keeps quiet about its error."""
+    model, processor = tiny
+    inputs = processor(text=CAPTIONS[0], return_tensors="pt")
+    settings = {**inputs, "generation_mode": "image", "visual_do_sample": False, "streamer": streamer, **settings}
+
+    def run():
+        with contextlib.suppress(ValueError, KeyError):
+            model.generate(**settings)
+
+    thread = Thread(target=run)
+    thread.start()
+    return thread
+
+
+def stop_after(positions):
+    """Returns stopping criteria that raise an error after a number of positions."""
+    calls = []
+
+    def fail(input_ids, scores, **kwargs):
+        calls.append(1)
+        if len(calls) == positions:
+            raise KeyError("stopped")
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+    return [fail]
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"visual_top_k": -5}, ValueError),
+        ({"generation_mode": "nothing"}, ValueError),
+        ({"guidance_scale": "x"}, ValueError),
+        ({"input_ids": torch.ones(1, 0, dtype=torch.long)}, ValueError),
+        ({"stopping_criteria": StoppingCriteriaList(stop_after(40))}, KeyError),
+    ],
+)
+def test_ends_with_the_error_of_generate_and_can_be_used_again(tiny, settings, error):
+    streamer = VilaUImageStreamer(*tiny, every=32, timeout=60)
+    thread = start(tiny, streamer, **settings)
+    with pytest.raises(error):
+        list(streamer)
+    with pytest.raises(StopIteration):
+        next(streamer)
+    thread.join()
+    thread = start(tiny, streamer)
+    assert len(list(streamer)) == 2
+    with pytest.raises(StopIteration):
+        next(streamer)
+    thread.join()
+
+
+def test_a_call_drops_previews_of_earlier_calls_that_were_not_read(tiny):
+    streamer = VilaUImageStreamer(*tiny, every=32, timeout=60)
+    start(tiny, streamer, stopping_criteria=StoppingCriteriaList(stop_after(40))).join()
+    start(tiny, streamer).join()
+    assert len(list(streamer)) == 2
+
+
+@pytest.mark.parametrize("mode", ["text", "interleaved"])
+def test_streamers_of_the_library_end_if_generate_fails(tiny, mode):
+    streamer = TextIteratorStreamer(tiny[1].tokenizer, timeout=60)
+    settings = {"generation_mode": mode, "max_new_tokens": 8, "visual_do_sample": None}
+    thread = start(tiny, streamer, stopping_criteria=StoppingCriteriaList(stop_after(2)), **settings)
+    assert isinstance("".join(streamer), str)
+    thread.join()
 
 
 def test_rejects_every_below_one(tiny):

@@ -240,7 +240,7 @@ def test_images_before_the_prompt_change_the_result(pipe):
     ("arguments", "message"),
     [
         ({"prompt": []}, "`prompt` must be a string or a list with at least one string"),
-        ({"prompt": 3}, "`prompt` must be a string or a list of strings, got int"),
+        ({"prompt": 3}, "`prompt` must be a string, a list of strings or a tuple of strings, got 3"),
         ({"prompt": [CROSS] * 3, "negative_prompt": ["a", "b"]}, "one for each of the 3 prompts, got 2"),
         (
             {"prompt": CROSS, "num_images_per_prompt": 0},
@@ -257,9 +257,16 @@ def test_images_before_the_prompt_change_the_result(pipe):
             {"prompt": CROSS, "callback_on_step_end_tensor_inputs": ["noise"]},
             r"must be among \['codes', 'latents'\], got \['noise'\]",
         ),
-        ({"prompt": CROSS, "callback_on_step_end": 3}, "`callback_on_step_end` must be callable, got int"),
-        ({"prompt": CROSS, "num_images_per_prompt": 1.5}, "`num_images_per_prompt` must be an integer .*got 1.5"),
-        ({"prompt": CROSS, "negative_prompt": [None]}, "`negative_prompt` must be a string or a list of strings"),
+        ({"prompt": CROSS, "callback_on_step_end": 3}, "`callback_on_step_end` must be a function, got 3"),
+        ({"prompt": CROSS, "num_images_per_prompt": 1.5}, "`num_images_per_prompt` must be an integer, got 1.5"),
+        ({"prompt": CROSS, "negative_prompt": [None]}, "`negative_prompt` must be a string, a list of strings"),
+        ({"prompt": CROSS, "num_frames": "2"}, "`num_frames` must be an integer, got '2'"),
+        ({"prompt": CROSS, "do_sample": "no"}, "`do_sample` must be True or False, got 'no'"),
+        ({"prompt": CROSS, "generator": 5}, "`generator` must be a `Generator` or a list of `Generator`, got 5"),
+        ({"prompt": CROSS, "num_candidates": True}, "`num_candidates` must be an integer, got True"),
+        ({"prompt": CROSS, "guidance_scale": float("nan")}, "`guidance_scale` must be a finite number, .* got nan"),
+        ({"prompt": CROSS, "image_guidance_scale": float("inf")}, "`image_guidance_scale` must be a finite number"),
+        ({"prompt": CROSS, "temperature": float("nan")}, "`visual_temperature` must be a finite number, got nan"),
         ({"prompt": [CROSS] * 2, "image": [Image.new("RGB", (8, 8))]}, "for each of the 2 prompts, got 1"),
         (
             {"prompt": CROSS, "num_frames": 2, "first_frames": Image.new("RGB", (8, 8))},

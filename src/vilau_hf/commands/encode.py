@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         dataset = load_dataset(args.dataset, split=args.split)
         dataset = dataset.take(args.num_records or len(dataset))
-        dataset = dataset.with_transform(MediaLoader(processor, args.on_bad_media, args.on_short_video))
+        dataset = dataset.with_transform(MediaLoader(processor, args.on_bad_media, on_short_video=args.on_short_video))
     tower = load_vision_tower(args.model).to(state.device)
     report = encode_dataset(
         dataset, args.out, tower, processor, args.batch_size, args.shard_size, num_workers=args.num_workers

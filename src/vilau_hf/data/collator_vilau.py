@@ -4,11 +4,13 @@
 import copy
 import json
 import random
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import torch
 from torch.nn import functional
 
+from ..modeling.argument_checks_vilau import PositiveInt, Rule, check_arguments, check_value
 from .media import MediaLoader
 from .message_media import collect_media
 
@@ -18,8 +20,28 @@ if TYPE_CHECKING:
 
 
 _VISUAL = ("image", "video")
+# The types of what the collator reads. Records of a dataset are dictionaries, or mappings that behave like these.
+_Records: TypeAlias = Annotated[
+    Sequence[Mapping], Rule("of at least one record or pack", lambda records: len(records) > 0)
+]
+_Messages: TypeAlias = Annotated[
+    Sequence[Mapping],
+    Rule(
+        "with a `role` and a `content`, which is a string or a list of content parts",
+        lambda messages: len(messages) > 0 and all(map(_is_message, messages)),
+    ),
+]
 # value of a label that no loss counts, the `ignore_index` of `torch.nn.functional.cross_entropy`
 _IGNORED = -100
+
+
+def _is_message(message: Mapping) -> bool:
+    content = message.get("content")
+    is_text = isinstance(content, str)
+    is_list = isinstance(content, (list, tuple)) and all(
+        isinstance(each, Mapping) and "type" in each for each in content
+    )
+    return isinstance(message.get("role"), str) and (is_text or is_list)
 
 
 def without_prompt(messages: list[dict]) -> list[dict]:
@@ -108,16 +130,13 @@ class VilaUDataCollator:
     def __init__(
         self,
         processor: "VilaUProcessor",
-        unconditional_probability: float = 0.1,
+        unconditional_probability: Annotated[float, Rule("in [0, 1]", lambda value: 0 <= value <= 1)] = 0.1,
         seed: int = 0,
-        max_length: int | None = None,
+        max_length: PositiveInt | None = None,
         padding_free: bool = False,
-        pad_to_multiple_of: int | None = None,
+        pad_to_multiple_of: PositiveInt | None = None,
     ) -> None:
-        if not 0 <= unconditional_probability <= 1:
-            raise ValueError(f"`unconditional_probability` must be in [0, 1], got {unconditional_probability}.")
-        if pad_to_multiple_of is not None and pad_to_multiple_of < 1:
-            raise ValueError(f"`pad_to_multiple_of` must be at least 1, got {pad_to_multiple_of}.")
+        check_arguments(VilaUDataCollator.__init__, locals())
         self.processor = processor
         self.unconditional_probability = unconditional_probability
         self.seed = seed
@@ -166,8 +185,12 @@ class VilaUDataCollator:
             `max_length_q`, `max_length_k` (`int`); `pixel_values` `(N, 3, S, S)` and `pixel_values_videos`
             `(V, F, 3, S, S)`, or `codes` `(N, L, D)`, if the records have any.
         """
+        check_value("records", records, _Records)
         rows = [record["records"] if "records" in record else [record] for record in records]
         packed = self.padding_free or any("records" in record for record in records)
+        for row in rows:
+            for record in row:
+                _check_record(record)
         rows = [[self._open(record) for record in row] for row in rows]
         flat = [record for row in rows for record in row]
         # Packs are encoded as single padded records first, so that each record has the tokens it has without packing.
@@ -236,6 +259,17 @@ class VilaUDataCollator:
             "max_length_q": longest,
             "max_length_k": longest,
         }
+
+
+def _check_record(record: dict) -> None:
+    """Raises a `ValueError` unless the fields of a record have the types that the processor reads."""
+    name = f"record {record['id']!r}" if record.get("id") is not None else "record"
+    check_value(f"{name}: messages", record.get("messages"), _Messages)
+    for field in ("images", "videos", "codes"):
+        value = record.get(field)
+        # A list, an array, or a column of a dataset. A single image or a file name has to be in a list.
+        if value is not None and (isinstance(value, (str, bytes, dict)) or not hasattr(value, "__getitem__")):
+            raise ValueError(f"`{name}: {field}` must be a list, got {type(value).__name__}.")
 
 
 def _column(records: list[dict], name: str) -> list:

@@ -1,9 +1,11 @@
 """Batches for stage 1: images with their captions."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 
+from ..modeling.argument_checks_vilau import PositiveInt, Rule, check_value
 from .media import open_image
 
 
@@ -31,8 +33,9 @@ class VisionTowerDataCollator:
         self,
         image_processor: "VilaUImageProcessor | VilaUImageProcessorPil",
         tokenizer: "PreTrainedTokenizerBase | None" = None,
-        max_length: int | None = None,
+        max_length: PositiveInt | None = None,
     ) -> None:
+        check_value("max_length", max_length, PositiveInt | None)
         if tokenizer is not None and max_length is None:
             raise ValueError("`max_length` must be given with a `tokenizer`, got None.")
         self.image_processor = image_processor
@@ -53,9 +56,14 @@ class VisionTowerDataCollator:
         Raises:
             ValueError: if a record does not have exactly one image.
         """
+        check_value("records", records, Annotated[Sequence[Mapping], Rule("of at least one record", len)])
         for record in records:
-            if len(record["images"]) != 1:
-                raise ValueError(f"a record needs exactly one image in `images`, got {len(record['images'])}.")
+            images = record.get("images")
+            if not isinstance(images, (list, tuple)) or len(images) != 1:
+                given = len(images) if isinstance(images, (list, tuple)) else type(images).__name__
+                raise ValueError(f"a record needs exactly one image in `images`, a list, got {given}.")
+            if self.tokenizer is not None:
+                check_value("caption", record.get("caption"), str)
         # The processor would also download URLs.
         pixels = self.image_processor([open_image(record["images"][0]) for record in records], return_tensors="pt")
         batch = {"pixel_values": pixels["pixel_values"], "return_loss": True}

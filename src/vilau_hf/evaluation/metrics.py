@@ -61,6 +61,7 @@ def exact_match(predictions: list[str], references: list[str]) -> float:
 
 
 def _check_codes(codes: torch.Tensor, codebook_size: int) -> None:
+    codes = codes.long()  # in a small dtype the codebook size would wrap
     if codes.numel() == 0 or codes.min() < 0 or codes.max() >= codebook_size:
         given = f"{codes.min()} to {codes.max()}" if codes.numel() else "none"
         raise ValueError(f"`codes` must contain integers from 0 to {codebook_size - 1}, got {given}.")

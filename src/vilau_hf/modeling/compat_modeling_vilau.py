@@ -58,6 +58,16 @@ CACHE_NAMES = ("cache", "past_key_values")
 # "past_key_values" up to 5.23 and "cache" from 5.24 on. The constant can go when 5.24 is the oldest supported version.
 CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 
+# Whether layers with activation checkpointing drop the cache in training mode, also without gradients
+# (`GradientCheckpointingLayer`). From 5.24 on they keep it without gradients. Read in 5.20.2, 5.23.0 and 5.24.0. It
+# can go when 5.24 is the oldest supported version.
+CHECKPOINTING_DROPS_CACHE = CACHE_NAME == "past_key_values"
+
+# Whether `_prefill` may call the chunks of a prompt later iterations (`is_first_iteration=False`), as 5.20 does. From
+# 5.24 on, reading the length of a static cache at each token would be the only wait for the device. Read in 5.20.2,
+# 5.23.0 and 5.24.0. It can go when 5.24 is the oldest supported version.
+CHUNKS_ARE_LATER_ITERATIONS = CACHE_NAME == "past_key_values"
+
 
 def cache_arguments(cache: Cache | None, past_key_values: Cache | None) -> dict[str, Any]:
     """
@@ -106,6 +116,8 @@ def make_causal_mask(config: PreTrainedConfig, inputs_embeds: torch.Tensor) -> t
 __all__ = [
     "CACHE_NAME",
     "CACHE_NAMES",
+    "CHECKPOINTING_DROPS_CACHE",
+    "CHUNKS_ARE_LATER_ITERATIONS",
     "PixelDecoder",
     "SiglipAttention",
     "SiglipEncoderLayer",

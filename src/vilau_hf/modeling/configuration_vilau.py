@@ -10,6 +10,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, SiglipTextConfig, SiglipVisionConfig
 
 from .compat_modeling_vilau import CACHE_NAMES, SubConfigSpec
+from .configuration_checks_vilau import check_fields
 from .vision_families_vilau import vision_family
 
 
@@ -39,7 +40,16 @@ def _original_layout_error(source: str | os.PathLike | None) -> ValueError:
 
 
 class VilaUBaseConfig(PreTrainedConfig):
-    """Base class that rejects folders without a configuration file and folders of the original release."""
+    """
+    Base class of the configurations, which checks the ranges of their fields.
+
+    It also rejects folders without a configuration file and folders of the original release.
+    """
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # Before the base method, which builds nested configurations and computes with their sizes.
+        check_fields(self.__dict__)
+        super().__post_init__(**kwargs)
 
     @classmethod
     def get_config_dict(
@@ -196,11 +206,7 @@ class VilaUVisionConfig(VilaUBaseConfig):
         return (self.decoder_latent_size or self.grid_size) * 2 ** (len(self.block_out_channels) - 1)
 
     def validate_sizes(self) -> None:
-        """Validates the numbers of codes, channels and layers, and the sizes of the image encoder."""
-        # `layers_per_block` may be 0: diffusers builds one residual block more than it says.
-        for name, least in (("codebook_size", 1), ("code_depth", 1), ("latent_channels", 1), ("layers_per_block", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {getattr(self, name)}.")
+        """Validates the sizes of the image encoder."""
         if self.encoder_config.num_hidden_layers < 2:
             raise ValueError(
                 "`encoder_config.num_hidden_layers` must be at least 2 (the second-to-last layer gives the features), "
@@ -220,14 +226,6 @@ class VilaUVisionConfig(VilaUBaseConfig):
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"`{name}` must be one of {', '.join(choices)}, got {getattr(self, name)!r}.")
-
-    def validate_loss_weights(self) -> None:
-        """Validates that no loss weight is negative."""
-        for name in ("contrastive", "reconstruction", "mse", "l1", "commitment"):
-            if getattr(self, f"{name}_loss_weight") < 0:
-                raise ValueError(
-                    f"`{name}_loss_weight` must be at least 0, got {getattr(self, f'{name}_loss_weight')}."
-                )
 
     def validate_pixel_decoder(self) -> None:
         """Validates the levels of the pixel decoder."""
@@ -398,6 +396,12 @@ class VilaUConfig(VilaUBaseConfig):
             if value in seen:
                 raise ValueError(f"`{name}` and `{seen[value]}` must differ, both are {value}.")
             seen[value] = name
+        outside = [index for index in self.start_marker_prefix_ids if index >= self.text_config.vocab_size]
+        if outside:
+            raise ValueError(
+                f"`start_marker_prefix_ids` must be in the vocabulary, [0, {self.text_config.vocab_size}), got "
+                f"{outside}."
+            )
 
 
 class VilaUOriginalConfig(VilaUBaseConfig):

@@ -4,9 +4,21 @@
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import GenerationConfig
 
-from .compat_modeling_vilau import CACHE_NAME
+from .argument_checks_vilau import (
+    AttentionMask,
+    FilledTensor,
+    Functions,
+    IntegerTensor,
+    NonNegativeInt,
+    PositiveInt,
+    Streamer,
+    TokenIds,
+    check_value,
+)
+from .compat_modeling_vilau import CACHE_NAME, CHECKPOINTING_DROPS_CACHE
 from .generation_config_vilau import OTHER_DECODING, passed_settings
 from .generation_sampling_vilau import PER_DEPTH_SETTINGS
 from .generation_settings_vilau import GENERATION_MODES, VisualArguments
@@ -51,16 +63,38 @@ _FOR_OTHER_LOOPS = {
     "custom_generate": None,
 }
 
-_TENSORS = (
-    "attention_mask",
-    "negative_prompt_attention_mask",
-    "image_prompt_attention_mask",
-    "first_frames",
-    "pixel_values",
-    "pixel_values_videos",
-    "codes",
-    "visual_codes",
-)
+# Arguments that hold the images and videos of the prompts in the order of their placeholders.
+_IN_ORDER = ("pixel_values", "pixel_values_videos", "codes")
+
+# Arguments of `generate` that are not in its signature, with their types. The library checks the values of others.
+_LIBRARY_ARGUMENTS: dict[str, Any] = {
+    "input_ids": TokenIds,
+    "attention_mask": AttentionMask,
+    "inputs_embeds": FilledTensor,
+    **dict.fromkeys(("pixel_values", "pixel_values_videos"), FilledTensor),
+    **dict.fromkeys(("codes", "visual_codes"), IntegerTensor),
+    "unconditional_prompt_ids": list[int] | tuple[int, ...],
+    **dict.fromkeys(
+        ("max_length", "max_new_tokens", "num_return_sequences", "num_beams", "prefill_chunk_size"), PositiveInt
+    ),
+    **dict.fromkeys(("min_length", "min_new_tokens"), NonNegativeInt),
+    **dict.fromkeys(("do_sample", "return_dict_in_generate", "output_scores", "output_logits", "use_cache"), bool),
+    "stop_strings": str | list[str],
+    **dict.fromkeys(("stopping_criteria", "logits_processor"), Functions),
+    "streamer": Streamer,
+}
+
+
+def check_library_arguments(kwargs: dict[str, Any]) -> None:
+    """
+    Checks the types of arguments that `generate` takes by keyword only.
+
+    Raises:
+        ValueError: if an argument has another type.
+    """
+    for name, annotation in _LIBRARY_ARGUMENTS.items():
+        if kwargs.get(name) is not None:
+            check_value(name, kwargs[name], annotation)
 
 
 def check_mode(mode: str) -> None:
@@ -74,41 +108,44 @@ def check_mode(mode: str) -> None:
         raise ValueError(f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {mode!r}.")
 
 
-def check_common_arguments(
-    input_ids: torch.Tensor | None,
-    arguments: VisualArguments,
-    generation_config: GenerationConfig | None,
-    kwargs: dict[str, Any],
-) -> None:
+def check_common_arguments(input_ids: torch.Tensor | None, arguments: VisualArguments, kwargs: dict[str, Any]) -> None:
     """
-    Checks arguments in every mode.
+    Checks how arguments fit together in every mode. Their types are checked before.
 
     Raises:
-        ValueError: if an argument has another type, arguments exclude each other, or no result is asked for.
+        ValueError: if arguments exclude each other, or a mask does not have the shape of its prompts.
     """
-    if generation_config is not None and not isinstance(generation_config, GenerationConfig):
-        raise ValueError(f"`generation_config` must be a `GenerationConfig`, got {_described(generation_config)}.")
-    all_ids = {
-        "input_ids": input_ids,
-        "negative_prompt_ids": arguments.negative_prompt_ids,
-        "image_prompt_ids": arguments.image_prompt_ids,
-    }
-    for name, ids in all_ids.items():
-        if ids is not None and (not isinstance(ids, torch.Tensor) or ids.ndim != 2 or ids.is_floating_point()):
-            raise ValueError(f"`{name}` must be a tensor of integers of shape (rows, T), got {_described(ids)}.")
-    given = {name: value for name, value in {**arguments.given(), **kwargs}.items() if value is not None}
-    for name in _TENSORS:
-        if name in given and not isinstance(given[name], torch.Tensor):
-            raise ValueError(f"`{name}` must be a tensor, got {_described(given[name])}.")
-    if "visual_codes" in given and given.keys() & {"pixel_values", "pixel_values_videos", "codes"}:
-        raise ValueError(
-            "`visual_codes` replace `pixel_values`, `pixel_values_videos` and `codes`: give one or the other."
-        )
-    wanted = given.get("num_return_sequences", 1)
-    if not isinstance(wanted, int):
-        raise ValueError(f"`num_return_sequences` must be an integer, got {wanted!r}.")
-    if wanted < 1:
-        raise ValueError(f"`num_return_sequences` must be at least 1, got {wanted}.")
+    given = {name for name, value in kwargs.items() if value is not None}
+    if "visual_codes" in given:
+        check_alone("visual_codes", {name: kwargs.get(name) for name in _IN_ORDER})
+    for name, ids, mask in (
+        ("attention_mask", input_ids, kwargs.get("attention_mask")),
+        (
+            "negative_prompt_attention_mask",
+            arguments.negative_prompt_ids,
+            arguments.negative_prompt_attention_mask,
+        ),
+        ("image_prompt_attention_mask", arguments.image_prompt_ids, arguments.image_prompt_attention_mask),
+    ):
+        # In text mode the library also accepts masks of more dimensions, and masks of earlier positions in a cache.
+        if ids is not None and mask is not None and mask.ndim == 2 and mask.shape != ids.shape:
+            if name == "attention_mask" and CACHE_NAME in given:
+                continue
+            raise ValueError(
+                f"`{name}` must have the shape of its prompts, {tuple(ids.shape)}, got {tuple(mask.shape)}."
+            )
+
+
+def check_alone(name: str, others: dict[str, Any]) -> None:
+    """
+    Checks that `others`, arguments which the argument `name` replaces, are not given.
+
+    Raises:
+        ValueError: if one of them is given.
+    """
+    if any(value is not None for value in others.values()):
+        *names, last = (f"`{other}`" for other in others)
+        raise ValueError(f"`{name}` replace {', '.join(names)} and {last}: give one or the other.")
 
 
 def check_text_arguments(arguments: VisualArguments) -> None:
@@ -126,24 +163,39 @@ def check_text_arguments(arguments: VisualArguments) -> None:
 
 
 def check_prefill(
-    generation_config: GenerationConfig | None,
-    saved_config: GenerationConfig,
-    kwargs: dict[str, Any],
-    visual_inputs: tuple[str, ...],
+    generation_config: GenerationConfig | None, saved_config: GenerationConfig, kwargs: dict[str, Any]
 ) -> None:
     """
-    Checks that prompts with images are not read in chunks.
+    Checks that a prompt of embeddings is not read in chunks.
 
-    The library cuts the ids into chunks, but not the arguments named `visual_inputs`. Each chunk would get the codes
-    of the wrong positions.
+    The library cuts the ids into chunks, but not the embeddings (`_prefill`, read in transformers 5.24.0).
 
     Raises:
-        ValueError: if the prompt would be read in chunks.
+        ValueError: if embeddings would be read in chunks.
     """
     sources = [kwargs, *(config.to_dict() for config in (generation_config, saved_config) if config is not None)]
     size = next((each["prefill_chunk_size"] for each in sources if each.get("prefill_chunk_size") is not None), None)
-    if size is not None and any(kwargs.get(name) is not None for name in visual_inputs):
-        raise ValueError(f"`prefill_chunk_size` ({size}) is not supported for prompts with images: leave it out.")
+    if size is not None and kwargs.get("inputs_embeds") is not None:
+        raise ValueError(f"`prefill_chunk_size` ({size}) is not supported for `inputs_embeds`: leave it out.")
+
+
+def check_training_mode(model: nn.Module) -> None:
+    """
+    Checks that the layers use their cache.
+
+    Up to transformers 5.23, layers with activation checkpointing drop the cache in training mode, also without
+    gradients. Each position would then see nothing before it.
+
+    Raises:
+        ValueError: if layers drop their cache.
+    """
+    if CHECKPOINTING_DROPS_CACHE and any(
+        module.training and getattr(module, "gradient_checkpointing", False) for module in model.modules()
+    ):
+        raise ValueError(
+            "`generate` needs a cache, which activation checkpointing drops in training mode before transformers "
+            "5.24: call `model.eval()` before and `model.train()` after it."
+        )
 
 
 def check_visual_arguments(
@@ -193,15 +245,8 @@ def _check_generators(generator: Any, seed: Any) -> None:
     if generator is not None and seed is not None:
         raise ValueError("`seed` and `generator` both choose the samples: give one of them.")
     seeds = seed if isinstance(seed, (list, tuple)) else [seed]
-    if seed is not None and not all(isinstance(each, int) for each in seeds):
-        raise ValueError(f"`seed` must be an integer or a list with one for each row, got {seed!r}.")
     if seed is not None and not all(-(2**63) <= each < 2**63 for each in seeds):
         raise ValueError(f"`seed` must fit into 64 bits, got {seed}.")
-    generators = generator if isinstance(generator, list) else [generator]
-    if generator is not None and not all(isinstance(each, torch.Generator) for each in generators):
-        raise ValueError(
-            f"`generator` must be a `torch.Generator` or a list with one for each row, got {generator!r}."
-        )
 
 
 def _check_effects(mode: str, arguments: VisualArguments, kwargs: dict[str, Any]) -> None:
@@ -288,11 +333,7 @@ def check_context(max_positions: int, length: int, num_new: int) -> None:
         ValueError: if it has too few.
     """
     if length + num_new > max_positions:
+        given = f"{length} tokens" if num_new == 0 else f"the prompt of {length} tokens and {num_new} new ones"
         raise ValueError(
-            f"the prompt of {length} tokens and {num_new} new ones exceed the language model's {max_positions} "
-            "positions (`text_config.max_position_embeddings`)."
+            f"{given} exceed the language model's {max_positions} positions (`text_config.max_position_embeddings`)."
         )
-
-
-def _described(value: object) -> str:
-    return f"shape {tuple(value.shape)} of {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__

@@ -1,6 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """The decoding loop that `generate` runs for images, videos and interleaved output."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ from .generation_branches_vilau import BranchPrompt, GuidanceBranches
 from .generation_depth_vilau import CodeInputs, DepthDecoder
 from .generation_loops_vilau import InterleavedGenerator, generate_span
 from .generation_plan_vilau import GenerationPlan
-from .generation_positions_vilau import PositionDecoder
+from .generation_positions_vilau import GraphWorkspace, PositionDecoder
 from .generation_prompts_vilau import encode_first_frames, move_codes
 from .outputs_vilau import VilaUGenerateOutput
 
@@ -63,28 +64,29 @@ class VisualDecoding:
         prompts, first_codes = self._prompts(model, input_ids, model_kwargs.get("attention_mask"))
         num_given = 0 if first_codes is None else first_codes.shape[1]
         num_new = generation_config.max_length - input_ids.shape[1] - num_given
-        graphs = model.position_graphs
-        cache = model_kwargs[CACHE_NAME]
-        if graphs is not None:
-            # A CUDA graph reads fixed addresses, so the graphs keep their cache and the library's is not used.
+        checkout: AbstractContextManager[GraphWorkspace | None] = nullcontext()
+        if model.position_graphs is not None:
             capacity = plan.longest_prompt + num_given + num_new
-            cache = graphs.cache(model.model.language_model, rows * len(prompts), capacity)
-        decoder = DepthDecoder(
-            model,
-            plan.sampler,
-            plan.guidance,
-            CodeInputs(model) if graphs is None else graphs.code_inputs(model),
-            generation_config.output_scores,
-            settings.output_log_probs,
-        )
-        # In interleaved mode the prompts of other branches end with a position for a start marker.
-        num_reserved = int(settings.mode == "interleaved")
-        branches = GuidanceBranches(model.model, prompts, num_new, cache, num_reserved)
-        position_decoder = PositionDecoder(model, branches, decoder, graphs)
-        criteria = StoppingCriteriaList([*stopping_criteria, *self.stopping_criteria])
-        if settings.mode == "interleaved":
-            return self._generate_interleaved(position_decoder, logits_processor, criteria, generation_config)
-        return self._generate_span(position_decoder, first_codes, criteria, input_ids, generation_config)
+            checkout = model.position_graphs.checkout(model, rows * len(prompts), capacity)
+        with checkout as workspace:
+            # A CUDA graph reads fixed addresses, so a workspace keeps its cache and the library's is not used.
+            cache = model_kwargs[CACHE_NAME] if workspace is None else workspace.cache
+            decoder = DepthDecoder(
+                model,
+                plan.sampler,
+                plan.guidance,
+                CodeInputs(model) if workspace is None else workspace.code_inputs,
+                generation_config.output_scores,
+                settings.output_log_probs,
+            )
+            # In interleaved mode the prompts of other branches end with a position for a start marker.
+            num_reserved = int(settings.mode == "interleaved")
+            branches = GuidanceBranches(model.model, prompts, num_new, cache, num_reserved)
+            position_decoder = PositionDecoder(model, branches, decoder, workspace)
+            criteria = StoppingCriteriaList([*stopping_criteria, *self.stopping_criteria])
+            if settings.mode == "interleaved":
+                return self._generate_interleaved(position_decoder, logits_processor, criteria, generation_config)
+            return self._generate_span(position_decoder, first_codes, criteria, input_ids, generation_config)
 
     def _prompts(
         self, model: Any, input_ids: torch.Tensor, mask: torch.Tensor | None

@@ -20,12 +20,15 @@ class DecodedPosition:
         log_probs (`torch.Tensor` of shape `(rows, D)`, *optional*): log-probabilities of the codes under `scores`.
         conditional_log_probs (`torch.Tensor` of shape `(rows, D)`, *optional*): the same under the
             conditional branch alone.
+        best (`torch.Tensor` of shape `(rows, D)`, *optional*): probability or logit of the most probable code. It is
+            NaN or -inf where the logits allow no choice.
     """
 
     codes: torch.Tensor
     scores: torch.Tensor | None = None
     log_probs: torch.Tensor | None = None
     conditional_log_probs: torch.Tensor | None = None
+    best: torch.Tensor | None = None
 
     def replace_codes(self, codes: torch.Tensor) -> "DecodedPosition":
         """
@@ -40,6 +43,7 @@ class DecodedPosition:
             None if self.scores is None else self.scores.masked_fill(is_lost[..., None], torch.nan),
             None if self.log_probs is None else self.log_probs.masked_fill(is_lost, torch.nan),
             None if self.conditional_log_probs is None else self.conditional_log_probs.masked_fill(is_lost, torch.nan),
+            self.best,
         )
 
 
@@ -144,6 +148,7 @@ class DepthDecoder:
         scores: list[torch.Tensor] = []
         log_probs: list[torch.Tensor] = []
         conditional_log_probs: list[torch.Tensor] = []
+        best: list[torch.Tensor] = []
         total = None
         cache = self.transformer.new_cache()
         for depth in range(self.sampler.code_depth):
@@ -152,8 +157,9 @@ class DepthDecoder:
             # up to 1. The head then runs on the rows of one branch.
             mixed = self.guidance.mix(states, scale).to(states.dtype)
             logits = self.transformer.code_head(mixed).float()  # (rows, K)
-            code = self.sampler.sample(logits, depth, codes, noise)
+            code, highest = self.sampler.sample(logits, depth, codes, noise)
             codes.append(code)
+            best.append(highest)
             if self.output_scores:
                 scores.append(logits)
             if self.output_log_probs:
@@ -170,6 +176,36 @@ class DepthDecoder:
             torch.stack(scores, 1) if scores else None,
             torch.stack(log_probs, 1) if log_probs else None,
             torch.stack(conditional_log_probs, 1) if conditional_log_probs else None,
+            torch.stack(best, 1),
+        )
+
+
+def count_invalid(decoded: list[DecodedPosition], is_used: torch.Tensor) -> torch.Tensor:
+    """
+    Counts codes whose logits allowed no choice, without waiting for the device.
+
+    Args:
+        decoded (`list[DecodedPosition]`): n positions.
+        is_used (`torch.Tensor` of shape `(rows, n)` or `(rows, 1)`, bool): where codes are used.
+    """
+    best = torch.stack([position.best for position in decoded if position.best is not None], 1)  # (rows, n, D)
+    return (~(best > -torch.inf) & is_used[..., None]).sum()
+
+
+def check_choices(num_invalid: torch.Tensor) -> None:
+    """
+    Checks that the logits of all codes allowed a choice. It waits for the device, so it follows the decoding loop.
+
+    Args:
+        num_invalid (`torch.Tensor`): result of `count_invalid`.
+
+    Raises:
+        ValueError: if logits were NaN, or -inf for all codes.
+    """
+    if bool(num_invalid):
+        raise ValueError(
+            f"the logits of {int(num_invalid)} codes are NaN, or -inf for every code: check the weights, "
+            "`pixel_values`, the scale of guidance and `code_logits_processor`."
         )
 
 
@@ -177,4 +213,4 @@ def _log_prob(logits: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     return logits.log_softmax(-1).gather(-1, codes[:, None])[:, 0]
 
 
-__all__ = ["CodeInputs", "DecodedPosition", "DepthDecoder"]
+__all__ = ["CodeInputs", "DecodedPosition", "DepthDecoder", "check_choices", "count_invalid"]

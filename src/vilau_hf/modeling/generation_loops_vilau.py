@@ -13,7 +13,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from .generation_depth_vilau import DecodedPosition
+from .generation_depth_vilau import DecodedPosition, check_choices, count_invalid
 from .generation_positions_vilau import PositionDecoder
 from .generation_sampling_vilau import sample_categorical
 from .generation_settings_vilau import VisualGenerationSettings
@@ -76,6 +76,7 @@ def generate_span(
             running = running & ~criteria(ids, None)[:, None]
             if not bool(running.any()):
                 break
+    check_choices(count_invalid(decoded, torch.cat(is_generated, 1)))
     if streamer is not None:
         streamer.end()
     return _stack(decoded, torch.cat(is_generated, 1) if has_criteria else None, len(positions))
@@ -177,6 +178,7 @@ class InterleavedGenerator:
         self.rows = [_Row() for _ in range(self.branches.rows)]
         self.ids = self.branches.conditional_prompt.ids  # (rows, T)
         self.codes = self.branches.conditional_codes  # (rows, T, D)
+        self.num_invalid = torch.zeros((), dtype=torch.long, device=self.ids.device)
         # log-probabilities of codes `(rows, T, D)`, guided and not, if they are asked for
         self.log_probs = [self._zeros(self.ids.shape[1]) for _ in range(2 * settings.output_log_probs)]
 
@@ -197,6 +199,7 @@ class InterleavedGenerator:
             elif room > 0:
                 hidden = self._generate_mixed(hidden)
             self._apply_criteria()
+        check_choices(self.num_invalid)
         if self.streamer is not None:
             self.streamer.end()
         return [self._finished_spans(index) for index in range(len(self.rows))]
@@ -342,6 +345,8 @@ class InterleavedGenerator:
             is_visual (`torch.Tensor` of shape `(rows,)`, bool): rows in which the codes are used.
         """
         count = ids.shape[1]
+        if decoded:
+            self.num_invalid = self.num_invalid + count_invalid(decoded, is_visual[:, None])
         is_visual = is_visual[:, None, None]
         self.ids = torch.cat([self.ids, ids], 1)
         codes = self.codes.new_full((len(self.rows), count, self.codes.shape[-1]), -1)

@@ -1,7 +1,9 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Decodes visual positions one after the other, each with two calls of modules or with one compiled graph."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from threading import Lock
 from types import FunctionType
 from typing import Any
 
@@ -16,13 +18,19 @@ from .generation_depth_vilau import CodeInputs, DecodedPosition, DepthDecoder
 # Lengths of static caches are multiples of this number, so that prompts of different lengths share a graph.
 _CAPACITY_STEP = 128
 
+# A step of CUDA graphs frees the outputs of the step before, also if another thread made them. See
+# `torch._inductor.cudagraph_trees`, read in torch 2.14.1. So one thread replays at a time. The lock is held while
+# kernels are launched, not while they run.
+_CUDA_GRAPHS = Lock()
+
 
 class PositionGraphs:
     """
     Compiled positions of a model.
 
-    There is one graph for each combination of batch shape, settings, dtype and device. It is compiled when it is first
-    needed, and kept with its static cache.
+    Each call checks out a workspace for its batch shape, dtype and device: a static cache, code inputs and graphs.
+    Calls that run at the same time, in several threads or inside a streamer, get different workspaces. A workspace is
+    kept for later calls.
 
     Args:
         compile_kwargs (`dict`): arguments of `torch.compile`.
@@ -30,42 +38,74 @@ class PositionGraphs:
 
     def __init__(self, compile_kwargs: dict[str, Any]) -> None:
         self.compile_kwargs = compile_kwargs
-        self._code_inputs: dict[tuple, CodeInputs] = {}
-        self._caches: dict[tuple, StaticCache] = {}
-        self._graphs: dict[tuple, Callable[..., tuple]] = {}
+        self._idle: dict[tuple, list[GraphWorkspace]] = {}
+        self._lock = Lock()
 
     def __reduce__(self) -> tuple:
         # Copies and pickles begin without graphs: these belong to the process and the model that made them.
         return PositionGraphs, (self.compile_kwargs,)
 
-    def cache(self, model: Any, rows: int, capacity: int) -> StaticCache:
+    @contextmanager
+    def checkout(self, model: Any, rows: int, capacity: int) -> Iterator["GraphWorkspace"]:
         """
-        Returns an empty static cache, always the same one for the same sizes, dtype and device.
+        Returns a context manager that gives a workspace to one call.
+
+        Inside the context there is neither inference mode nor a record for gradients. Tensors that are made in
+        inference mode cannot be changed outside of it, and a workspace serves calls in both modes.
 
         Args:
-            model ([`PreTrainedModel`]): the language model.
+            model ([`VilaUForConditionalGeneration`]): the model.
             rows (`int`): rows of all branches.
             capacity (`int`): positions that the cache holds at least.
         """
+        language_model = model.model.language_model
+        depth_transformer = model.depth_transformer
         capacity = -(-capacity // _CAPACITY_STEP) * _CAPACITY_STEP
-        key = (rows, capacity, model.dtype, model.device)
-        if key in self._caches:
-            self._caches[key].reset()
-        else:
-            self._caches[key] = StaticCache(model.config, max_cache_len=capacity)
-        return self._caches[key]
+        key = (
+            *(rows, capacity, language_model.dtype, language_model.device),
+            *(depth_transformer.dtype, depth_transformer.device),
+        )
+        with self._lock:
+            idle = self._idle.setdefault(key, [])
+            workspace = idle.pop() if idle else None
+        with torch.inference_mode(False), torch.no_grad():
+            if workspace is None:
+                workspace = GraphWorkspace(model, capacity, self.compile_kwargs)
+            else:
+                workspace.reset(model)
+            try:
+                yield workspace
+            finally:
+                # After an error, too: the next call resets the cache and the code inputs.
+                with self._lock:
+                    idle.append(workspace)
 
-    def code_inputs(self, model: Any) -> CodeInputs:
-        """Returns the depth transformer's inputs for the present weights of `model`, at a fixed address."""
-        key = (model.depth_transformer.dtype, model.depth_transformer.device)
-        if key in self._code_inputs:
-            self._code_inputs[key].refresh(model)
-        else:
-            self._code_inputs[key] = CodeInputs(model)
-            # Otherwise a CUDA graph would copy the table, K times W numbers, into its input at each position.
-            for tensor in (self._code_inputs[key].table, self._code_inputs[key].starts):
-                torch._dynamo.mark_static_address(tensor)
-        return self._code_inputs[key]
+
+class GraphWorkspace:
+    """
+    Static cache, code inputs and graphs of one call at a time.
+
+    There is one graph for each set of sampling settings. It is compiled when it is first needed.
+
+    Args:
+        model ([`VilaUForConditionalGeneration`]): the model.
+        capacity (`int`): positions that the cache holds.
+        compile_kwargs (`dict`): arguments of `torch.compile`.
+    """
+
+    def __init__(self, model: Any, capacity: int, compile_kwargs: dict[str, Any]) -> None:
+        self.cache = StaticCache(model.model.language_model.config, max_cache_len=capacity)
+        self.code_inputs = CodeInputs(model)
+        # Otherwise a CUDA graph would copy the table, K times W numbers, into its input at each position.
+        for tensor in (self.code_inputs.table, self.code_inputs.starts):
+            torch._dynamo.mark_static_address(tensor)
+        self._compile_kwargs = compile_kwargs
+        self._graphs: dict[tuple, Callable[..., tuple]] = {}
+
+    def reset(self, model: Any) -> None:
+        """Empties the cache, and computes the code inputs for the present weights at the same address."""
+        self.cache.reset()
+        self.code_inputs.refresh(model)
 
     def run(
         self,
@@ -81,8 +121,8 @@ class PositionGraphs:
 
         Args:
             model ([`VilaUForConditionalGeneration`]): the model.
-            branches ([`GuidanceBranches`]): the branches, with a cache of these graphs.
-            decoder ([`DepthDecoder`]): the decoder, with code inputs of these graphs.
+            branches ([`GuidanceBranches`]): the branches, with the cache of this workspace.
+            decoder ([`DepthDecoder`]): the decoder, with the code inputs of this workspace.
             codes (`torch.Tensor` of shape `(rows, D)`): codes of the position before.
             position (`int`, or `torch.Tensor` of shape `(rows,)`): index of the position in its span.
             active (`list[bool]`, *optional*): rows whose codes are used, by default all.
@@ -93,17 +133,21 @@ class PositionGraphs:
         # What changes from call to call, such as the noise and the scales, is an input of the graph.
         position_ids, mask = branches.prepare_step()
         noise = decoder.draw_noise(len(codes), codes.device, active)
-        key = (branches.total_rows, branches.capacity, branches.dtype, codes.device, decoder.signature())
+        key = (branches.dtype, codes.device, decoder.signature())
         if key not in self._graphs:
             # torch limits how often one code object is compiled, so each graph gets a copy of the code object.
             fresh = FunctionType(_advance.__code__.replace(), _advance.__globals__)
-            self._graphs[key] = torch.compile(fresh, fullgraph=True, dynamic=False, **self.compile_kwargs)
-        torch.compiler.cudagraph_mark_step_begin()
+            self._graphs[key] = torch.compile(fresh, fullgraph=True, dynamic=False, **self._compile_kwargs)
         scale = decoder.guidance.at(position).contiguous()
-        fields = self._graphs[key](
-            model, decoder, branches.cache, branches.dtype, codes, noise, scale, position_ids, mask
-        )
-        return tuple(each if each is None else each.clone() for each in fields)  # the next replay overwrites them
+        # A graph is compiled again for tensors of inference mode, in which the scales were made.
+        scale = scale.clone() if scale.is_inference() else scale
+        with _CUDA_GRAPHS if codes.device.type == "cuda" else nullcontext():
+            torch.compiler.cudagraph_mark_step_begin()
+            fields = self._graphs[key](
+                model, decoder, branches.cache, branches.dtype, codes, noise, scale, position_ids, mask
+            )
+            # the next replay overwrites the fields
+            return tuple(each if each is None else each.clone() for each in fields)
 
 
 def _advance(
@@ -140,11 +184,11 @@ class PositionDecoder:
         model ([`VilaUForConditionalGeneration`]): the model.
         branches ([`GuidanceBranches`]): the branches.
         decoder ([`DepthDecoder`]): decoder of a position.
-        graphs ([`PositionGraphs`], *optional*): runs `decode_next` as one graph.
+        graphs ([`GraphWorkspace`], *optional*): runs `decode_next` as one graph.
     """
 
     def __init__(
-        self, model: Any, branches: GuidanceBranches, decoder: DepthDecoder, graphs: PositionGraphs | None = None
+        self, model: Any, branches: GuidanceBranches, decoder: DepthDecoder, graphs: GraphWorkspace | None = None
     ) -> None:
         self.model = model
         self.branches = branches
@@ -170,4 +214,4 @@ class PositionDecoder:
         return self.branches.step(self.model.model.embed_codes(codes))
 
 
-__all__ = ["PositionDecoder", "PositionGraphs"]
+__all__ = ["GraphWorkspace", "PositionDecoder", "PositionGraphs"]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from .argument_checks_vilau import as_int64
 from .configuration_vilau import VilaUConfig
 from .generation_branches_vilau import BranchPrompt, reserve_marker_position
 
@@ -22,6 +23,29 @@ def infer_attention_mask(input_ids: torch.Tensor, generation_config: GenerationC
     if pad is None or pad in ends:
         return torch.ones_like(input_ids)
     return input_ids.ne(pad).long()
+
+
+def check_vocabulary(config: VilaUConfig, **ids: torch.Tensor | None) -> None:
+    """
+    Checks that ids are in the vocabulary of the language model, or placeholders.
+
+    Args:
+        config ([`VilaUConfig`]): configuration of the model.
+        **ids (`torch.Tensor`, *optional*): ids by the names of their arguments.
+
+    Raises:
+        ValueError: for other ids.
+    """
+    size = config.text_config.vocab_size
+    for name, given in ids.items():
+        if given is None or given.device.type == "meta":
+            continue
+        is_outside = ((given < 0) | (given >= size)) & ~config.is_visual(given)
+        if bool(is_outside.any()):
+            raise ValueError(
+                f"`{name}` must be in the vocabulary, [0, {size}), or placeholders, got "
+                f"{sorted(set(given[is_outside].tolist()))[:5]}."
+            )
 
 
 def open_prompts(
@@ -92,7 +116,10 @@ def unconditional_ids(
                 "`generation_config.unconditional_prompt_ids` (the processor's `unconditional_prompt_ids()`), or use "
                 "`guidance_scale=1`."
             )
-        ids = torch.tensor([[bos] if saved is None else saved])
+        if saved is not None and len(saved) == 0:
+            raise ValueError("`unconditional_prompt_ids` must hold at least one id, got none.")
+        ids = torch.tensor([[bos] if saved is None else list(saved)])
+        check_vocabulary(config, unconditional_prompt_ids=ids)
     if ids.ndim != 2 or ids.shape[0] not in (1, input_ids.shape[0]):
         raise ValueError(
             f"`negative_prompt_ids` must have shape (1 or {input_ids.shape[0]}, T), got {tuple(ids.shape)}."
@@ -124,7 +151,8 @@ def check_image_inputs(model: Any, input_ids: torch.Tensor, images: dict[str, to
             )
         return
     shape = (*input_ids.shape, model.config.vision_config.code_depth)
-    if visual_codes.shape != shape or visual_codes.is_floating_point():
+    visual_codes = as_int64(visual_codes, "visual_codes")
+    if visual_codes.shape != shape:
         raise ValueError(
             f"`visual_codes` must be integers of shape {shape}, got {visual_codes.dtype} of shape "
             f"{tuple(visual_codes.shape)}."
@@ -181,7 +209,13 @@ def check_first_frames(model: Any, first_frames: torch.Tensor, mode: str, num_fr
         )
     if first_frames.shape[0] not in (1, num_prompts):
         raise ValueError(f"`first_frames` must have 1 or {num_prompts} rows, got {first_frames.shape[0]}.")
-    if not first_frames.is_floating_point():
+    if first_frames.is_floating_point():
+        if first_frames.ndim != 5:
+            raise ValueError(
+                f"`first_frames` of pixels must have shape (rows, f, 3, S, S), got shape {tuple(first_frames.shape)}."
+            )
+        model.vision_tower.check_pixels(first_frames.flatten(0, 1))
+    else:
         model.check_codes(first_frames.flatten(0, 1))
     else:
         model.vision_tower.check_pixels(first_frames, "first_frames", "rows, f")
@@ -190,7 +224,7 @@ def check_first_frames(model: Any, first_frames: torch.Tensor, mode: str, num_fr
 def encode_first_frames(model: Any, first_frames: torch.Tensor) -> torch.Tensor:
     """Encodes pixels `(B, f, 3, S, S)`, or reshapes codes `(B, f, L, D)`, into codes `(B, f * L, D)`."""
     if not first_frames.is_floating_point():
-        return first_frames.flatten(1, 2)
+        return first_frames.flatten(1, 2).long()
     # The tower encodes images, so frames are images of one batch.
     codes = model.vision_tower.encode(first_frames.flatten(0, 1)).codes  # (B * f, L, D)
     return codes.unflatten(0, first_frames.shape[:2]).flatten(1, 2)

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias, cast
 import torch
 from transformers import LogitsProcessorList
 
+from .argument_checks_vilau import check_value
+
 
 # `torch.topk` returns `top_k` codes and this many more, so that codes tied with the k-th are not lost. With the
 # published top-k of 900 these are 1024 of 16384 codes. On random logits of bfloat16 precision, 900 to 926 codes were
@@ -56,13 +58,14 @@ class SamplingSettings:
     min_p: PerDepth = _per_depth(0.0, lambda value: 0 <= value < 1, "in [0, 1)")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.do_sample, bool):
-            raise ValueError(f"`visual_do_sample` must be True or False, got {self.do_sample!r}.")
+        check_value("visual_do_sample", self.do_sample, bool)
         for name in PER_DEPTH_SETTINGS:
             given = getattr(self, name)
             values = given if isinstance(given, Sequence) else [given]
             rule = self.__dataclass_fields__[name].metadata
-            if not all(isinstance(value, (int, float)) and rule["is_valid"](value) for value in values):
+            for value in values:
+                check_value(f"visual_{name}", value, float)
+            if not all(rule["is_valid"](value) for value in values):
                 raise ValueError(f"`visual_{name}` must be {rule['accepted']}, got {given}.")
 
     def split_by_depth(self, code_depth: int) -> "tuple[SamplingSettings, ...]":
@@ -191,7 +194,7 @@ class CodeSampler:
 
     def sample(
         self, logits: torch.Tensor, depth: int, codes: list[torch.Tensor], noise: list[torch.Tensor]
-    ) -> torch.Tensor:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Samples the codes of one depth.
 
@@ -202,15 +205,19 @@ class CodeSampler:
             noise (`list[torch.Tensor]`): result of `draw_noise`.
 
         Returns:
-            Codes `(rows,)`, int64.
+            Codes `(rows,)`, int64, and `(rows,)` the probability of the most probable code, or its logit if codes are
+            not sampled. It is NaN or -inf if the logits allow no choice.
         """
         if self.processors is not None:
             so_far = torch.stack(codes, -1) if codes else logits.new_empty(len(logits), 0, dtype=torch.long)
             logits = self.processors(cast(torch.LongTensor, so_far), logits)  # the library annotates ids as such
         if not self.do_sample:
-            return logits.argmax(-1)
+            highest, indices = logits.max(-1)
+            return indices, highest
         probabilities, indices = truncated_probabilities(logits, self.depths[depth])
-        return indices.gather(-1, sample_categorical(probabilities, noise[depth])[:, None])[:, 0]
+        codes_of_rows = indices.gather(-1, sample_categorical(probabilities, noise[depth])[:, None])[:, 0]
+        # A softmax of NaN, or of -inf alone, is NaN in each entry.
+        return codes_of_rows, probabilities[:, 0]
 
 
 class Guidance:
@@ -230,10 +237,8 @@ class Guidance:
     """
 
     def __init__(self, scale: float | Sequence | torch.Tensor, image_scale: float | None = None) -> None:
-        if isinstance(scale, str) or not isinstance(image_scale, (int, float, type(None))):
-            raise ValueError(
-                f"`guidance_scale` and `image_guidance_scale` must be numbers, got {scale!r}, {image_scale!r}."
-            )
+        check_value("guidance_scale", scale, float | list | tuple | torch.Tensor)
+        check_value("image_guidance_scale", image_scale, float | None)
         try:
             self.scale = torch.as_tensor(scale, dtype=torch.float32)
         except (TypeError, ValueError) as error:
@@ -242,9 +247,12 @@ class Guidance:
             ) from error
         self.image_scale = None if image_scale is None else torch.tensor(float(image_scale))
         for name, value in (("guidance_scale", self.scale), ("image_guidance_scale", self.image_scale)):
-            lowest = 1.0 if value is None else float(value.min())
-            if not lowest >= 1:
-                raise ValueError(f"`{name}` must be at least 1 (1 means no guidance), got {lowest}.")
+            if value is None:
+                continue
+            if value.numel() == 0 or not bool(value.isfinite().all()):
+                raise ValueError(f"`{name}` must be a finite number, or finite numbers, got {value.tolist()}.")
+            if float(value.min()) < 1:
+                raise ValueError(f"`{name}` must be at least 1 (1 means no guidance), got {float(value.min())}.")
         if self.scale.ndim > 2:
             raise ValueError(
                 "`guidance_scale` must be a number, or have shape (rows,) or (1 or rows, positions), got "

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
+from .argument_checks_vilau import PositiveInt, check_value
 from .generation_sampling_vilau import Guidance, SamplingSettings
 
 
@@ -34,12 +35,12 @@ class VisualArguments:
         by_name (`dict`): arguments of `VISUAL_GENERATION_DEFAULTS` that `generate` takes by keyword only.
     """
 
-    guidance_scale: float | list | torch.Tensor | None = None
+    guidance_scale: float | list | tuple | torch.Tensor | None = None
     image_guidance_scale: float | None = None
     num_frames: int | None = None
     first_frames: torch.Tensor | None = None
     generator: torch.Generator | list[torch.Generator] | None = None
-    seed: int | list[int] | None = None
+    seed: int | list[int] | tuple[int, ...] | None = None
     negative_prompt_ids: torch.Tensor | None = None
     negative_prompt_attention_mask: torch.Tensor | None = None
     image_prompt_ids: torch.Tensor | None = None
@@ -47,7 +48,7 @@ class VisualArguments:
     code_logits_processor: LogitsProcessorList | None = None
     output_log_probs: bool | None = None
     max_visual_spans: int | None = None
-    allowed_modalities: tuple[str, ...] | None = None
+    allowed_modalities: tuple[str, ...] | list[str] | set[str] | None = None
     by_name: Mapping[str, Any] = field(default_factory=dict)
 
     def given(self) -> dict[str, Any]:
@@ -85,8 +86,8 @@ class VisualGenerationSettings:
     allowed_modalities: tuple[str, ...] = MODALITIES
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_frames, int) or self.num_frames < 1:
-            raise ValueError(f"`num_frames` must be an integer of at least 1, got {self.num_frames!r}.")
+        check_value("num_frames", self.num_frames, PositiveInt)
+        check_value("unconditional_prompt_ids", self.unconditional_prompt_ids, list[int] | tuple[int, ...] | None)
         modalities = self.allowed_modalities
         if (
             not isinstance(modalities, (tuple, list, set))
@@ -96,9 +97,6 @@ class VisualGenerationSettings:
             raise ValueError(
                 f'`allowed_modalities` must be among {", ".join(MODALITIES)}, with "text", got {modalities!r}.'
             )
-        limit = self.max_visual_spans
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise ValueError(f"`max_visual_spans` must be an integer of at least 0, got {limit!r}.")
 
     @classmethod
     def collect(

@@ -15,17 +15,27 @@ from transformers import (
     SuppressTokensLogitsProcessor,
 )
 
-from .compat_modeling_vilau import CACHE_NAME, rename_cache
+from .argument_checks_vilau import (
+    AttentionMask,
+    FilledTensor,
+    NonNegativeInt,
+    PositiveInt,
+    TokenIds,
+    check_arguments,
+)
+from .compat_modeling_vilau import CACHE_NAME, CHUNKS_ARE_LATER_ITERATIONS, rename_cache
 from .generation_branches_vilau import VilaUSpanCache
 from .generation_checks_vilau import (
     check_cache,
     check_common_arguments,
     check_compilable,
     check_context,
+    check_library_arguments,
     check_log_probs,
     check_mode,
     check_prefill,
     check_text_arguments,
+    check_training_mode,
     check_visual_arguments,
 )
 from .generation_config_vilau import (
@@ -39,9 +49,10 @@ from .generation_config_vilau import (
 from .generation_decoding_vilau import VisualDecoding
 from .generation_plan_vilau import GenerationPlan
 from .generation_positions_vilau import PositionGraphs
-from .generation_prompts_vilau import check_image_inputs
+from .generation_prompts_vilau import check_image_inputs, check_vocabulary
 from .generation_sampling_vilau import PER_DEPTH_SETTINGS
 from .generation_settings_vilau import VISUAL_GENERATION_DEFAULTS, VisualArguments, VisualGenerationSettings
+from .generation_streaming_vilau import streamed_call
 
 
 # Arguments of `generate` that hold the images and videos of the prompts: in the order of the prompts, and by position.
@@ -62,6 +73,9 @@ class VilaUGenerationMixin:
 
     # Settings for sampling codes, without their prefix `visual_`. Pipelines cannot import them: they are an island.
     sampling_settings: tuple[str, ...] = PER_DEPTH_SETTINGS
+
+    # For pipelines, which check their arguments by annotations as well.
+    check_arguments = staticmethod(check_arguments)
 
     # compiled positions, after `compile_generation`
     position_graphs: PositionGraphs | None = None
@@ -91,23 +105,23 @@ class VilaUGenerationMixin:
 
     def generate(
         self,
-        inputs: torch.LongTensor | None = None,
+        inputs: TokenIds | None = None,
         generation_config: GenerationConfig | None = None,
         generation_mode: str | None = None,
-        guidance_scale: float | list | torch.Tensor | None = None,
+        guidance_scale: float | list | tuple | torch.Tensor | None = None,
         image_guidance_scale: float | None = None,
-        num_frames: int | None = None,
-        first_frames: torch.Tensor | None = None,
+        num_frames: PositiveInt | None = None,
+        first_frames: FilledTensor | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
-        seed: int | list[int] | None = None,
-        negative_prompt_ids: torch.LongTensor | None = None,
-        negative_prompt_attention_mask: torch.Tensor | None = None,
-        image_prompt_ids: torch.LongTensor | None = None,
-        image_prompt_attention_mask: torch.Tensor | None = None,
+        seed: int | list[int] | tuple[int, ...] | None = None,
+        negative_prompt_ids: TokenIds | None = None,
+        negative_prompt_attention_mask: AttentionMask | None = None,
+        image_prompt_ids: TokenIds | None = None,
+        image_prompt_attention_mask: AttentionMask | None = None,
         code_logits_processor: LogitsProcessorList | None = None,
-        output_log_probs: bool = False,
-        max_visual_spans: int | None = None,
-        allowed_modalities: tuple[str, ...] | None = None,
+        output_log_probs: bool | None = False,
+        max_visual_spans: NonNegativeInt | None = None,
+        allowed_modalities: tuple[str, ...] | list[str] | set[str] | None = None,
         **kwargs: Any,
     ) -> Any:
         r"""
@@ -170,36 +184,46 @@ class VilaUGenerationMixin:
                 a prompt or span beyond the language model's positions. It is raised before any work is done, with one
                 exception: in text mode, names that transformers does not know are found after images were encoded.
         """
-        mode = generation_mode or "text"
-        check_mode(mode)
-        rename_cache(kwargs)
-        arguments = VisualArguments(
-            guidance_scale=guidance_scale,
-            image_guidance_scale=image_guidance_scale,
-            num_frames=num_frames,
-            first_frames=first_frames,
-            generator=generator,
-            seed=seed,
-            negative_prompt_ids=negative_prompt_ids,
-            negative_prompt_attention_mask=negative_prompt_attention_mask,
-            image_prompt_ids=image_prompt_ids,
-            image_prompt_attention_mask=image_prompt_attention_mask,
-            code_logits_processor=code_logits_processor,
-            output_log_probs=output_log_probs or None,
-            max_visual_spans=max_visual_spans,
-            allowed_modalities=allowed_modalities,
-            by_name={name: kwargs.pop(name) for name in VISUAL_GENERATION_DEFAULTS if name in kwargs},
-        )
-        input_ids = kwargs.pop("input_ids", None)
-        if inputs is not None and input_ids is not None:
-            raise ValueError("`inputs` and `input_ids` are the same: give one of them.")
-        input_ids = input_ids if inputs is None else inputs
-        check_common_arguments(input_ids, arguments, generation_config, kwargs)
-        if mode == "text":
-            check_text_arguments(arguments)
-            return self._generate_text(input_ids, generation_config, kwargs)
-        check_visual_arguments(mode, input_ids, arguments, generation_config, kwargs)
-        return self._generate_visual(mode, input_ids, arguments, generation_config, kwargs)
+        with streamed_call(kwargs.get("streamer")):
+            check_arguments(VilaUGenerationMixin.generate, locals())
+            check_library_arguments(kwargs)
+            mode = generation_mode or "text"
+            check_mode(mode)
+            rename_cache(kwargs)
+            arguments = VisualArguments(
+                guidance_scale=guidance_scale,
+                image_guidance_scale=image_guidance_scale,
+                num_frames=num_frames,
+                first_frames=first_frames,
+                generator=generator,
+                seed=seed,
+                negative_prompt_ids=negative_prompt_ids,
+                negative_prompt_attention_mask=negative_prompt_attention_mask,
+                image_prompt_ids=image_prompt_ids,
+                image_prompt_attention_mask=image_prompt_attention_mask,
+                code_logits_processor=code_logits_processor,
+                output_log_probs=output_log_probs or None,
+                max_visual_spans=max_visual_spans,
+                allowed_modalities=allowed_modalities,
+                by_name={name: kwargs.pop(name) for name in VISUAL_GENERATION_DEFAULTS if name in kwargs},
+            )
+            input_ids = kwargs.pop("input_ids", None)
+            if inputs is not None and input_ids is not None:
+                raise ValueError("`inputs` and `input_ids` are the same: give one of them.")
+            input_ids = input_ids if inputs is None else inputs
+            check_common_arguments(input_ids, arguments, kwargs)
+            check_training_mode(self)  # type: ignore[arg-type]  # the class that has this mixin is a module
+            check_vocabulary(
+                self.config,
+                input_ids=input_ids,
+                negative_prompt_ids=negative_prompt_ids,
+                image_prompt_ids=image_prompt_ids,
+            )
+            if mode == "text":
+                check_text_arguments(arguments)
+                return self._generate_text(input_ids, generation_config, kwargs)
+            check_visual_arguments(mode, input_ids, arguments, generation_config, kwargs)
+            return self._generate_visual(mode, input_ids, arguments, generation_config, kwargs)
 
     def _generate_text(
         self, input_ids: torch.Tensor | None, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
@@ -217,7 +241,7 @@ class VilaUGenerationMixin:
         kwargs["logits_processor"] = self._without_visual_ids(kwargs.pop("logits_processor", None), device)
         if input_ids is not None:
             kwargs["input_ids"] = input_ids
-        check_prefill(generation_config, self.generation_config, kwargs, _VISUAL_INPUTS)
+        check_prefill(generation_config, self.generation_config, kwargs)
         self._encode_images(input_ids, kwargs)
         return super().generate(generation_config=generation_config, **kwargs)  # type: ignore[misc]  # a later base
 
@@ -232,6 +256,8 @@ class VilaUGenerationMixin:
         images = {name: kwargs.pop(name) for name in _IN_ORDER if kwargs.get(name) is not None}
         embeds = kwargs.get("inputs_embeds")
         if not images:
+            if input_ids is not None and kwargs.get("visual_codes") is not None:
+                check_image_inputs(self.model, input_ids, kwargs)
             return
         codes = self.model.get_visual_codes(input_ids, **images, inputs_embeds=embeds)
         if embeds is None:
@@ -265,7 +291,7 @@ class VilaUGenerationMixin:
         room = max_positions - plan.longest_prompt
         fix_lengths(merged, mode, plan.num_positions, room if wanted is None else min(wanted, room))
         if "visual_codes" in images:
-            codes = images["visual_codes"].to(plan.prompt.ids.device)
+            codes = images["visual_codes"].to(plan.prompt.ids.device, torch.long)
             added = plan.prompt.ids.shape[1] - input_ids.shape[1]
             images["visual_codes"] = torch.nn.functional.pad(codes, (0, 0, 0, added), value=-1)
         streamer = kwargs.get("streamer")
@@ -349,13 +375,16 @@ class VilaUGenerationMixin:
         model_inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]  # a later base has it
             input_ids, is_first_iteration=is_first_iteration, inputs_embeds=inputs_embeds, **kwargs
         )
-        if visual_codes is not None and (is_first_iteration or kwargs.get(CACHE_NAME) is None):
-            length = model_inputs["input_ids"].shape[1]
-            missing = length - visual_codes.shape[1]
-            padded: torch.Tensor = visual_codes
-            if missing > 0:  # text that came after the prompt
-                padded = torch.nn.functional.pad(visual_codes, (0, 0, 0, missing), value=-1)
-            model_inputs["visual_codes"] = padded[:, -length:]
+        cache = kwargs.get(CACHE_NAME)
+        if visual_codes is None or not (is_first_iteration or cache is None or CHUNKS_ARE_LATER_ITERATIONS):
+            return model_inputs
+        # With `prefill_chunk_size`, the ids are a chunk of the prompt that follows the positions in the cache.
+        begin = 0 if cache is None else int(cache.get_seq_length())
+        end = begin + model_inputs["input_ids"].shape[1]
+        if begin < visual_codes.shape[1]:
+            missing = max(0, end - visual_codes.shape[1])  # text that came after the prompt
+            padded = torch.nn.functional.pad(visual_codes, (0, 0, 0, missing), value=-1)
+            model_inputs["visual_codes"] = padded[:, begin:end]
         return model_inputs
 
 

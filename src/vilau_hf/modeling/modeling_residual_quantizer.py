@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .argument_checks_vilau import as_int64
 from .compat_modeling_vilau import torch_compilable_check
 from .configuration_vilau import VilaUVisionConfig
 from .distributed_vilau import is_distributed, sum_over_ranks, world_size
@@ -131,12 +132,10 @@ class VilaUResidualQuantizer(Float32Module):
         """Returns the row of the codebook's weight at which the codes of 0-based `depth` begin."""
         return 0 if self.num_codebooks == 1 else depth * self.codebook_size
 
-    def _check_codes(self, codes: torch.Tensor) -> None:
-        """Raises a `ValueError` unless `codes` are integers with the code depth as last dimension."""
+    def _check_shape(self, codes: torch.Tensor) -> None:
+        """Raises a `ValueError` unless the last dimension of `codes` is the code depth."""
         if codes.ndim < 2 or codes.shape[-1] != self.code_depth:
             raise ValueError(f"`codes` must have shape (N, L, {self.code_depth}), got {tuple(codes.shape)}.")
-        if codes.is_floating_point() or codes.dtype == torch.bool:
-            raise ValueError(f"`codes` must be integers, got {codes.dtype}.")
 
     def check_range(self, codes: torch.Tensor) -> None:
         """
@@ -144,6 +143,7 @@ class VilaUResidualQuantizer(Float32Module):
 
         It waits for the device. So use it for codes that a caller passes, and not in a decoding loop.
         """
+        codes = as_int64(codes)
         torch_compilable_check(
             ((codes >= 0) & (codes < self.codebook_size)).all(),
             lambda: f"`codes` must be in [0, {self.codebook_size}), got values from {codes.min()} to {codes.max()}.",
@@ -273,7 +273,8 @@ class VilaUResidualQuantizer(Float32Module):
         Raises:
             ValueError: if the last dimension is not the code depth, or the codes are not integers.
         """
-        self._check_codes(codes)
+        self._check_shape(codes)
+        codes = as_int64(codes)
         if self.num_codebooks > 1:
             codes = codes + torch.arange(self.code_depth, device=codes.device) * self.codebook_size
         return self.codebook(codes)

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .argument_checks_vilau import as_int64
 from .compat_modeling_vilau import CACHE_NAME, CACHE_NAMES, cache_arguments, can_return_tuple
 from .complete_loading_vilau import CompleteLoading
 from .configuration_vilau import VilaUConfig
@@ -169,6 +170,8 @@ class VilaUModel(VilaUPreTrainedModel, VilaUVisualInputsMixin):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give one of `input_ids` and `inputs_embeds`.")
         cached = cache_arguments(cache, past_key_values)
+        if visual_codes is not None:
+            visual_codes = as_int64(visual_codes, "visual_codes")
         # Attention masks of packed samples are made from `position_ids` only if there is no cache.
         if use_cache is None and self.training and not any(each is not None for each in cached.values()):
             use_cache = False

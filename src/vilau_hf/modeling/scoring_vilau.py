@@ -8,9 +8,11 @@ import torch
 from transformers import GenerationConfig
 from transformers.utils import ModelOutput
 
+from .argument_checks_vilau import AttentionMask, FilledTensor, IntegerTensor, TokenIds, check_arguments
 from .configuration_vilau import VilaUConfig
 from .generation_branches_vilau import BranchPrompt
-from .generation_prompts_vilau import unconditional_ids
+from .generation_checks_vilau import check_alone, check_context
+from .generation_prompts_vilau import check_image_inputs, check_vocabulary, unconditional_ids
 from .generation_sampling_vilau import Guidance
 from .generation_settings_vilau import VISUAL_GENERATION_DEFAULTS
 
@@ -85,19 +87,19 @@ class VilaUScoringMixin:
 
     def score(
         self,
-        input_ids: torch.LongTensor,
-        labels: torch.LongTensor,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
-        codes: torch.LongTensor | None = None,
-        visual_codes: torch.LongTensor | None = None,
-        guidance_scale: float | list | torch.Tensor = 1.0,
+        input_ids: TokenIds,
+        labels: TokenIds,
+        attention_mask: AttentionMask | None = None,
+        pixel_values: FilledTensor | None = None,
+        pixel_values_videos: FilledTensor | None = None,
+        codes: IntegerTensor | None = None,
+        visual_codes: IntegerTensor | None = None,
+        guidance_scale: float | list | tuple | torch.Tensor = 1.0,
         image_guidance_scale: float | None = None,
-        negative_prompt_ids: torch.LongTensor | None = None,
-        negative_prompt_attention_mask: torch.Tensor | None = None,
-        image_prompt_ids: torch.LongTensor | None = None,
-        image_prompt_attention_mask: torch.Tensor | None = None,
+        negative_prompt_ids: TokenIds | None = None,
+        negative_prompt_attention_mask: AttentionMask | None = None,
+        image_prompt_ids: TokenIds | None = None,
+        image_prompt_attention_mask: AttentionMask | None = None,
     ) -> VilaUScoreOutput:
         """
         Computes log-probabilities of labelled text and codes, with gradients.
@@ -127,14 +129,35 @@ class VilaUScoringMixin:
             image_prompt_attention_mask (`torch.Tensor` of shape `(B, Ti)`, *optional*): its mask.
 
         Raises:
-            ValueError: if visual tokens are labelled and not given, or a scale is out of range. Under guidance also
+            ValueError: for an argument of another type, ids outside of the vocabulary, or more positions than those of
+                the language model. Also if visual tokens are labelled and not given, or a scale is out of range. Under
+                guidance also
                 if they follow no start marker, there is no unconditional prompt, or a shape does not fit.
         """
+        check_arguments(VilaUScoringMixin.score, locals())
         if labels.shape != input_ids.shape:
             raise ValueError(
                 f"`labels` must have the shape of `input_ids`, {tuple(input_ids.shape)}, got {tuple(labels.shape)}."
             )
+        if attention_mask is not None and attention_mask.shape != input_ids.shape:
+            raise ValueError(
+                f"`attention_mask` must have the shape of `input_ids`, {tuple(input_ids.shape)}, got "
+                f"{tuple(attention_mask.shape)}."
+            )
+        check_vocabulary(
+            self.config,
+            input_ids=input_ids,
+            labels=labels.masked_fill(labels == -100, 0),
+            negative_prompt_ids=negative_prompt_ids,
+            image_prompt_ids=image_prompt_ids,
+        )
+        check_context(self.config.text_config.max_position_embeddings, input_ids.shape[1], 0)
         guidance = Guidance(guidance_scale, image_guidance_scale)
+        if visual_codes is not None:
+            images = {"pixel_values": pixel_values, "pixel_values_videos": pixel_values_videos, "codes": codes}
+            check_alone("visual_codes", images)
+            check_image_inputs(self.model, input_ids, {"visual_codes": visual_codes})
+            visual_codes = visual_codes.to(input_ids.device, torch.long)
         if visual_codes is None and not (pixel_values is None and pixel_values_videos is None and codes is None):
             visual_codes = self.model.get_visual_codes(input_ids, pixel_values, pixel_values_videos, codes)
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -273,6 +296,7 @@ class VilaUScoringMixin:
         prompt_codes = prompt.codes_or_empty(visual_codes.shape[-1]).to(visual_codes)
         ids = torch.cat([prompt.ids[spans.rows], prefix, input_ids[rows, columns]], 1)
         codes = torch.cat([prompt_codes[spans.rows], blank, visual_codes[rows, columns]], 1)
+        check_context(self.config.text_config.max_position_embeddings, ids.shape[1], 0)
         seen = torch.ones_like(ids)
         length = prompt.mask.shape[1]
         seen[:, :length] = prompt.mask[spans.rows]

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .argument_checks_vilau import as_int64
 from .compat_modeling_vilau import torch_compilable_check
 from .configuration_vilau import VilaUConfig
 from .distributed_vilau import largest_of_ranks
@@ -151,7 +152,8 @@ class VilaUVisualInputsMixin:
         """Raises a `ValueError` unless `codes` have shape `(N, L, D)` and are in range."""
         vision = self.config.vision_config
         expected = (vision.num_visual_tokens, vision.code_depth)
-        if codes.ndim != 3 or codes.shape[1:] != expected or codes.is_floating_point():
+        codes = as_int64(codes)
+        if codes.ndim != 3 or codes.shape[1:] != expected:
             raise ValueError(
                 f"`codes` must be integers of shape (N, {expected[0]}, {expected[1]}), got {codes.dtype} of shape "
                 f"{tuple(codes.shape)}."

@@ -1,10 +1,26 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Pixels of generated images and videos."""
 
+from typing import Annotated, TypeAlias
+
 import torch
 
+from .argument_checks_vilau import IntegerTensor, Rule, check_arguments, check_value
 from .outputs_vilau import VisualSpan
 from .visual_inputs_vilau import VilaUVisualInputsMixin
+
+
+# Not checked by `isinstance`: code from the Hub may define the class a second time.
+Spans: TypeAlias = Annotated[
+    list,
+    Rule(
+        "with a list of `VisualSpan` for each row",
+        lambda rows: all(
+            isinstance(row, list) and all(hasattr(span, "codes") and hasattr(span, "kind") for span in row)
+            for row in rows
+        ),
+    ),
+]
 
 
 class VilaUVisualOutputsMixin:
@@ -14,7 +30,7 @@ class VilaUVisualOutputsMixin:
     model: VilaUVisualInputsMixin
 
     @torch.no_grad()
-    def decode_image_tokens(self, image_tokens: torch.Tensor) -> torch.Tensor:
+    def decode_image_tokens(self, image_tokens: IntegerTensor) -> torch.Tensor:
         """
         Decodes the code grids that `generate` returned for images.
 
@@ -27,6 +43,7 @@ class VilaUVisualOutputsMixin:
         Raises:
             ValueError: for another shape, or codes out of range.
         """
+        check_arguments(VilaUVisualOutputsMixin.decode_image_tokens, locals())
         tower = self.model.vision_tower
         grid = tower.config.grid_size
         depth = tower.config.code_depth
@@ -37,7 +54,7 @@ class VilaUVisualOutputsMixin:
         return tower.decode(image_tokens.flatten(1, 2)).clamp(-1, 1)
 
     @torch.no_grad()
-    def decode_video_tokens(self, video_tokens: torch.Tensor) -> torch.Tensor:
+    def decode_video_tokens(self, video_tokens: IntegerTensor) -> torch.Tensor:
         """
         Decodes the code grids that `generate` returned for videos.
 
@@ -50,13 +67,19 @@ class VilaUVisualOutputsMixin:
         Raises:
             ValueError: for another shape, or codes out of range.
         """
-        if video_tokens.ndim != 5:
-            raise ValueError(f"`video_tokens` must have shape (rows, F, h, w, D), got {tuple(video_tokens.shape)}.")
+        check_arguments(VilaUVisualOutputsMixin.decode_video_tokens, locals())
+        vision = self.model.vision_tower.config
+        expected = (vision.grid_size, vision.grid_size, vision.code_depth)
+        if video_tokens.ndim != 5 or video_tokens.shape[2:] != expected:
+            raise ValueError(
+                f"`video_tokens` must have shape (rows, F, {', '.join(map(str, expected))}), got "
+                f"{tuple(video_tokens.shape)}."
+            )
         rows = video_tokens.shape[0]
         return self.decode_image_tokens(video_tokens.flatten(0, 1)).unflatten(0, (rows, -1))
 
     @torch.no_grad()
-    def decode_visual_spans(self, spans: list[list[VisualSpan]]) -> list[list[VisualSpan]]:
+    def decode_visual_spans(self, spans: Spans) -> list[list[VisualSpan]]:
         """
         Sets the `pixels` of the finished spans that `generate` returned in interleaved mode.
 
@@ -67,10 +90,17 @@ class VilaUVisualOutputsMixin:
         Returns:
             The same `spans`.
         """
+        check_arguments(VilaUVisualOutputsMixin.decode_visual_spans, locals())
         finished = []
         frames = []
         for span in (span for row in spans for span in row):
             if span.codes is not None:
+                check_value("span.codes", span.codes, IntegerTensor)
+                if span.codes.ndim != (4 if span.kind == "video" else 3):
+                    raise ValueError(
+                        "`codes` of a span must have shape (h, w, D) for an image and (F, h, w, D) for a video, got "
+                        f"{tuple(span.codes.shape)} for {span.kind!r}."
+                    )
                 finished.append(span)
                 frames.append(span.codes if span.kind == "video" else span.codes[None])
         if finished:

@@ -2,7 +2,7 @@
 """Previews of images and videos while they are generated."""
 
 from collections.abc import Iterator
-from queue import Queue
+from queue import Empty, Queue
 from typing import Any
 
 import torch
@@ -16,6 +16,10 @@ class VilaUImageStreamer:
 
     `generate` runs in a thread. Iterating over the streamer gives lists with one image for each row, or `None` for a
     row that generates no image at this step. Regions that are not generated yet have the mean colour of the others.
+    If `generate` raises an error, the iteration raises it as well.
+
+    A streamer can be used for one call after another. A call drops the previews of earlier calls that nobody has read.
+    After the end of a call `next` raises `StopIteration`, and a new `for` loop waits for the next call.
 
     Args:
         model ([`VilaUForConditionalGeneration`]): the model that generates.
@@ -26,7 +30,7 @@ class VilaUImageStreamer:
         text_streamer (`TextStreamer`, *optional*): receives the generated text, which must be of one row.
 
     Raises:
-        ValueError: if `every` is less than 1.
+        ValueError: if `every` is no integer of at least 1, or `timeout` is negative.
 
     Example:
     ```python
@@ -51,15 +55,29 @@ class VilaUImageStreamer:
         timeout: float | None = None,
         text_streamer: TextStreamer | None = None,
     ) -> None:
-        if every < 1:
-            raise ValueError(f"`every` must be at least 1, got {every}.")
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"`every` must be an integer of at least 1, got {every!r}.")
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+            raise ValueError(f"`timeout` must be a number of seconds of at least 0, got {timeout!r}.")
         self.model: Any = model  # has attributes of `VilaUForConditionalGeneration`, which this island cannot import
         self.processor: Any = processor
         self.every = every
         self.timeout = timeout
         self.text_streamer = text_streamer
-        self.previews: Queue[list[Image.Image | None] | None] = Queue()  # `None` ends the iteration
+        # `None` ends the iteration, and an error ends it with this error
+        self.previews: Queue[list[Image.Image | None] | BaseException | None] = Queue()
+        self.is_finished = False  # whether the end of the last call was read
         self.rows: list[list[torch.Tensor]] = []  # codes of the current image or frame of each row
+
+    def begin_call(self) -> None:
+        """Drops what is left of earlier calls. `generate` calls it before anything else."""
+        self.rows = []
+        self.is_finished = False
+        while True:
+            try:
+                self.previews.get_nowait()
+            except Empty:
+                return
 
     def put(self, value: torch.Tensor) -> None:
         """Passes ids of text to the text streamer."""
@@ -111,14 +129,33 @@ class VilaUImageStreamer:
             self.text_streamer.end()
         self.previews.put(None)
 
+    def end_with_error(self, error: BaseException) -> None:
+        """
+        Ends the iteration with an error. `generate` calls it if it raises this error.
+
+        Args:
+            error (`BaseException`): the error.
+        """
+        self.rows = []
+        if self.text_streamer is not None:
+            self.text_streamer.end()
+        self.previews.put(error)
+
     def __iter__(self) -> Iterator[list[Image.Image | None]]:
+        # A loop may begin before the thread of the next call does, so it waits also after an earlier call.
+        self.is_finished = False
         return self
 
     def __next__(self) -> list[Image.Image | None]:
-        images = self.previews.get(timeout=self.timeout)
-        if images is None:
+        if self.is_finished:
             raise StopIteration
-        return images
+        images = self.previews.get(timeout=self.timeout)
+        if isinstance(images, list):
+            return images
+        self.is_finished = True
+        if images is not None:
+            raise images
+        raise StopIteration
 
 
 __all__ = ["VilaUImageStreamer"]

@@ -88,9 +88,10 @@ class VilaUTextToImagePipeline(Pipeline):
         seed: int | None = None,
         **generate_kwargs: Any,
     ) -> dict[str, torch.Tensor]:
+        self.model.check_arguments(VilaUTextToImagePipeline._forward, locals())
+        if num_images_per_prompt < 1:
+            raise ValueError(f"`num_images_per_prompt` must be at least 1, got {num_images_per_prompt}.")
         if seed is not None:
-            if not isinstance(seed, int):
-                raise ValueError(f"`seed` must be an integer, got {seed!r}.")
             # A list has a seed for each row. A single number would give each prompt of a batch other seeds.
             prompts = len(model_inputs["input_ids"])
             generate_kwargs["seed"] = [seed + index for index in range(num_images_per_prompt)] * prompts

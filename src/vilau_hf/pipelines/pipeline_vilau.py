@@ -71,12 +71,12 @@ class VilaUPipeline(DiffusionPipeline):
     def __init__(self, model: PreTrainedModel, processor: ProcessorMixin) -> None:
         super().__init__()
         self.register_modules(model=model, processor=processor)
-        self._guidance_scale: float | None = None
+        self._guidance_scale: float | list | tuple | torch.Tensor | None = None
         self._num_timesteps = 0
         self._interrupt = False
 
     @property
-    def guidance_scale(self) -> float | None:
+    def guidance_scale(self) -> float | list | tuple | torch.Tensor | None:
         """Returns the argument `guidance_scale` of the last call."""
         return self._guidance_scale
 
@@ -93,13 +93,13 @@ class VilaUPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | list[str],
-        image: Image.Image | np.ndarray | torch.Tensor | list | None = None,
-        negative_prompt: str | list[str] | None = None,
-        guidance_scale: float | None = None,
+        prompt: str | list[str] | tuple[str, ...],
+        image: Image.Image | np.ndarray | torch.Tensor | list | tuple | None = None,
+        negative_prompt: str | list[str] | tuple[str, ...] | None = None,
+        guidance_scale: float | list | tuple | torch.Tensor | None = None,
         image_guidance_scale: float | None = None,
         num_frames: int | None = None,
-        first_frames: list | np.ndarray | torch.Tensor | None = None,
+        first_frames: list | tuple | np.ndarray | torch.Tensor | None = None,
         num_images_per_prompt: int = 1,
         num_candidates: int = 1,
         rank_by: str | Callable = "likelihood",
@@ -121,7 +121,8 @@ class VilaUPipeline(DiffusionPipeline):
                 prompt. The images of all output types are accepted.
             negative_prompt (`str` or `list[str]`, *optional*): prompt of the unconditional branch of guidance. By
                 default it is the unconditional prompt of the checkpoint.
-            guidance_scale (`float`, *optional*): scale of classifier-free guidance, at least 1. 1 means no guidance.
+            guidance_scale (`float`, or a list or tensor with one for each row, *optional*): scale of classifier-free
+                guidance, at least 1. 1 means no guidance.
                 By default it is `visual_guidance_scale` of the checkpoint's generation config.
             image_guidance_scale (`float`, *optional*): scale of guidance by `image`, at least 1, for editing.
             num_frames (`int`, *optional*): number of frames of a video. Without it, an image is generated.
@@ -162,6 +163,7 @@ class VilaUPipeline(DiffusionPipeline):
             ValueError: for arguments of the wrong type, number or range.
             TypeError: for unknown arguments.
         """
+        self.model.check_arguments(VilaUPipeline.__call__, locals())
         unknown = sorted(sampling_settings.keys() - set(self.model.sampling_settings))
         if unknown:
             raise TypeError(f"unexpected keyword argument `{unknown[0]}`.")
@@ -257,7 +259,7 @@ class VilaUPipeline(DiffusionPipeline):
                 f"`negative_prompt` must be one string or one for each of the {len(prompts)} prompts, got "
                 f"{len(negative_prompt)}."
             )
-        if not isinstance(num_images_per_prompt, int) or num_images_per_prompt < 1:
+        if num_images_per_prompt < 1:
             raise ValueError(
                 f"`num_images_per_prompt` must be an integer of at least 1, got {num_images_per_prompt!r}."
             )
@@ -293,7 +295,7 @@ class VilaUPipeline(DiffusionPipeline):
         self, num_candidates: int, rank_by: str | Callable, num_frames: int | None, image: Any
     ) -> Callable[..., torch.Tensor]:
         """Returns the function that scores candidates."""
-        if not isinstance(num_candidates, int) or num_candidates < 1:
+        if num_candidates < 1:
             raise ValueError(f"`num_candidates` must be an integer of at least 1, got {num_candidates!r}.")
         if num_candidates > 1 and num_frames is not None:
             raise ValueError("`num_candidates` above 1 is for images; leave out `num_frames`.")

@@ -1,0 +1,85 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""Ranges of configuration fields, by their names."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
+
+from transformers import PreTrainedConfig
+
+from .argument_checks_vilau import NonNegativeFloat, NonNegativeInt, PositiveInt, Rule, check_value
+
+
+# A larger number of layers is a mistake, and building them would take minutes. Published models have at most 126.
+_MAX_LAYERS = 1000
+_Layers: TypeAlias = Annotated[int, Rule(f"from 1 to {_MAX_LAYERS}", lambda value: 1 <= value <= _MAX_LAYERS)]
+
+# Types of fields, by name, in our configurations and in those of encoders and language models. `@strict` checks no
+# ranges, and the library divides by sizes before validators run.
+_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(
+        (
+            "hidden_size",
+            "intermediate_size",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "vocab_size",
+            "max_position_embeddings",
+            "image_size",
+            "patch_size",
+            "num_channels",
+            "codebook_size",
+            "code_depth",
+            "code_dim",
+            "backbone_hidden_size",
+            "latent_channels",
+            "norm_num_groups",
+            "decoder_latent_size",
+        ),
+        PositiveInt,
+    ),
+    "num_hidden_layers": _Layers,
+    # diffusers builds one residual block more than it says
+    "layers_per_block": Annotated[int, Rule(f"from 0 to {_MAX_LAYERS}", lambda value: 0 <= value <= _MAX_LAYERS)],
+    **dict.fromkeys(("image_token_id", "video_token_id"), NonNegativeInt),
+    "block_out_channels": Annotated[
+        list[PositiveInt] | tuple[PositiveInt, ...], Rule("with at least one entry", lambda value: len(value) > 0)
+    ],
+    "start_marker_prefix_ids": list[NonNegativeInt] | tuple[NonNegativeInt, ...],
+    **dict.fromkeys(
+        (
+            "initializer_range",
+            "layer_norm_eps",
+            "codebook_epsilon",
+            *(f"{name}_loss_weight" for name in ("contrastive", "reconstruction", "mse", "l1", "commitment")),
+            *(f"{name}_loss_weight" for name in ("text", "visual")),
+        ),
+        NonNegativeFloat,
+    ),
+    "codebook_decay": Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)],
+}
+
+
+def check_fields(fields: Mapping[str, Any], prefix: str = "") -> None:
+    """
+    Checks the values of configuration fields by their names, also inside of nested configurations.
+
+    Args:
+        fields (`Mapping`): fields by name; `None` stands for a default.
+        prefix (`str`, *optional*, defaults to `""`): name of the nested configuration in errors.
+
+    Raises:
+        ValueError: if a field has another type or is out of range.
+    """
+    for name, value in fields.items():
+        if name in _FIELDS and value is not None:
+            # Families with their own vision towers have pairs as sizes, and their own validators.
+            if name in ("image_size", "patch_size") and isinstance(value, (list, tuple)):
+                continue
+            check_value(f"{prefix}{name}", value, _FIELDS[name])
+        nested = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+        if name.endswith("_config") and isinstance(value, (Mapping, PreTrainedConfig)):
+            check_fields(nested, f"{prefix}{name}.")
+
+
+__all__ = ["check_fields"]

@@ -1,0 +1,64 @@
+"""Ranges of configuration fields."""
+
+import pytest
+
+from vilau_hf import VilaUConfig, VilaUDepthConfig, VilaUVisionConfig
+
+from ..conftest import DEPTH, TEXT, TOKEN_IDS, VISION
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm_num_groups": 0},
+        {"latent_channels": -8},
+        {"codebook_size": 0},
+        {"layers_per_block": -1},
+        {"block_out_channels": []},
+        {"block_out_channels": [8, 0, 8]},
+        {"decoder_latent_size": 0},
+        {"codebook_decay": 1.5},
+        {"codebook_epsilon": NAN},
+        {"mse_loss_weight": float("inf")},
+        {"l1_loss_weight": -1.0},
+        {"initializer_range": NAN},
+        *({"encoder_config": {**VISION["encoder_config"], name: 0}} for name in ("patch_size", "num_attention_heads")),
+        {"encoder_config": {**VISION["encoder_config"], "num_hidden_layers": 10**6}},
+    ],
+)
+def test_rejects_sizes_of_towers(changes):
+    (name,) = changes
+    with pytest.raises(ValueError, match=f"`{name}[a-z_.]*` must"):
+        VilaUVisionConfig(**{**VISION, **changes})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("num_attention_heads", 0), ("num_hidden_layers", -4), ("num_hidden_layers", 10**6), ("hidden_size", 0)],
+)
+def test_rejects_sizes_of_depth_transformers_and_language_models(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must"):
+        VilaUDepthConfig(**{**DEPTH, name: value})
+    sizes = {"vision_config": VISION, "depth_config": DEPTH, "text_config": TEXT}
+    for sub_config in ("depth_config", "text_config"):
+        with pytest.raises(ValueError, match=f"`{sub_config}.{name}` must"):
+            VilaUConfig(**{**sizes, sub_config: {**sizes[sub_config], name: value}}, **TOKEN_IDS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image_token_id": -5},
+        {"start_marker_prefix_ids": [-1]},
+        {"text_loss_weight": NAN},
+        {"visual_loss_weight": -1.0},
+    ],
+)
+def test_rejects_ids_and_weights_out_of_range(changes):
+    (name,) = changes
+    sizes = {"vision_config": VISION, "depth_config": DEPTH, "text_config": TEXT}
+    with pytest.raises(ValueError, match=f"`{name}` must"):
+        VilaUConfig(**{**sizes, **TOKEN_IDS, **changes})
