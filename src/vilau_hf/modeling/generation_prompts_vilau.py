@@ -214,11 +214,9 @@ def check_first_frames(model: Any, first_frames: torch.Tensor, mode: str, num_fr
             raise ValueError(
                 f"`first_frames` of pixels must have shape (rows, f, 3, S, S), got shape {tuple(first_frames.shape)}."
             )
-        model.vision_tower.check_pixels(first_frames.flatten(0, 1))
+        model.vision_tower.check_pixels(first_frames, "first_frames", "rows, f")
     else:
         model.check_codes(first_frames.flatten(0, 1))
-    else:
-        model.vision_tower.check_pixels(first_frames, "first_frames", "rows, f")
 
 
 def encode_first_frames(model: Any, first_frames: torch.Tensor) -> torch.Tensor:
