@@ -56,7 +56,7 @@ class VisionTowerDataCollator:
         Raises:
             ValueError: if a record does not have exactly one image.
         """
-        check_value("records", records, Annotated[Sequence[Mapping], Rule("of at least one record", len)])
+        check_value("records", records, Annotated[Sequence[Mapping], Rule("of at least one record", bool)])
         for record in records:
             images = record.get("images")
             if not isinstance(images, (list, tuple)) or len(images) != 1:

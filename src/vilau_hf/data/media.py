@@ -228,7 +228,8 @@ def open_image(
     if hasattr(item, "shape") or hasattr(item, "convert"):
         return item
     path, data = _path_and_bytes(item, media_roots)
-    with PIL.Image.open(path if data is None else io.BytesIO(data)) as image:
+    source: Any = path if data is None else io.BytesIO(data)
+    with PIL.Image.open(source) as image:
         check_size(*image.size, max_image_pixels, max_aspect_ratio)  # before the pixels are read
         image.load()
     return turn_upright(image) if do_exif_transpose else image

@@ -325,11 +325,9 @@ def _tokenizer(folder: Path, llm: dict) -> PreTrainedTokenizerFast:
 def _check_tokenizer_model(path: Path) -> None:
     """Checks that a sentencepiece model is complete. The library would read an empty one as a tiny vocabulary."""
     from google.protobuf.message import DecodeError
-    from sentencepiece.sentencepiece_model_pb2 import (
-        ModelProto,  # type: ignore[attr-defined]  # protobuf makes the class while the module is imported
-    )
+    from sentencepiece import sentencepiece_model_pb2
 
-    model = ModelProto()
+    model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]  # protobuf makes the class at import
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError as error:

@@ -167,7 +167,7 @@ class VilaUPipeline(DiffusionPipeline):
         unknown = sorted(sampling_settings.keys() - set(self.model.sampling_settings))
         if unknown:
             raise TypeError(f"unexpected keyword argument `{unknown[0]}`.")
-        prompts = [prompt] if isinstance(prompt, str) else prompt
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         self._check(prompts, negative_prompt, num_images_per_prompt, output_type)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
         ranker = self._ranker(num_candidates, rank_by, num_frames, image)
@@ -370,14 +370,14 @@ class VilaUPipeline(DiffusionPipeline):
         return pixels.unflatten(0, (len(rows), -1))
 
     def _encode_negative_prompts(
-        self, negative_prompt: str | list[str] | None, device: torch.device
+        self, negative_prompt: str | list[str] | tuple[str, ...] | None, device: torch.device
     ) -> dict[str, torch.Tensor]:
         """Encodes the negative prompts. Without any, the checkpoint's unconditional prompt is used, if it has one."""
         if negative_prompt is None:
             if self.model.generation_config.to_dict().get("unconditional_prompt_ids") is not None:
                 return {}
             negative_prompt = ""
-        texts = [negative_prompt] if isinstance(negative_prompt, str) else negative_prompt
+        texts = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
         encoded = encode_prompts(self.processor, texts).to(device)
         return {
             "negative_prompt_ids": encoded["input_ids"],

@@ -31,9 +31,9 @@ class MediaBytes(str):
         described.data = data
         return described
 
-    def __getnewargs__(self) -> tuple[bytes]:
-        """Returns the argument of the constructor, for copies and pickles."""
-        return (self.data,)
+    def __reduce__(self) -> tuple[type, tuple[bytes]]:
+        """Returns the class and the argument of its constructor, for copies and pickles."""
+        return type(self), (self.data,)
 
 
 def to_media_bytes(source: Any) -> Any:

@@ -232,9 +232,9 @@ def to_convertible_mode(image: Image.Image) -> Image.Image:
     """Returns a checked PIL image in a mode that Pillow converts to RGB without loss of range."""
     # `convert` clips 16-bit and float values to 8 bits: https://github.com/python-pillow/Pillow/issues/3011
     if image.mode in (*SIXTEEN_BIT_MODES, "I"):
-        return Image.fromarray(to_levels(np.asarray(image).astype(np.uint16)))
+        return Image.fromarray(np.asarray(to_levels(np.asarray(image).astype(np.uint16))))
     if image.mode == "F":
-        return Image.fromarray(to_levels(np.asarray(image)))
+        return Image.fromarray(np.asarray(to_levels(np.asarray(image))))
     return image.convert("LA") if image.mode == "La" else image
 
 

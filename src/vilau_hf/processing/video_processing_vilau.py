@@ -4,7 +4,7 @@
 import importlib.util
 import os
 from collections.abc import Callable
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ def _three_channels(frames: np.ndarray | torch.Tensor) -> np.ndarray | torch.Ten
 def _stack_frames(frames: list) -> np.ndarray | torch.Tensor:
     """Stacks the open images of a video to an array of frames, tensors to a tensor."""
     are_tensors = all(isinstance(frame, torch.Tensor) for frame in frames)
-    arrays = frames if are_tensors else [np.asarray(frame) for frame in frames]
+    arrays: list[Any] = frames if are_tensors else [np.asarray(frame) for frame in frames]
     shapes = sorted({tuple(array.shape) for array in arrays})
     if len(shapes) > 1:
         raise ValueError(f"The frames of a video must have the same size, got the shapes {shapes}.")
@@ -132,14 +132,14 @@ class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVi
     ```
     """
 
-    valid_kwargs = VilaUVideoProcessorKwargs
+    valid_kwargs = VilaUVideoProcessorKwargs  # type: ignore[assignment]  # declared as `ImagesKwargs` by mistake
     do_sample_frames = None
     repeat_frames = False
     num_frames = 8
     fps: float | None  # the base class sets it from its arguments
 
     def __init__(self, **kwargs: Unpack[VilaUVideoProcessorKwargs]) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**cast(VideosKwargs, kwargs))
 
     def preprocess(self, videos: Any, **kwargs: Unpack[VilaUVideoProcessorKwargs]) -> BatchFeature:
         """

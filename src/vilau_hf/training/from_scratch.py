@@ -123,27 +123,27 @@ def new_model(
     """
     vision = tower.config
     code_dim = tower.vision_tower.quantizer.codebook.weight.shape[1]
-    config = VilaUConfig(
-        vision_config={**vision.to_dict(), "text_config": None},
-        depth_config={
+    fields: dict[str, Any] = {
+        "vision_config": {**vision.to_dict(), "text_config": None},
+        "depth_config": {
             "backbone_hidden_size": text_config["hidden_size"],
             "code_dim": code_dim,
             "codebook_size": vision.codebook_size,
             "code_depth": vision.code_depth,
             **depth_config,
         },
-        text_config={
+        "text_config": {
             "vocab_size": len(tokenizer),
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": tokenizer.bos_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             **text_config,
         },
-        initializer_range=text_config["initializer_range"],
-        tie_word_embeddings=text_config.get("tie_word_embeddings", False),
+        "initializer_range": text_config["initializer_range"],
+        "tie_word_embeddings": text_config.get("tie_word_embeddings", False),
         **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in VISUAL_TOKENS.items()},
-    )
-    model = VilaUForConditionalGeneration(config)
+    }
+    model = VilaUForConditionalGeneration(VilaUConfig(**fields))
     model.model.vision_tower.load_state_dict(tower.vision_tower.state_dict())
     # Weights divided by the scale of the code embeddings: so the outputs of the new layers start at unit scale.
     with torch.no_grad():
