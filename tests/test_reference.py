@@ -55,7 +55,11 @@ IMPORTS = {module: read_imports(module) for module in MODULES}
 def find_definition(module: str, name: str) -> str | None:
     """Full name of where `name` of `module` is defined, or `None` if it is not."""
     defined = {child.id for node in TREES[module].body for child in targets_of(node)}
-    defined |= {node.name for node in TREES[module].body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    defined |= {
+        node.name
+        for node in TREES[module].body
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+    }
     if name in defined:
         return f"{module}.{name}"
     if name in IMPORTS[module]:

@@ -189,7 +189,7 @@ def test_pads_rows_to_a_multiple(processor):
     assert length % 64 and batch["input_ids"].shape == (2, -(-length // 64) * 64)
     for name, fill in (("input_ids", processor.tokenizer.pad_token_id), ("labels", -100), ("attention_mask", 0)):
         assert torch.equal(batch[name][:, :length], plain[name]) and batch[name][:, length:].eq(fill).all()
-    with pytest.raises(ValueError, match="`pad_to_multiple_of` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`pad_to_multiple_of` must be an integer of at least 1, got 0"):
         VilaUDataCollator(processor, pad_to_multiple_of=0)
 
 

@@ -42,7 +42,7 @@ def test_rejects_wrong_arguments_and_records(processor):
     with pytest.raises(ValueError, match="`max_length` must be given with a `tokenizer`, got None"):
         VisionTowerDataCollator(processor.image_processor, processor.tokenizer)
     two = [{"images": records("a", "b")[0]["images"] * 2}]
-    with pytest.raises(ValueError, match="a record needs exactly one image in `images`, got 2"):
+    with pytest.raises(ValueError, match="a record needs exactly one image in `images`, a list, got 2"):
         VisionTowerDataCollator(processor.image_processor)(two)
 
 

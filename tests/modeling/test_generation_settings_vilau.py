@@ -53,6 +53,8 @@ def test_a_sampling_setting_is_named_in_three_places():
         ("generation_sampling_vilau.py", "SamplingSettings"),
         ("generation_sampling_vilau.py", "truncated_probabilities"),
         ("generation_vilau.py", "generate"),
+        # the `min_p` of text, an option of the library
+        ("protocol.py", "GenerationOptions"),
     }
 
 

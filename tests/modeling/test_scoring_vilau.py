@@ -144,7 +144,7 @@ def test_guidance_does_not_change_text_scores(model):
         ({"guidance_scale": torch.tensor([2.0, float("inf")])}, "`guidance_scale` must be a finite number"),
         ({"attention_mask": torch.full((2, 41), float("nan"))}, "`attention_mask` must be a tensor of zeros and ones"),
         ({"labels": [[1]]}, r"`labels` must be a tensor of integers .* got \[\[1\]\]"),
-        ({"labels": torch.full((2, 41), 99)}, r"`labels` must be in the vocabulary, \[0, 60\), .*99"),
+        ({"labels": torch.full((2, 39), 99)}, r"`labels` must be in the vocabulary, \[0, 60\), .*99"),
         ({"codes": torch.ones(4, 16, 3)}, "`codes` must be a tensor of integers"),
         ({"visual_codes": torch.ones(2, 5, 3).long(), "codes": None}, "`visual_codes` must be integers of shape"),
         ({"negative_prompt_ids": torch.tensor([[-1]])}, "`negative_prompt_ids` must be in the vocabulary"),

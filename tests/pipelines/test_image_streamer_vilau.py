@@ -170,7 +170,7 @@ def test_streamers_of_the_library_end_if_generate_fails(tiny, mode):
 
 
 def test_rejects_every_below_one(tiny):
-    with pytest.raises(ValueError, match="`every` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`every` must be an integer of at least 1, got 0"):
         VilaUImageStreamer(*tiny, every=0)
 
 

@@ -270,7 +270,7 @@ def test_images_before_the_prompt_change_the_result(pipe):
         ({"prompt": [CROSS] * 2, "image": [Image.new("RGB", (8, 8))]}, "for each of the 2 prompts, got 1"),
         (
             {"prompt": CROSS, "num_frames": 2, "first_frames": Image.new("RGB", (8, 8))},
-            "`first_frames` must be a list of images, or a list of such lists, got Image",
+            "`first_frames` must be a list, a tuple, a `ndarray` or a tensor, got an object of type Image",
         ),
         (
             {"prompt": CROSS, "num_frames": 2, "first_frames": []},

@@ -20,28 +20,12 @@ if TYPE_CHECKING:
 
 
 _VISUAL = ("image", "video")
-# The types of what the collator reads. Records of a dataset are dictionaries, or mappings that behave like these.
+# Records of a dataset are dictionaries, or mappings that behave like these.
 _Records: TypeAlias = Annotated[
     Sequence[Mapping], Rule("of at least one record or pack", lambda records: len(records) > 0)
 ]
-_Messages: TypeAlias = Annotated[
-    Sequence[Mapping],
-    Rule(
-        "with a `role` and a `content`, which is a string or a list of content parts",
-        lambda messages: len(messages) > 0 and all(map(_is_message, messages)),
-    ),
-]
 # value of a label that no loss counts, the `ignore_index` of `torch.nn.functional.cross_entropy`
 _IGNORED = -100
-
-
-def _is_message(message: Mapping) -> bool:
-    content = message.get("content")
-    is_text = isinstance(content, str)
-    is_list = isinstance(content, (list, tuple)) and all(
-        isinstance(each, Mapping) and "type" in each for each in content
-    )
-    return isinstance(message.get("role"), str) and (is_text or is_list)
 
 
 def without_prompt(messages: list[dict]) -> list[dict]:
@@ -188,9 +172,6 @@ class VilaUDataCollator:
         check_value("records", records, _Records)
         rows = [record["records"] if "records" in record else [record] for record in records]
         packed = self.padding_free or any("records" in record for record in records)
-        for row in rows:
-            for record in row:
-                _check_record(record)
         rows = [[self._open(record) for record in row] for row in rows]
         flat = [record for row in rows for record in row]
         # Packs are encoded as single padded records first, so that each record has the tokens it has without packing.
@@ -259,17 +240,6 @@ class VilaUDataCollator:
             "max_length_q": longest,
             "max_length_k": longest,
         }
-
-
-def _check_record(record: dict) -> None:
-    """Raises a `ValueError` unless the fields of a record have the types that the processor reads."""
-    name = f"record {record['id']!r}" if record.get("id") is not None else "record"
-    check_value(f"{name}: messages", record.get("messages"), _Messages)
-    for field in ("images", "videos", "codes"):
-        value = record.get(field)
-        # A list, an array, or a column of a dataset. A single image or a file name has to be in a list.
-        if value is not None and (isinstance(value, (str, bytes, dict)) or not hasattr(value, "__getitem__")):
-            raise ValueError(f"`{name}: {field}` must be a list, got {type(value).__name__}.")
 
 
 def _column(records: list[dict], name: str) -> list:

@@ -152,6 +152,11 @@ def check_image_inputs(model: Any, input_ids: torch.Tensor, images: dict[str, to
         return
     shape = (*input_ids.shape, model.config.vision_config.code_depth)
     visual_codes = as_int64(visual_codes, "visual_codes")
+    # In assisted decoding, the library gives the assistant the codes of the prompt, and ids with new text after it.
+    is_visual_after = is_visual[:, visual_codes.shape[1] :] if visual_codes.ndim == 3 else is_visual
+    if visual_codes.ndim == 3 and visual_codes.shape[1] < shape[1] and not is_visual_after.any():
+        shape = (shape[0], visual_codes.shape[1], shape[2])
+        is_visual = is_visual[:, : shape[1]]
     if visual_codes.shape != shape:
         raise ValueError(
             f"`visual_codes` must be integers of shape {shape}, got {visual_codes.dtype} of shape "
