@@ -19,6 +19,7 @@ from .pixel_rules_vilau import (
     MAX_IMAGE_PIXELS,
     check_image,
     check_size,
+    repeat_grey_channel,
     to_convertible_mode,
     to_levels,
     turn_upright,
@@ -402,8 +403,10 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
             image = prepare_image(image, do_convert_rgb=bool(do_convert_rgb), **options)
             image = image.convert("L") if image.mode == "1" else image  # arrays of mode 1 are booleans
             do_convert_rgb = False
-        elif kwargs["do_rescale"] or not _is_float(image):
-            image = to_levels(image)
+        else:
+            if kwargs["do_rescale"] or not _is_float(image):
+                image = to_levels(image)
+            image = repeat_grey_channel(image[None] if image.ndim == 2 else image)
         return super().process_image(  # type: ignore[misc]  # a backend of transformers follows in the bases
             image, do_convert_rgb=do_convert_rgb, **kwargs
         )

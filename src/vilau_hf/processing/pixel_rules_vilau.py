@@ -114,6 +114,21 @@ def channel_axis(image: np.ndarray | torch.Tensor) -> int:
     )
 
 
+def repeat_grey_channel(pixels: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    """
+    Repeats the channel of grey images or frames three times. Other pixels are returned unchanged.
+
+    The library repeats it for arrays of frames, and from 5.24 on for images.
+
+    Args:
+        pixels (`np.ndarray` or `torch.Tensor`): an array of at least three dimensions.
+    """
+    axis = channel_axis(pixels)
+    if pixels.shape[axis] != 1:
+        return pixels
+    return pixels.repeat_interleave(3, axis) if isinstance(pixels, torch.Tensor) else pixels.repeat(3, axis)
+
+
 def _check_array_size(image: np.ndarray | torch.Tensor, **limits: float | None) -> None:
     """Checks height, width and number of channels of an array."""
     if image.ndim == 2:
@@ -247,6 +262,7 @@ __all__ = [
     "check_size",
     "check_values",
     "check_video",
+    "repeat_grey_channel",
     "to_convertible_mode",
     "to_levels",
     "turn_upright",

@@ -30,7 +30,14 @@ from .image_functions_vilau import (
     reading_settings,
 )
 from .media_bytes_vilau import MediaBytes, to_media_bytes
-from .pixel_rules_vilau import channel_axis, check_image, check_video, to_convertible_mode, to_levels, turn_upright
+from .pixel_rules_vilau import (
+    check_image,
+    check_video,
+    repeat_grey_channel,
+    to_convertible_mode,
+    to_levels,
+    turn_upright,
+)
 from .video_decoding_vilau import decode_video
 
 
@@ -94,15 +101,7 @@ def _check_and_normalize(videos: Any, settings: dict[str, Any], is_rescaled: boo
         check_image(videos, **limits)
         videos = videos[..., None] if videos.ndim == 2 else videos
     is_float = videos.is_floating_point() if isinstance(videos, torch.Tensor) else videos.dtype.kind == "f"
-    return _three_channels(to_levels(videos) if is_rescaled or not is_float else videos)
-
-
-def _three_channels(frames: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
-    """Repeats the channel of grey frames, which the base class does for arrays only."""
-    axis = channel_axis(frames)
-    if frames.shape[axis] != 1:
-        return frames
-    return frames.repeat_interleave(3, axis) if isinstance(frames, torch.Tensor) else frames.repeat(3, axis)
+    return repeat_grey_channel(to_levels(videos) if is_rescaled or not is_float else videos)
 
 
 def _stack_frames(frames: list) -> np.ndarray | torch.Tensor:
