@@ -62,7 +62,7 @@ parser.add_argument("--out", type=Path, default=Path("emoji"), help="folder of t
 parser.add_argument("--stage", choices=STAGES, nargs="+", default=STAGES, help="stages to run (default: all)")
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
 parser.add_argument("--siglip-steps", type=int, default=3000)
-parser.add_argument("--tower-steps", type=int, default=5000)
+parser.add_argument("--tower-steps", type=int, default=4000)
 parser.add_argument("--language-steps", type=int, default=14_000)
 parser.add_argument("--save-steps", type=int, default=100, help="steps between checkpoints (default: %(default)s)")
 parser.add_argument("--seed", type=int, default=0)
