@@ -29,15 +29,10 @@ from vilau_hf import (
 )
 from vilau_hf.data import VilaUDataCollator, VisionTowerDataCollator
 from vilau_hf.drawn import drawn_shapes
-from vilau_hf.drawn.scores import (
-    answer_questions,
-    evaluate_images,
-    evaluate_reconstruction,
-    evaluate_tower,
-    generate_from_captions,
-)
+from vilau_hf.drawn.scores import evaluate_images, evaluate_reconstruction, evaluate_tower
 from vilau_hf.drawn.shapes import drawings
 from vilau_hf.evaluation.metrics import exact_match
+from vilau_hf.evaluation.model_outputs import answer_questions, generate_from_captions
 from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments, VisionTowerTrainer, VisionTowerTrainingArguments
 
 

@@ -8,8 +8,9 @@ from transformers import TorchAoConfig
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from vilau_hf import TINY_CHECKPOINT, VILAU_SKIP_MODULES, VilaUForConditionalGeneration, VilaUProcessor
-from vilau_hf.drawn.scores import evaluate_images, generate_from_captions
+from vilau_hf.drawn.scores import evaluate_images
 from vilau_hf.drawn.shapes import drawings
+from vilau_hf.evaluation.model_outputs import generate_from_captions
 
 
 def test_the_skip_list_allows_the_layers_of_the_language_model_only(model):

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from ..evaluation.model_outputs import answer_questions, generate_from_captions
 from ..evaluation.sheets import beside, contact_sheet, enlarge, save_gif, to_uint8
 from ..modeling import VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
 from .dataset import drawn_shapes
 from .oracle import read_drawing, read_motion
-from .scores import answer_questions, evaluate_reconstruction, generate_from_captions
+from .scores import evaluate_reconstruction
 from .shapes import Drawing, draw, drawings, motions
 
 

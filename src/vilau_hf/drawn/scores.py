@@ -1,13 +1,9 @@
 """Scores of a model on held-out drawn shapes, as the drawing oracle reads them."""
 
-from collections.abc import Iterator
-from typing import Any, Literal
-
 import torch
-from tqdm.auto import tqdm
-from transformers import BatchFeature
 
 from ..evaluation.metrics import codebook_usage, exact_match, psnr
+from ..evaluation.model_outputs import answer_questions, generate_from_captions
 from ..evaluation.sheets import to_uint8
 from ..evaluation.zero_shot import embed_classes
 from ..modeling import VilaUForConditionalGeneration, VilaUVisionTower, VilaUVisionTowerForPreTraining
@@ -18,26 +14,6 @@ from .shapes import COLORS, SHAPES, Drawing, drawings, motions
 
 
 ATTRIBUTES = ("color", "shape", "size", "place", "background")
-# The longest answer, a caption, has fewer tokens.
-MAX_ANSWER_TOKENS = 24
-
-
-def chat_prompts(processor: VilaUProcessor, messages: list[list[dict]], **media: Any) -> BatchFeature:
-    """
-    Builds model inputs for conversations that the assistant continues.
-
-    Args:
-        processor ([`VilaUProcessor`]): processor of the model.
-        messages (`list[list[dict]]`): the messages of each conversation.
-        media: `images` or `videos` of all conversations, in their order.
-    """
-    prompts = [processor.apply_chat_template(turns, add_generation_prompt=True) for turns in messages]
-    return processor(text=prompts, return_tensors="pt", **media)
-
-
-def _batches(items: list, size: int, description: str) -> Iterator[list]:
-    for begin in tqdm(range(0, len(items), size), desc=description, leave=False):
-        yield items[begin : begin + size]
 
 
 def _evenly(items: list, count: int) -> list:
@@ -46,66 +22,6 @@ def _evenly(items: list, count: int) -> list:
         items[index * len(items) // count] if count < len(items) else items[index % len(items)]
         for index in range(count)
     ]
-
-
-@torch.no_grad()
-def generate_from_captions(
-    model: VilaUForConditionalGeneration,
-    processor: VilaUProcessor,
-    captions: list[str],
-    mode: Literal["image", "video"],
-    seed: int,
-    batch_size: int = 50,
-    **settings: Any,
-) -> torch.Tensor:
-    """
-    Generates an image or a video for each caption.
-
-    Args:
-        model ([`VilaUForConditionalGeneration`]): the model.
-        processor ([`VilaUProcessor`]): its processor.
-        captions (`list[str]` of length N): captions.
-        mode (`str`): `"image"` or `"video"`.
-        seed (`int`): seed of sampling.
-        batch_size (`int`, *optional*, defaults to 50): captions in a batch.
-        settings: arguments of `generate` that replace the saved generation settings of the model.
-
-    Returns:
-        `torch.Tensor`, uint8, of shape `(N, 3, S, S)` for images and `(N, F, 3, S, S)` for videos.
-    """
-    generator = torch.Generator(model.device).manual_seed(seed)
-    results = []
-    for batch in _batches(captions, batch_size, f"drawing {mode}s"):
-        messages = [[{"role": "user", "content": [{"type": "text", "text": caption}]}] for caption in batch]
-        inputs = chat_prompts(processor, messages).to(model.device)
-        codes = model.generate(**inputs, generation_mode=mode, generator=generator, **settings)
-        decode = model.decode_image_tokens if mode == "image" else model.decode_video_tokens
-        results.append(to_uint8(decode(codes)).cpu())
-    return torch.cat(results)
-
-
-@torch.no_grad()
-def answer_questions(
-    model: VilaUForConditionalGeneration, processor: VilaUProcessor, records: list[dict], batch_size: int = 50
-) -> list[str]:
-    """
-    Answers the question about the image of each record by greedy decoding.
-
-    Args:
-        model ([`VilaUForConditionalGeneration`]): the model.
-        processor ([`VilaUProcessor`]): its processor.
-        records (`list[dict]`): records of [`drawn_shapes`] for `"image_to_text"`. Their last message, the assistant's
-            answer, is not shown to the model.
-        batch_size (`int`, *optional*, defaults to 50): records in a batch.
-    """
-    answers = []
-    for batch in _batches(records, batch_size, "answering"):
-        messages = [record["messages"][:-1] for record in batch]
-        images = [image for record in batch for image in record["images"]]
-        inputs = chat_prompts(processor, messages, images=images).to(model.device)
-        ids = model.generate(**inputs, max_new_tokens=MAX_ANSWER_TOKENS, do_sample=False)
-        answers += processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [text.strip() for text in answers]
 
 
 def evaluate_images(pixels: torch.Tensor, targets: list[Drawing]) -> dict[str, float]:
@@ -240,11 +156,8 @@ def evaluate_model(
 
 
 __all__ = [
-    "answer_questions",
-    "chat_prompts",
     "evaluate_images",
     "evaluate_model",
     "evaluate_reconstruction",
     "evaluate_tower",
-    "generate_from_captions",
 ]

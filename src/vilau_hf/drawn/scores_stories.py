@@ -5,11 +5,12 @@ from typing import Any
 
 import torch
 
+from ..evaluation.model_outputs import chat_prompts
 from ..evaluation.sheets import to_pil, to_uint8
 from ..modeling import VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
 from .oracle import Reading, read_drawing, read_motion
-from .scores import ATTRIBUTES, chat_prompts
+from .scores import ATTRIBUTES
 from .shapes import Drawing, animate, drawings, motions
 from .stories import EDITS, Edit, edit_images, make_edit, read_event
 

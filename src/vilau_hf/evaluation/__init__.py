@@ -5,11 +5,14 @@ How this package is organised:
 - `metrics.py` holds functions of tensors and texts that need no model, such as PSNR and use of the codebook.
 - A benchmark gets one module named after it. Such a module computes the scores of that benchmark from predictions and
   references, as `vqa_accuracy.py` does for VQA.
+- `intervals.py` gives a score its 95 % interval.
+- `model_outputs.py` lets a model draw or answer for many conversations, in batches.
 - `zero_shot.py` classifies images with a vision tower and its text encoder.
 - `sheets.py` shows results to people: contact sheets and GIFs.
 
 Nothing here imports `training` or `drawn`. So `evaluate_metrics/`, which `evaluate.load` reads, imports this package
-without a trainer. The scores of drawn shapes are in `drawn/scores.py`.
+without a trainer. The scores of drawn shapes are in `drawn/scores.py`, those
+of emoji in `emoji/scores.py`.
 """
 
 from .metrics import (
@@ -26,7 +29,7 @@ from .sheets import beside, contact_sheet, enlarge, save_gif, to_pil, to_uint8
 
 
 # `vqa_accuracy` is not exported, because the function would hide the module of the same name. `embed_classes` is not
-# exported, because `zero_shot.py` imports the collators, which a metric does not need.
+# exported, because `zero_shot.py` imports the collators, which a metric does not need. `model_outputs.py` imports models.
 __all__ = [
     "EVALUATE_METRICS",
     "beside",
