@@ -1,7 +1,7 @@
 import torch
 from PIL import Image
 
-from vilau_hf.evaluation.sheets import RIGHT, WRONG, beside, contact_sheet, enlarge, save_gif, to_pil, to_uint8
+from vilau_hf.evaluation.sheets import RIGHT, WRONG, beside, contact_sheet, enlarge, save_animation, to_pil, to_uint8
 
 
 def plain(color, size=(40, 40)):
@@ -46,6 +46,6 @@ def test_images_are_joined_with_a_gap():
 
 
 def test_a_gif_repeats_all_frames(tmp_path):
-    save_gif([plain("red"), plain("green"), plain("blue")], tmp_path / "a.gif", milliseconds=200)
+    save_animation([plain("red"), plain("green"), plain("blue")], tmp_path / "a.gif", milliseconds=200)
     saved = Image.open(tmp_path / "a.gif")
     assert (saved.n_frames, saved.info["duration"], saved.info["loop"]) == (3, 200, 0)

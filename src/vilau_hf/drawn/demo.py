@@ -7,7 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..evaluation.model_outputs import answer_questions, generate_from_captions
-from ..evaluation.sheets import beside, contact_sheet, enlarge, save_gif, to_uint8
+from ..evaluation.sheets import beside, contact_sheet, enlarge, save_animation, to_uint8
 from ..modeling import VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
 from .dataset import drawn_shapes
@@ -82,7 +82,7 @@ def _videos(
     videos = generate_from_captions(model, processor, [motion.caption for motion in targets], "video", seed)
     for motion, video in zip(targets, videos, strict=True):
         name = motion.caption.removeprefix("a ").replace(" ", "-")
-        save_gif([enlarge(frame, 192) for frame in video], out / f"{name}.gif")
+        save_animation([enlarge(frame, 192) for frame in video], out / f"{name}.gif")
     readings = read_motion(videos)
     right = sum(a.direction == b.direction for a, b in zip(readings, targets, strict=True))
     return f"{right} of {len(targets)} move in the right direction"

@@ -8,7 +8,7 @@ How this package is organised:
 - `intervals.py` gives a score its 95 % interval.
 - `model_outputs.py` lets a model draw or answer for many conversations, in batches.
 - `zero_shot.py` classifies images with a vision tower and its text encoder.
-- `sheets.py` shows results to people: contact sheets and GIFs.
+- `sheets.py` shows results to people: contact sheets and animations.
 
 Nothing here imports `training` or `drawn`. So `evaluate_metrics/`, which `evaluate.load` reads, imports this package
 without a trainer. The scores of drawn shapes are in `drawn/scores.py`, those
@@ -25,11 +25,12 @@ from .metrics import (
     psnr_of_error,
     usage_of_counts,
 )
-from .sheets import beside, contact_sheet, enlarge, save_gif, to_pil, to_uint8
+from .sheets import beside, contact_sheet, enlarge, save_animation, to_pil, to_uint8
 
 
 # `vqa_accuracy` is not exported, because the function would hide the module of the same name. `embed_classes` is not
-# exported, because `zero_shot.py` imports the collators, which a metric does not need. `model_outputs.py` imports models.
+# exported, because `zero_shot.py` imports the collators and `model_outputs.py` the models, which a metric
+# does not need.
 __all__ = [
     "EVALUATE_METRICS",
     "beside",
@@ -41,7 +42,7 @@ __all__ = [
     "perplexity_of_counts",
     "psnr",
     "psnr_of_error",
-    "save_gif",
+    "save_animation",
     "to_pil",
     "to_uint8",
     "usage_of_counts",

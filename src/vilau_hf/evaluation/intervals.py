@@ -1,6 +1,7 @@
 """Scores with 95 % intervals: shares, means, and ratios of paired values."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -33,12 +34,12 @@ class Score:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.count}"
 
 
-def share(hits: list[bool]) -> Score:
+def share(hits: Sequence[bool]) -> Score:
     """
     Computes the share of hits with the interval of Wilson (1927), which stays inside [0, 1] for few samples, too.
 
     Args:
-        hits (`list[bool]` of length N): whether each sample is a hit; at least one.
+        hits (`Sequence[bool]` of length N): whether each sample is a hit; at least one.
 
     Raises:
         ValueError: if `hits` is empty.
@@ -53,12 +54,12 @@ def share(hits: list[bool]) -> Score:
     return Score(value, max(0.0, center - half), min(1.0, center + half), count)
 
 
-def mean(values: list[float], seed: int = 0) -> Score:
+def mean(values: Sequence[float], seed: int = 0) -> Score:
     """
     Computes the mean with the percentile interval of a bootstrap (Efron, 1979).
 
     Args:
-        values (`list[float]` of length N): one value for each sample; at least one.
+        values (`Sequence[float]` of length N): one value for each sample; at least one.
         seed (`int`, *optional*, defaults to 0): seed of the resamples.
 
     Raises:
@@ -67,13 +68,13 @@ def mean(values: list[float], seed: int = 0) -> Score:
     return ratio(values, [1.0] * len(values), seed)
 
 
-def ratio(values: list[float], references: list[float], seed: int = 0) -> Score:
+def ratio(values: Sequence[float], references: Sequence[float], seed: int = 0) -> Score:
     """
     Computes the ratio of two means over the same samples, with the percentile interval of a paired bootstrap.
 
     Args:
-        values (`list[float]` of length N): numerators; at least one.
-        references (`list[float]` of length N): denominators of the same samples.
+        values (`Sequence[float]` of length N): numerators; at least one.
+        references (`Sequence[float]` of length N): denominators of the same samples.
         seed (`int`, *optional*, defaults to 0): seed of the resamples.
 
     Returns:
@@ -100,7 +101,7 @@ def ratio(values: list[float], references: list[float], seed: int = 0) -> Score:
     return Score(top / bottom, low, high, len(values))
 
 
-def _check_samples(name: str, samples: list) -> None:
+def _check_samples(name: str, samples: Sequence[float]) -> None:
     if not samples:
         raise ValueError(f"`{name}` must contain at least one sample, got none.")
 

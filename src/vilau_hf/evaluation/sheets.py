@@ -1,4 +1,4 @@
-"""Sheets of images with captions, and GIFs, to look at results."""
+"""Sheets of images with captions, and animations, to look at results."""
 
 import textwrap
 from pathlib import Path
@@ -70,9 +70,9 @@ def beside(left: Image.Image, right: Image.Image, gap: int = 4) -> Image.Image:
     return both
 
 
-def save_gif(frames: list[Image.Image], path: Path, milliseconds: int = 350) -> None:
-    """Writes `frames` as a GIF that repeats without end, each shown for `milliseconds`."""
+def save_animation(frames: list[Image.Image], path: Path, milliseconds: int = 350) -> None:
+    """Writes `frames` as a GIF or WebP, by the suffix of `path`, that repeats without end; times in milliseconds."""
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
-__all__ = ["beside", "contact_sheet", "enlarge", "save_gif", "to_pil", "to_uint8"]
+__all__ = ["beside", "contact_sheet", "enlarge", "save_animation", "to_pil", "to_uint8"]
