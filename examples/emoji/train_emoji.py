@@ -63,7 +63,7 @@ parser.add_argument("--stage", choices=STAGES, nargs="+", default=STAGES, help="
 parser.add_argument("--steps", type=float, default=1.0, help="factor on all step counts (default: %(default)s)")
 parser.add_argument("--siglip-steps", type=int, default=3000)
 parser.add_argument("--tower-steps", type=int, default=4000)
-parser.add_argument("--language-steps", type=int, default=14_000)
+parser.add_argument("--language-steps", type=int, default=10_000)
 parser.add_argument("--save-steps", type=int, default=100, help="steps between checkpoints (default: %(default)s)")
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
@@ -113,7 +113,14 @@ def train(trainer: Trainer) -> None:
     trainer.add_callback(SpeedCallback(trainer.args.per_device_train_batch_size))
     trainer.train(resume_from_checkpoint=any(Path(trainer.args.output_dir).glob("checkpoint-*")))
     trainer.save_model()
-    trainer.save_state()
+
+
+def stage_log(name: str) -> list[dict]:
+    """Returns what a stage has logged, from its last checkpoint, with numbers of four digits."""
+    states = (args.work / name).glob("checkpoint-*/trainer_state.json")
+    last = max(states, key=lambda path: int(path.parent.name.removeprefix("checkpoint-")))
+    entries = json.loads(last.read_text())["log_history"]
+    return [{key: float(f"{value:.4g}") for key, value in entry.items()} for entry in entries]
 
 
 # Tokenizer and processor. All stages need the same token ids, so they are made once and read again later.
@@ -249,3 +256,8 @@ if "language" in args.stage:
     VilaUPipeline(model, processor).save_pretrained(args.out, flat=True)
     save_halved(model, args.out)
     release_tower(tower, processor, args.out / "tower")
+    log = {
+        "arguments": {name: value for name, value in vars(args).items() if isinstance(value, int | float)},
+        "stages": {name: stage_log(name) for name in ("siglip", "tower", "language")},
+    }
+    (args.out / "training_log.json").write_text(json.dumps(log) + "\n")

@@ -31,6 +31,9 @@ def test_training_saves_a_model_that_draws_and_continues_where_it_stopped(record
     assert pipe("cat, flat style", generator=torch.Generator().manual_seed(0)).images[0].size == (64, 64)
     tower = VilaUVisionTowerForPreTraining.from_pretrained(tmp_path / "emoji" / "tower")
     assert tower.config.image_size == 64
+    training_log = json.loads((tmp_path / "emoji" / "training_log.json").read_text())
+    assert training_log["arguments"]["steps"] == 0.001
+    assert [stage[-1]["step"] for stage in training_log["stages"].values()] == [3, 4, 10]
     # a finished stage has nothing left to do
     again = run("train_emoji.py", *arguments, "--stage", "siglip", cwd=tmp_path)
     assert '"loss"' not in again
