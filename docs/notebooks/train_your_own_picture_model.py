@@ -252,5 +252,5 @@ contact_sheet(images, labels, None, 8)
 #   full; the page on memory tells how much is needed.
 # - **Questions, edits, videos:** records with such messages in stage 2. `vilau_hf.emoji.EmojiTasks` makes all of them
 #   from images with names.
-# - **Interruptions:** `save_steps` in place of `save_strategy`, and `trainer.train(resume_from_checkpoint=True)`, as in
-#   `examples/emoji/train_emoji.py`.
+# - **Interruptions:** `save_steps` in place of `save_strategy`, and `trainer.train(resume_from_checkpoint=True)`, as
+#   in `examples/emoji/train_emoji.py`.
