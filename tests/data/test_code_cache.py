@@ -294,7 +294,7 @@ def test_skips_records_that_cannot_be_opened(stored, tower, processor):
 
 def test_counts_videos_whose_frames_were_repeated(tower, processor, tmp_path):
     videos = {}
-    for name, num_frames in (("short", 1), ("long", 40)):
+    for name, num_frames in (("short", 1), ("long", 24)):
         videos[name] = {"path": str(tmp_path / f"{name}.mp4"), "bytes": None}
         write_video(tmp_path / f"{name}.mp4", num_frames)
     records = [

@@ -19,7 +19,7 @@ from .records import MEDIA_FIELDS
 
 
 if TYPE_CHECKING:
-    from ..processing import VilaUImageProcessor, VilaUProcessor
+    from ..processing import VilaUImageProcessor, VilaUImageProcessorPil, VilaUProcessor
     from .packing import PackedDataset
 
 
@@ -68,7 +68,7 @@ class MediaLoader:
         on_bad_media: str = "error",
         media_roots: Sequence[str | os.PathLike] | None = None,
         on_short_video: str = "repeat",
-        image_processor: "VilaUImageProcessor | None" = None,
+        image_processor: "VilaUImageProcessor | VilaUImageProcessorPil | None" = None,
     ) -> None:
         if on_bad_media not in ("error", "skip"):
             raise ValueError(f"`on_bad_media` must be 'error' or 'skip', got {on_bad_media!r}.")

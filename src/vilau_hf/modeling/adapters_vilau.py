@@ -110,24 +110,25 @@ class VilaUAdapterMixin(PreTrainedModel):
                 f"and {adapter_weights!r}."
             )
         check_adapters_exist(self, names)
-        in_full = [name for name in names if getattr(self.peft_config[name], "modules_to_save", None)]
+        trained_in_full = {name: getattr(self.peft_config[name], "modules_to_save", None) or [] for name in names}
+        in_full = [name for name, modules in trained_in_full.items() if modules]
         if in_full and (len(names) > 1 or any(factor not in (None, 1) for factor in factors)):
             raise ValueError(
                 f"`adapter_names`: {in_full[0]!r} has modules that were trained in full "
-                f"({', '.join(self.peft_config[in_full[0]].modules_to_save)}). They can be used alone and with weight "
-                f"1, got {names} and {adapter_weights!r}."
+                f"({', '.join(trained_in_full[in_full[0]])}). They can be used alone and with weight 1, got {names} "
+                f"and {adapter_weights!r}."
             )
         peft.functional.set_adapter(self, names, inference_mode=True)
-        for module in self.modules():
-            if hasattr(module, "set_scale"):
-                for name, factor in zip(names, factors, strict=True):
-                    module.set_scale(name, 1.0 if factor is None else factor)
+        scaled: list[Any] = [module for module in self.modules() if hasattr(module, "set_scale")]  # LoRA layers
+        for module in scaled:
+            for name, factor in zip(names, factors, strict=True):
+                module.set_scale(name, 1.0 if factor is None else factor)
         self._drop_graphs()
 
     def get_active_adapters(self) -> list[str]:
         """Returns the names of the active adapters."""
-        layers = (module for module in self.modules() if _is_adapter_layer(module))
-        return next((list(layer.active_adapters) for layer in layers), [])
+        layers: list[Any] = [module for module in self.modules() if _is_adapter_layer(module)]
+        return list(layers[0].active_adapters) if layers else []
 
     def unload_lora_weights(self) -> None:
         """

@@ -67,7 +67,7 @@ _FIELDS: dict[str, Any] = {
 }
 
 
-_Config = TypeVar("_Config", bound=type)
+_Config = TypeVar("_Config")
 
 
 class InvalidConfigError(StrictDataclassError, ValueError):
@@ -85,7 +85,7 @@ class InvalidRelationError(InvalidConfigError, StrictDataclassClassValidationErr
     """Error of fields that do not fit one another."""
 
 
-def strict_config(config_class: _Config) -> _Config:
+def strict_config(config_class: type[_Config]) -> type[_Config]:
     """
     Validates the fields of a configuration class like `@strict`, but raises errors that are `ValueError`s.
 
@@ -94,7 +94,7 @@ def strict_config(config_class: _Config) -> _Config:
     Args:
         config_class (`type`): the class, which is changed.
     """
-    config_class = strict(config_class)
+    strict(config_class)  # changes the class
     for name in ("__init__", "__setattr__", "validate"):
         setattr(config_class, name, _with_value_errors(getattr(config_class, name)))
     return config_class
