@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -110,8 +110,17 @@ def test_adapters_are_added_with_their_weights(config, tmp_path):
         torch.testing.assert_close(model(ids).logits, reference(ids).logits, atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match=r"must be among the loaded adapters \['a', 'b'\], got 'c'"):
         model.set_adapters(["a", "c"])
-    with pytest.raises(ValueError, match="must have one entry for each adapter"):
-        model.set_adapters(["a", "b"], [1.0])
+    for names, weights, message in (
+        (["a", "b"], [1.0], "must have one entry for each adapter"),
+        ([], None, "must have one entry for each adapter"),
+        (None, None, "`adapter_names` must be"),
+        (["a", 3], None, "`adapter_names` must be"),
+        ("a", float("nan"), "`adapter_weights` must be"),
+        (["a"], ["1"], "`adapter_weights` must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.set_adapters(names, weights)
+    assert model.get_active_adapters() == ["a", "b"]
 
 
 def test_modules_trained_in_full_are_neither_added_nor_weighted(config, saved):
@@ -309,3 +318,10 @@ def test_rejects_adapters_that_do_not_fit_beside_others_before_anything_changes(
             model.load_lora_weights(second, "second")
         assert_same_state(model, before)
         assert list(model.peft_config) == ["first"] and torch.equal(draw(model), codes)
+
+
+def test_a_model_in_bfloat16_draws_as_a_peft_model(config, saved):
+    expected = draw(PeftModel.from_pretrained(fresh(config).bfloat16(), saved[0]).eval())
+    model = fresh(config).bfloat16()
+    model.load_lora_weights(saved[0])
+    assert torch.equal(draw(model), expected)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from .argument_checks_vilau import check_value
 from .complete_loading_vilau import loading_problems
 
 
@@ -102,6 +103,8 @@ class VilaUAdapterMixin(PreTrainedModel):
                 adapter trained in full can be neither added nor weighted.
         """
         peft = import_peft()
+        check_value("adapter_names", adapter_names, str | list[str] | tuple[str, ...])
+        check_value("adapter_weights", adapter_weights, float | list[float] | tuple[float, ...] | None)
         names = [adapter_names] if isinstance(adapter_names, str) else list(adapter_names)
         factors = adapter_weights if isinstance(adapter_weights, (list, tuple)) else [adapter_weights] * len(names)
         if not names or len(factors) != len(names):
