@@ -27,9 +27,12 @@ from vilau_hf.data import (
     write_records,
 )
 from vilau_hf.data.code_cache import check_tower
+from vilau_hf.data.records import record_features
 from vilau_hf.data.tower_fingerprint import describe_tower, vision_tower_of
 from vilau_hf.drawn import drawn_shapes
 from vilau_hf.loading import load_vision_tower
+
+from .test_media import write_video
 
 
 DIGITS = "0123456789abcdef" * 2
@@ -287,6 +290,28 @@ def test_skips_records_that_cannot_be_opened(stored, tower, processor):
     report = encode_dataset(skipping, stored / "left", tower, processor, batch_size=4)
     assert (report.num_records, report.num_skipped) == (18, 6)
     assert encode_dataset(skipping, stored / "left", tower, processor, batch_size=4).num_records == 0  # all there
+
+
+def test_counts_videos_whose_frames_were_repeated(tower, processor, tmp_path):
+    videos = {}
+    for name, num_frames in (("short", 1), ("long", 24)):
+        videos[name] = {"path": str(tmp_path / f"{name}.mp4"), "bytes": None}
+        write_video(tmp_path / f"{name}.mp4", num_frames)
+    records = [
+        {
+            "id": str(index),
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "a"}]},
+                {"role": "assistant", "content": [{"type": "video", "text": None}] * len(names)},
+            ],
+            "images": [],
+            "videos": [videos[name] for name in names],
+        }
+        for index, names in enumerate((["short", "long", "short"], ["long"], ["short"]))
+    ]
+    dataset = Dataset.from_list(records, features=record_features()).with_transform(MediaLoader(processor))
+    report = encode_dataset(dataset, tmp_path / "codes", tower, processor, batch_size=2)
+    assert (report.num_records, report.num_repeated_videos) == (3, 3)
 
 
 @pytest.mark.parametrize("settings", [{"num_workers": 2}, {"batch_size": 50}])

@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,24 @@ def test_rejects_wrong_arguments_and_records(processor):
     two = [{"images": records("a", "b")[0]["images"] * 2}]
     with pytest.raises(ValueError, match="a record needs exactly one image in `images`, a list, got 2"):
         VisionTowerDataCollator(processor.image_processor)(two)
+
+
+def test_settings_of_the_image_processor_apply_to_images_that_are_not_open_yet():
+    image_processor = build_processor().image_processor
+    data = io.BytesIO()
+    exif = Image.Exif()
+    exif[Image.ExifTags.Base.Orientation] = 6
+    image = Image.new("RGB", (8, 8))
+    image.paste((255, 255, 255), (0, 0, 4, 4))
+    image.save(data, "PNG", exif=exif)
+    upright = VisionTowerDataCollator(image_processor)([{"images": [data.getvalue()]}])["pixel_values"]
+    image_processor.do_exif_transpose = False
+    stored = VisionTowerDataCollator(image_processor)([{"images": [data.getvalue()]}])["pixel_values"]
+    torch.testing.assert_close(stored, image_processor(image, return_tensors="pt")["pixel_values"])
+    torch.testing.assert_close(upright, stored.rot90(-1, (2, 3)))
+    image_processor.max_image_pixels = 20
+    with pytest.raises(ValueError, match=r"at most `max_image_pixels` \(20\) pixels, got 8 x 8"):
+        VisionTowerDataCollator(image_processor)([{"images": [data.getvalue()]}])
 
 
 def test_downloads_nothing(processor):

@@ -74,6 +74,15 @@ def test_settings_of_the_image_processor_apply_to_images_of_records(tmp_path):
         MediaLoader(processor).load(record(images=[data]))
 
 
+def test_settings_of_an_image_processor_apply_without_a_complete_processor():
+    image_processor = build_processor().image_processor
+    image_processor.max_image_pixels = 20
+    data = io.BytesIO()
+    build_image().save(data, "PNG")
+    with pytest.raises(MediaError, match=r"at most `max_image_pixels` \(20\) pixels, got 8 x 6"):
+        MediaLoader(image_processor=image_processor).load(record(images=[data.getvalue()]))
+
+
 def test_a_16_bit_image_of_a_record_gives_the_right_pixels(processor):
     levels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
     data = io.BytesIO()

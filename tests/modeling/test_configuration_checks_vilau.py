@@ -1,6 +1,7 @@
 """Ranges of configuration fields."""
 
 import pytest
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 
 from vilau_hf import VilaUConfig, VilaUDepthConfig, VilaUVisionConfig
 
@@ -62,3 +63,43 @@ def test_rejects_ids_and_weights_out_of_range(changes):
     sizes = {"vision_config": VISION, "depth_config": DEPTH, "text_config": TEXT}
     with pytest.raises(ValueError, match=f"`{name}` must"):
         VilaUConfig(**{**sizes, **TOKEN_IDS, **changes})
+
+
+ERRORS = {
+    "type of a field": (lambda: VilaUDepthConfig(layer_norm_eps="x"), "layer_norm_eps", None),
+    "relation": (
+        lambda: VilaUDepthConfig(hidden_size=30, num_attention_heads=4),
+        "`hidden_size` .30. must be a multiple",
+        StrictDataclassClassValidationError,
+    ),
+    "nested relation": (
+        lambda: VilaUConfig(vision_config=VISION, depth_config={**DEPTH, "num_attention_heads": 5}, text_config=TEXT),
+        "`hidden_size` .32. must be a multiple",
+        StrictDataclassClassValidationError,
+    ),
+    "nested field": (
+        lambda: VilaUConfig(vision_config=VISION, depth_config=DEPTH, text_config={**TEXT, "rms_norm_eps": "x"}),
+        "rms_norm_eps",
+        StrictDataclassFieldValidationError,
+    ),
+    "changed field": (
+        lambda: setattr(VilaUDepthConfig(**DEPTH), "num_attention_heads", "x"),
+        "num_attention_heads",
+        StrictDataclassFieldValidationError,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_errors_of_configurations_are_value_errors(kind):
+    make, message, library_class = ERRORS[kind]
+    with pytest.raises(ValueError, match=message) as raised:
+        make()
+    assert library_class is None or isinstance(raised.value, library_class)
+
+
+def test_relations_are_checked_again_before_saving(tmp_path):
+    config = VilaUDepthConfig(**DEPTH)
+    config.num_attention_heads = 5
+    with pytest.raises(ValueError, match="must be a multiple of `num_attention_heads`"):
+        config.save_pretrained(tmp_path)

@@ -151,7 +151,7 @@ def test_rejects_a_folder_without_configuration(tmp_path):
 def test_rejects_sub_configs_that_do_not_match(sub_config, change, message):
     sub_configs = copy.deepcopy(SUB_CONFIGS)
     sub_configs[sub_config].update(change)
-    with pytest.raises(Exception, match=message):
+    with pytest.raises(ValueError, match=message):
         VilaUConfig(**sub_configs, **TOKEN_IDS)
 
 
@@ -163,12 +163,12 @@ def test_rejects_image_encoders_that_are_too_small():
         ),
         ({"num_hidden_layers": 1}, "`encoder_config.num_hidden_layers` must be at least 2 .*got 1"),
     ):
-        with pytest.raises(Exception, match=message):
+        with pytest.raises(ValueError, match=message):
             VilaUVisionConfig(**{**VISION, "encoder_config": {**VISION["encoder_config"], **change}})
 
 
 def test_token_ids_must_differ():
-    with pytest.raises(Exception, match="`video_token_id` and `image_token_id` must differ, both are 58"):
+    with pytest.raises(ValueError, match="`video_token_id` and `image_token_id` must differ, both are 58"):
         VilaUConfig(**SUB_CONFIGS, **{**TOKEN_IDS, "video_token_id": 58})
 
 

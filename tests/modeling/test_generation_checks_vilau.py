@@ -254,3 +254,24 @@ def test_training_mode_with_checkpointing_gives_the_codes_of_evaluation_or_is_re
                 model.generate(**left_padded(PROMPTS), **settings)
         else:
             assert torch.equal(model.generate(**left_padded(PROMPTS), **settings), expected)
+
+
+@pytest.mark.parametrize("settings", [{"do_sample": False}, {"seed": 0, "do_sample": True}])
+@pytest.mark.parametrize("value", [NAN, -float("inf")])
+def test_rejects_text_logits_of_interleaved_output_that_allow_no_choice(model, settings, value):
+    processor = LogitsProcessorList([lambda ids, logits: torch.full_like(logits, value)])
+    with pytest.raises(ValueError, match="the logits of .* text tokens are NaN, or -inf for every text token"):
+        model.generate(
+            torch.tensor([[1, 5, 6]]),
+            generation_mode="interleaved",
+            logits_processor=processor,
+            max_new_tokens=4,
+            **settings,
+        )
+
+
+def test_rejects_a_text_head_that_is_not_a_number_in_interleaved_output(model):
+    with torch.no_grad():
+        model.lm_head.weight.fill_(NAN)
+    with pytest.raises(ValueError, match="text tokens are NaN"):
+        model.generate(torch.tensor([[1, 5, 6]]), generation_mode="interleaved", max_new_tokens=4)

@@ -169,12 +169,12 @@ def test_another_family_takes_one_entry(batch, monkeypatch):
 
 
 def test_a_family_without_entry_is_rejected():
-    with pytest.raises(Exception, match="`encoder_config.model_type` must be one of siglip_vision_model, .*'dinov2'"):
+    with pytest.raises(ValueError, match="`encoder_config.model_type` must be one of siglip_vision_model, .*'dinov2'"):
         vision_config_of(Dinov2Config(hidden_size=32, num_hidden_layers=3, num_attention_heads=2))
 
 
 def test_siglip2_patches_must_form_a_square():
-    with pytest.raises(Exception, match="`encoder_config.num_patches` must be a square number, got 15"):
+    with pytest.raises(ValueError, match="`encoder_config.num_patches` must be a square number, got 15"):
         vision_config_of(Siglip2VisionConfig(**SIZES, num_patches=15))
 
 

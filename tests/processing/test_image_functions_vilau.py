@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import ExifTags, Image, ImageOps
 from transformers.image_utils import load_image
 
@@ -10,6 +11,7 @@ from vilau_hf.processing.image_functions_vilau import (
     READING_SETTINGS,
     PixelSettings,
     open_images,
+    pixels_to_images,
 )
 from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPil
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
@@ -100,3 +102,12 @@ def test_rejects_damaged_exif_data(tmp_path):
     with pytest.raises(ValueError, match="EXIF data of an image cannot be read.*`do_exif_transpose=False` ignores it"):
         processor(image)
     assert processor(image, do_exif_transpose=False)["pixel_values"][0].shape == (3, 256, 256)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("output_type", ["pil", "np", "pt"])
+def test_rejects_pixels_that_are_not_finite(value, output_type):
+    pixels = torch.zeros(2, 3, 4, 4)
+    pixels[1, 2, 3, 0] = value
+    with pytest.raises(ValueError, match="`pixels` must be finite, got NaN or infinite values"):
+        pixels_to_images(pixels, output_type)

@@ -1,8 +1,11 @@
 """Prompts with images and videos, and the conversion of generated outputs."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
@@ -154,6 +157,19 @@ def test_without_context_markers_text_after_an_image_begins_with_a_space(image, 
     frames = "<video>" * 4 * len(video)
     ids = processor(text="<video>it", videos=[video])["input_ids"][0]
     assert ids == processor.tokenizer(f"{frames} it")["input_ids"]
+
+
+def test_stored_pixels_of_images_are_used_on_request(image):
+    processor = build_processor()
+    exif = Image.Exif()
+    exif[Image.ExifTags.Base.Orientation] = 6
+    data = io.BytesIO()
+    image.save(data, "PNG", exif=exif)
+    photo = Image.open(data)
+    stored = processor(text="<image>", images=[photo], do_exif_transpose=False, return_tensors="pt")["pixel_values"]
+    assert torch.equal(stored, processor(text="<image>", images=[image], return_tensors="pt")["pixel_values"])
+    upright = processor(text="<image>", images=[photo], return_tensors="pt")["pixel_values"]
+    assert not torch.equal(upright, stored)
 
 
 def test_frames_of_a_video_can_be_on_separate_lines(video, tmp_path):

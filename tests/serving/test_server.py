@@ -2,7 +2,9 @@
 
 import io
 import os
+import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 from openai import AuthenticationError, BadRequestError, OpenAI
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from vilau_hf import TINY_CHECKPOINT
 from vilau_hf.drawn import drawn_shapes
@@ -377,6 +380,21 @@ def test_a_client_that_leaves_a_stream_does_not_stop_the_server(server):
     next(iter(stream))
     stream.close()
     assert chat(server, question(data_url(PNG)))[0] == 200
+
+
+def test_an_incomplete_checkpoint_is_refused_before_the_server_answers(tmp_path):
+    folder = shutil.copytree(TINY_CHECKPOINT, tmp_path / "checkpoint")
+    weights = load_file(folder / "model.safetensors")
+    del weights["depth_transformer.code_head.bias"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    port = free_port()
+    with pytest.raises(ValueError, match="missing depth_transformer.code_head.bias"):
+        serve_model(str(folder), port=port, device="cpu", non_blocking=True)
+    with pytest.raises(OSError), socket.create_connection(("localhost", port), timeout=2):
+        pass
+    command = [Path(sys.executable).with_name("vilau"), "serve", "--model", str(folder), "--port", str(port)]
+    result = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, check=False)
+    assert result.returncode == 1 and "missing depth_transformer.code_head.bias" in result.stderr
 
 
 def test_mistakes_in_the_arguments_are_told_before_the_model_is_loaded(tmp_path):

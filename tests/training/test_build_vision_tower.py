@@ -7,12 +7,15 @@ import datasets
 import pyarrow.parquet
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, SiglipConfig, SiglipModel
 
-from vilau_hf import TINY_CHECKPOINT, VilaUVisionTowerForPreTraining
+from vilau_hf import TINY_CHECKPOINT, VilaUImageProcessor, VilaUVisionConfig, VilaUVisionTowerForPreTraining
 from vilau_hf.data import MediaError
 from vilau_hf.drawn import drawn_shapes
 from vilau_hf.training import run_training
+from vilau_hf.training.build_vision_tower import build_tower_datasets, load_tower_collator
+from vilau_hf.training.recipe_vision_tower import VisionTowerDataArguments, VisionTowerModelArguments
 
 from ..conftest import TEXT_TOWER, VISION
 from .recipes import EXAMPLES, RECIPES, TINY_TOWER, layers, read
@@ -184,6 +187,28 @@ def test_images_that_cannot_be_opened_stop_the_run_or_are_skipped(siglip, tmp_pa
     trainer, _ = run(TOWER_256, tmp_path, on_bad_media="skip", **options)
     assert trainer.state.global_step == 8 and len(trainer.train_dataset) == 8
     assert "train-3.png" in caplog.text and "test-3.png" in caplog.text and "so far" in caplog.text
+
+
+def test_images_are_opened_with_the_settings_of_the_tower(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    tower = shutil.copytree(Path(TINY_CHECKPOINT) / "tower", tmp_path / "tower")
+    settings = {"do_exif_transpose": False, "max_image_pixels": 300}
+    VilaUImageProcessor(**settings).save_pretrained(tower)
+    (tmp_path / "photos").mkdir()
+    exif = Image.Exif()
+    exif[Image.ExifTags.Base.Orientation] = 6
+    for name, size in (("a", (12, 8)), ("b", (40, 20))):
+        Image.new("RGB", size).save(tmp_path / "photos" / f"{name}.png", exif=exif)
+    model = VisionTowerModelArguments(model_name_or_path=str(tower))
+    config = VilaUVisionConfig.from_pretrained(tower)
+    collator = load_tower_collator(model, config)
+    assert {name: getattr(collator.image_processor, name) for name in settings} == settings
+    data = VisionTowerDataArguments(dataset=str(tmp_path / "photos"), eval_split=None)
+    config.contrastive_loss_weight = 0.0
+    rows = build_tower_datasets(data, config, 0, collator.image_processor).train
+    assert rows[0]["images"][0].size == (12, 8)
+    with pytest.raises(MediaError, match=r"at most `max_image_pixels` \(300\) pixels, got 40 x 20"):
+        rows[1]
 
 
 def test_rejects_labels_that_are_no_classes(siglip, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -302,6 +303,20 @@ def test_refuses_to_resume_an_incomplete_adapter(tmp_path):
     )
     with pytest.raises(ValueError, match="checkpoint-2 are not those of the model: missing base_model"):
         second.train(resume_from_checkpoint=True)
+
+
+def cut(file):
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+def test_names_the_damaged_file_of_a_checkpoint(tmp_path, name):
+    quick_trainer(tmp_path, max_steps=2).train()
+    file = tmp_path / "run/out/checkpoint-2" / name
+    cut(file)
+    with pytest.raises(ValueError, match=f"cannot read {re.escape(str(file))}: "):
+        quick_trainer(tmp_path, max_steps=4).train(resume_from_checkpoint=True)
 
 
 def contents(folder):

@@ -13,7 +13,7 @@ import torch
 import yaml
 from transformers import LlamaForCausalLM
 
-from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUPipeline, VilaUProcessor
 from vilau_hf.data import encode_dataset
 from vilau_hf.data.converters import convert_records, write_records
 from vilau_hf.drawn import drawn_shapes
@@ -89,6 +89,21 @@ def test_frozen_sub_models_stay_frozen_with_adapters(tmp_path):
     trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
     assert any("multi_modal_projector" in name for name in trained)
     assert not any("depth_transformer" in name for name in trained)
+
+
+@pytest.mark.slow
+def test_a_pipeline_loads_the_adapter_that_a_run_saved(tmp_path):
+    trainer = run_training(read(TINY_SFT, **SHORT, lora_r=2, learning_rate=0.1, output_dir=tmp_path))
+    model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT)
+    processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+    plain, trained = (VilaUPipeline(each, processor) for each in (model, trainer.model.eval()))
+    settings = {"prompt": "a small red cross", "do_sample": False, "output_type": "codes"}
+    before = plain(**settings).images
+    expected = trained(**settings).images
+    plain.load_lora_weights(tmp_path)
+    assert torch.equal(plain(**settings).images, expected) and not torch.equal(expected, before)
+    plain.unload_lora_weights()
+    assert torch.equal(plain(**settings).images, before)
 
 
 def test_mixture_of_codes_trains_without_the_vision_tower_and_rejects_codes_of_another(encoded, tmp_path, monkeypatch):

@@ -1,10 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from transformers import SiglipConfig, SiglipModel, TrainerCallback, TrainingArguments
 
@@ -260,6 +261,25 @@ def test_rejects_a_checkpoint_without_averaged_weights(tmp_path):
     make_trainer(tmp_path, save_strategy="steps", save_steps=3).train()
     with pytest.raises(ValueError, match="ema has no weights: expected model.safetensors"):
         make_trainer(tmp_path, ema_decay=0.5, max_steps=4).train(resume_from_checkpoint=True)
+
+
+@pytest.mark.parametrize("name", ["discriminator.safetensors", "ema/model.safetensors", "model.safetensors"])
+def test_names_the_damaged_file_of_a_checkpoint(tmp_path, name):
+    settings = {name: value for name, value in ADVERSARIAL.items() if "perceptual" not in name}
+    make_trainer(tmp_path, save_strategy="steps", save_steps=1, max_steps=1, ema_decay=0.5, **settings).train()
+    file = tmp_path / "checkpoint-1" / name
+    content = file.read_bytes()
+    for damaged in (b"", content[:100], content[:-10]):
+        file.write_bytes(damaged)
+        trainer = make_trainer(tmp_path, max_steps=2, ema_decay=0.5, **settings)
+        with pytest.raises(ValueError, match=f"cannot read {re.escape(str(file))}: "):
+            trainer.train(resume_from_checkpoint=True)
+    file.write_bytes(content)
+    if name == "discriminator.safetensors":
+        weights = load_file(file)
+        save_file({key: weights[key] for key in sorted(weights)[1:]}, file)
+        with pytest.raises(ValueError, match="discriminator.safetensors are not those of the model: missing"):
+            trainer.train(resume_from_checkpoint=True)
 
 
 def test_loads_the_best_model_into_the_tower(tmp_path):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import torch
 
 from ..modeling.argument_checks_vilau import PositiveInt, Rule, check_value
+from ..processing.image_functions_vilau import reading_settings
 from .media import open_image
 
 
@@ -65,7 +66,9 @@ class VisionTowerDataCollator:
             if self.tokenizer is not None:
                 check_value("caption", record.get("caption"), str)
         # The processor would also download URLs.
-        pixels = self.image_processor([open_image(record["images"][0]) for record in records], return_tensors="pt")
+        settings = reading_settings(self.image_processor, {})
+        images = [open_image(record["images"][0], **settings) for record in records]
+        pixels = self.image_processor(images, return_tensors="pt")
         batch = {"pixel_values": pixels["pixel_values"], "return_loss": True}
         if self.tokenizer is not None and self.max_length is not None:
             captions = [record["caption"] for record in records]

@@ -19,7 +19,7 @@ from .records import MEDIA_FIELDS
 
 
 if TYPE_CHECKING:
-    from ..processing import VilaUProcessor
+    from ..processing import VilaUImageProcessor, VilaUImageProcessorPil, VilaUProcessor
     from .packing import PackedDataset
 
 
@@ -58,6 +58,8 @@ class MediaLoader:
         on_short_video (`str`, *optional*, defaults to `"repeat"`): what happens to a video file with fewer frames than
             are sampled. `"repeat"` repeats its frames, and counts the video in the field `repeated_videos` of its
             record. `"error"` treats it as a video that cannot be opened.
+        image_processor ([`VilaUImageProcessor`], *optional*): defines the limits of image files, and whether images
+            are turned by their EXIF data. By default that of `processor`.
     """
 
     def __init__(
@@ -66,13 +68,16 @@ class MediaLoader:
         on_bad_media: str = "error",
         media_roots: Sequence[str | os.PathLike] | None = None,
         on_short_video: str = "repeat",
+        image_processor: "VilaUImageProcessor | VilaUImageProcessorPil | None" = None,
     ) -> None:
         if on_bad_media not in ("error", "skip"):
             raise ValueError(f"`on_bad_media` must be 'error' or 'skip', got {on_bad_media!r}.")
         if on_short_video not in ("repeat", "error"):
             raise ValueError(f"`on_short_video` must be 'repeat' or 'error', got {on_short_video!r}.")
         self.on_short_video = on_short_video
-        self.image_settings = reading_settings(None if processor is None else processor.image_processor, {})
+        if image_processor is None and processor is not None:
+            image_processor = processor.image_processor
+        self.image_settings = reading_settings(image_processor, {})
         self.video_processor = None if processor is None else processor.video_processor
         self.on_bad_media = on_bad_media
         self.media_roots = media_roots

@@ -9,8 +9,6 @@ from pathlib import Path
 
 # Schemes of `data:` URLs have no slashes. fsspec writes `a://x` and chains of file systems as `a::b://x`.
 _SIGNS_OF_URLS = ("://", "::")
-# Tables with links to images are published in this form. They can be converted, but not trained on.
-_WEB_SCHEMES = ("http://", "https://")
 
 
 class MediaPathError(ValueError):
@@ -20,11 +18,6 @@ class MediaPathError(ValueError):
 def is_url(name: str) -> bool:
     """Returns whether a name is a URL of any scheme, also a chain of them such as `"zip://a.png::http://b"`."""
     return any(sign in name for sign in _SIGNS_OF_URLS) or name.lstrip().lower().startswith("data:")
-
-
-def is_web_url(name: str) -> bool:
-    """Returns whether a name is a plain `http` or `https` URL, and not a chain of file systems."""
-    return name.lower().startswith(_WEB_SCHEMES) and "::" not in name
 
 
 def find_local_file(path: str | os.PathLike, roots: Sequence[str | os.PathLike] | None = None) -> str:
@@ -78,4 +71,4 @@ def _resolve_root(root: str) -> tuple[str, ...]:
     return tuple(folders)
 
 
-__all__ = ["MediaPathError", "find_local_file", "is_url", "is_web_url"]
+__all__ = ["MediaPathError", "find_local_file", "is_url"]

@@ -113,6 +113,24 @@ def make_causal_mask(config: PreTrainedConfig, inputs_embeds: torch.Tensor) -> t
     return create_causal_mask(config, inputs_embeds, None, None)
 
 
+def adapter_names_of_hooks(model: torch.nn.Module) -> list[str] | None:
+    """
+    Returns the argument `adapter_names` of the `PeftModel.generate` call that runs now, or `None`.
+
+    `PeftModel.generate` removes the argument. It registers hooks on its layers that hold it, and torch has no public
+    way to list hooks. Read in peft 0.20.0 and 0.21.2. The function can go when peft passes the argument on.
+
+    Args:
+        model (`torch.nn.Module`): the model inside of the `PeftModel`.
+    """
+    for module in model.modules():
+        for hook in module._forward_pre_hooks.values():
+            names = getattr(hook, "keywords", {}).get("adapter_names")
+            if names is not None:
+                return names
+    return None
+
+
 __all__ = [
     "CACHE_NAME",
     "CACHE_NAMES",
@@ -125,6 +143,7 @@ __all__ = [
     "SiglipPreTrainedModel",
     "SiglipVisionEmbeddings",
     "SubConfigSpec",
+    "adapter_names_of_hooks",
     "cache_arguments",
     "can_return_tuple",
     "capture_outputs",

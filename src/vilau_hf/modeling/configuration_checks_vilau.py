@@ -1,9 +1,16 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Ranges of configuration fields, by their names."""
+"""Ranges of configuration fields, by their names, and errors of configurations that are `ValueError`s."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeAlias
+import functools
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeAlias, TypeVar
 
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import (
+    StrictDataclassClassValidationError,
+    StrictDataclassError,
+    StrictDataclassFieldValidationError,
+)
 from transformers import PreTrainedConfig
 
 from .argument_checks_vilau import NonNegativeFloat, NonNegativeInt, PositiveInt, Rule, check_value
@@ -60,6 +67,59 @@ _FIELDS: dict[str, Any] = {
 }
 
 
+_Config = TypeVar("_Config")
+
+
+class InvalidConfigError(StrictDataclassError, ValueError):
+    """Error of a configuration, which is a `ValueError` as other errors of arguments."""
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+
+
+class InvalidFieldError(InvalidConfigError, StrictDataclassFieldValidationError):
+    """Error of the type of a field."""
+
+
+class InvalidRelationError(InvalidConfigError, StrictDataclassClassValidationError):
+    """Error of fields that do not fit one another."""
+
+
+def strict_config(config_class: type[_Config]) -> type[_Config]:
+    """
+    Validates the fields of a configuration class like `@strict`, but raises errors that are `ValueError`s.
+
+    The errors of `@strict` are neither `ValueError` nor `TypeError`. Ours are of its classes, too.
+
+    Args:
+        config_class (`type`): the class, which is changed.
+    """
+    strict(config_class)  # changes the class
+    for name in ("__init__", "__setattr__", "validate"):
+        setattr(config_class, name, _with_value_errors(getattr(config_class, name)))
+    return config_class
+
+
+def _with_value_errors(function: Callable[..., None]) -> Callable[..., None]:
+    """Wraps a method so that the errors of `@strict` that it raises are `ValueError`s."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except StrictDataclassError as error:
+            # A nested configuration of ours has raised it already.
+            if isinstance(error, ValueError):
+                raise
+            if isinstance(error, StrictDataclassFieldValidationError):
+                raise InvalidFieldError(str(error)) from error
+            if isinstance(error, StrictDataclassClassValidationError):
+                raise InvalidRelationError(str(error)) from error
+            raise InvalidConfigError(str(error)) from error
+
+    return wrapped
+
+
 def check_fields(fields: Mapping[str, Any], prefix: str = "") -> None:
     """
     Checks the values of configuration fields by their names, also inside of nested configurations.
@@ -82,4 +142,4 @@ def check_fields(fields: Mapping[str, Any], prefix: str = "") -> None:
             check_fields(nested, f"{prefix}{name}.")
 
 
-__all__ = ["check_fields"]
+__all__ = ["InvalidConfigError", "check_fields", "strict_config"]

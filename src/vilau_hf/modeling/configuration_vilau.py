@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, SiglipTextConfig, SiglipVisionConfig
 
 from .compat_modeling_vilau import CACHE_NAMES, SubConfigSpec
-from .configuration_checks_vilau import check_fields
+from .configuration_checks_vilau import check_fields, strict_config
 from .vision_families_vilau import vision_family
 
 
@@ -76,7 +75,7 @@ class VilaUBaseConfig(PreTrainedConfig):
         return config_dict, kwargs
 
 
-@strict
+@strict_config
 class VilaUVisionConfig(VilaUBaseConfig):
     r"""
     Configuration of the unified vision tower: image encoder, residual quantizer and pixel decoder.
@@ -242,7 +241,7 @@ class VilaUVisionConfig(VilaUBaseConfig):
                 )
 
 
-@strict
+@strict_config
 class VilaUDepthConfig(VilaUBaseConfig):
     r"""
     Configuration of the depth transformer.
@@ -283,7 +282,7 @@ class VilaUDepthConfig(VilaUBaseConfig):
             )
 
 
-@strict
+@strict_config
 class VilaUConfig(VilaUBaseConfig):
     r"""
     Configuration of VILA-U: vision tower, projector, language model and depth transformer.

@@ -192,20 +192,26 @@ def count_invalid(decoded: list[DecodedPosition], is_used: torch.Tensor) -> torc
     return (~(best > -torch.inf) & is_used[..., None]).sum()
 
 
-def check_choices(num_invalid: torch.Tensor) -> None:
+def check_choices(
+    num_invalid: torch.Tensor,
+    name: str = "code",
+    causes: str = "the scale of guidance and `code_logits_processor`",
+) -> None:
     """
-    Checks that the logits of all codes allowed a choice. It waits for the device, so it follows the decoding loop.
+    Checks that all logits allowed a choice. It waits for the device, so it follows the decoding loop.
 
     Args:
-        num_invalid (`torch.Tensor`): result of `count_invalid`.
+        num_invalid (`torch.Tensor`): number of choices that were not possible.
+        name (`str`, *optional*, defaults to `"code"`): name of a choice, for the error.
+        causes (`str`, *optional*): arguments that can be the cause, for the error.
 
     Raises:
         ValueError: if logits were NaN, or -inf for all codes.
     """
     if bool(num_invalid):
         raise ValueError(
-            f"the logits of {int(num_invalid)} codes are NaN, or -inf for every code: check the weights, "
-            "`pixel_values`, the scale of guidance and `code_logits_processor`."
+            f"the logits of {int(num_invalid)} {name}s are NaN, or -inf for every {name}: check the weights, "
+            f"`pixel_values` and {causes}."
         )
 
 

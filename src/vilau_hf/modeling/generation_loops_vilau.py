@@ -179,6 +179,7 @@ class InterleavedGenerator:
         self.ids = self.branches.conditional_prompt.ids  # (rows, T)
         self.codes = self.branches.conditional_codes  # (rows, T, D)
         self.num_invalid = torch.zeros((), dtype=torch.long, device=self.ids.device)
+        self.num_invalid_texts = torch.zeros_like(self.num_invalid)
         # log-probabilities of codes `(rows, T, D)`, guided and not, if they are asked for
         self.log_probs = [self._zeros(self.ids.shape[1]) for _ in range(2 * settings.output_log_probs)]
 
@@ -200,6 +201,7 @@ class InterleavedGenerator:
                 hidden = self._generate_mixed(hidden)
             self._apply_criteria()
         check_choices(self.num_invalid)
+        check_choices(self.num_invalid_texts, "text token", "`logits_processor`")
         if self.streamer is not None:
             self.streamer.end()
         return [self._finished_spans(index) for index in range(len(self.rows))]
@@ -313,9 +315,11 @@ class InterleavedGenerator:
         readable = self.ids.masked_fill(self.ids >= logits.shape[-1], self.pad)
         logits = self.logits_processor(cast(torch.LongTensor, readable), logits)  # the library annotates ids as such
         logits = logits.masked_fill(self._forbidden_ids(logits.shape[-1]), -torch.inf)
+        active = [not (row.done or row.num_remaining or row.needs_end) for row in self.rows]
+        is_invalid = ~(logits.amax(-1) > -torch.inf)  # also for NaN
+        self.num_invalid_texts = self.num_invalid_texts + (is_invalid & is_invalid.new_tensor(active)).sum()
         if not self.do_sample:
             return logits.argmax(-1)
-        active = [not (row.done or row.num_remaining or row.needs_end) for row in self.rows]
         noise = self.decoder.sampler.exponential_noise(len(logits), logits.shape[-1], logits.device, active)
         return sample_categorical(logits.softmax(-1), noise)
 

@@ -45,6 +45,12 @@ class PositionGraphs:
         # Copies and pickles begin without graphs: these belong to the process and the model that made them.
         return PositionGraphs, (self.compile_kwargs,)
 
+    @property
+    def num_idle(self) -> int:
+        """Returns the number of workspaces that no call uses now."""
+        with self._lock:
+            return sum(map(len, self._idle.values()))
+
     @contextmanager
     def checkout(self, model: Any, rows: int, capacity: int) -> Iterator["GraphWorkspace"]:
         """

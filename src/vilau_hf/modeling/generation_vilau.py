@@ -53,6 +53,7 @@ from .generation_prompts_vilau import check_image_inputs, check_vocabulary
 from .generation_sampling_vilau import PER_DEPTH_SETTINGS
 from .generation_settings_vilau import VISUAL_GENERATION_DEFAULTS, VisualArguments, VisualGenerationSettings
 from .generation_streaming_vilau import streamed_call
+from .mixed_adapters_vilau import adapters_of_rows, mixed_adapters
 
 
 # Arguments of `generate` that hold the images and videos of the prompts: in the order of the prompts, and by position.
@@ -122,6 +123,7 @@ class VilaUGenerationMixin:
         output_log_probs: bool | None = False,
         max_visual_spans: NonNegativeInt | None = None,
         allowed_modalities: tuple[str, ...] | list[str] | set[str] | None = None,
+        adapter_names: list[str] | tuple[str, ...] | None = None,
         **kwargs: Any,
     ) -> Any:
         r"""
@@ -161,6 +163,9 @@ class VilaUGenerationMixin:
                 image or a video it needs `return_dict_in_generate`.
             max_visual_spans (`int`, *optional*): most images and videos of a row in interleaved mode.
             allowed_modalities (`tuple[str]`, *optional*, defaults to all): what may be generated in interleaved mode.
+            adapter_names (`list[str]`, *optional*): a loaded LoRA adapter for each prompt, or `"__base__"` for none.
+                By default all prompts use the active adapters. All results and guidance branches of a prompt use its
+                adapter.
             **kwargs: as for transformers' `generate`.
                 Images of the prompts are `pixel_values`, `pixel_values_videos`, `codes` or, by position,
                 `visual_codes`. Without `attention_mask`, padding counts as in transformers.
@@ -219,11 +224,14 @@ class VilaUGenerationMixin:
                 negative_prompt_ids=negative_prompt_ids,
                 image_prompt_ids=image_prompt_ids,
             )
+            given = kwargs.get("inputs_embeds") if input_ids is None else input_ids
+            names = adapters_of_rows(self, adapter_names, 1 if given is None else len(given), kwargs.get("num_beams"))
             if mode == "text":
                 check_text_arguments(arguments)
-                return self._generate_text(input_ids, generation_config, kwargs)
+                with mixed_adapters(self, names):
+                    return self._generate_text(input_ids, generation_config, kwargs)
             check_visual_arguments(mode, input_ids, arguments, generation_config, kwargs)
-            return self._generate_visual(mode, input_ids, arguments, generation_config, kwargs)
+            return self._generate_visual(mode, input_ids, arguments, generation_config, kwargs, names)
 
     def _generate_text(
         self, input_ids: torch.Tensor | None, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
@@ -272,6 +280,7 @@ class VilaUGenerationMixin:
         arguments: VisualArguments,
         generation_config: GenerationConfig | None,
         kwargs: dict[str, Any],
+        adapter_names: list[str] | None,
     ) -> Any:
         """Generates visual spans, alone or between text. The images of the prompts are encoded after all checks."""
         if self.position_graphs is not None:
@@ -299,13 +308,15 @@ class VilaUGenerationMixin:
         cache = self._make_cache(merged, plan.longest_prompt + merged.max_new_tokens)
         if cache is not None:
             kwargs[CACHE_NAME] = cache
-        return super().generate(  # type: ignore[misc]  # a later base has it
-            generation_config=merged,
-            input_ids=plan.prompt.ids,
-            attention_mask=plan.prompt.mask,
-            custom_generate=VisualDecoding(plan, images, streamer, criteria),
-            **kwargs,
-        )
+        results = merged.num_return_sequences or 1
+        with mixed_adapters(self, adapter_names, plan.guidance.num_branches, results):
+            return super().generate(  # type: ignore[misc]  # a later base has it
+                generation_config=merged,
+                input_ids=plan.prompt.ids,
+                attention_mask=plan.prompt.mask,
+                custom_generate=VisualDecoding(plan, images, streamer, criteria),
+                **kwargs,
+            )
 
     def _stop_strings(self, merged: MergedGenerationConfig, tokenizer: Any) -> StoppingCriteriaList:
         """

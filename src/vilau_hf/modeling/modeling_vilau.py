@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoModel, Cache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from .adapters_vilau import VilaUAdapterMixin
 from .argument_checks_vilau import as_int64
 from .compat_modeling_vilau import CACHE_NAME, CACHE_NAMES, cache_arguments, can_return_tuple
 from .complete_loading_vilau import CompleteLoading
@@ -220,6 +221,7 @@ class VilaUModel(VilaUPreTrainedModel, VilaUVisualInputsMixin):
 
 
 class VilaUForConditionalGeneration(
+    VilaUAdapterMixin,
     VilaUPreTrainedModel,
     VilaULossMixin,
     VilaUVisualOutputsMixin,

@@ -120,12 +120,18 @@ class VilaUTextToImagePipeline(Pipeline):
         """
         Saves model and processor into one folder.
 
+        The active adapters of the model are merged into the saved weights. So the folder is complete without peft and
+        without another checkpoint.
+
         Args:
             save_directory (`str` or `os.PathLike`): the folder.
             kwargs: further arguments of the model's `save_pretrained`.
+
+        Raises:
+            ValueError: if an adapter cannot be merged into the weights.
         """
         # The base method saves the model, tokenizer and image processor, but not a processor.
-        self.model.save_pretrained(save_directory, **kwargs)
+        self.model.merge_adapters(self.model).save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, StoppingCriteriaList
 
 from .candidate_ranking_vilau import check_ranks_edits, get_ranker
+from .lora_loading_vilau import VilaULoraLoading
 from .prompt_encoding_vilau import encode_prompts, render_prompt
 from .step_reporter_vilau import StepReporter
 
@@ -36,12 +37,12 @@ class VilaUVideoPipelineOutput(BaseOutput):
     frames: list[list[Image.Image]] | np.ndarray | torch.Tensor | None
 
 
-class VilaUPipeline(DiffusionPipeline):
+class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
     r"""
     Pipeline of diffusers that generates images for text prompts, or videos if `num_frames` is given.
 
     Args:
-        model ([`VilaUForConditionalGeneration`]): the model.
+        model ([`VilaUForConditionalGeneration`] or `peft.PeftModel`): the model, with or without adapters.
         processor ([`VilaUProcessor`]): the processor of the model.
 
     Example:
@@ -109,6 +110,7 @@ class VilaUPipeline(DiffusionPipeline):
         return_dict: bool = True,
         callback_on_step_end: Callable | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
+        adapter_names: list[str] | tuple[str, ...] | None = None,
         **sampling_settings: float | Sequence[float] | None,
     ) -> ImagePipelineOutput | VilaUVideoPipelineOutput | tuple:
         """
@@ -151,6 +153,8 @@ class VilaUPipeline(DiffusionPipeline):
                 `pipeline._interrupt = True`, the call ends and its result is `None`.
             callback_on_step_end_tensor_inputs (`Sequence[str]`, *optional*, defaults to `("codes",)`): names in
                 `kwargs` of the callback: `"codes"`, also called `"latents"`. Their value has shape `(rows, n, D)`.
+            adapter_names (`list[str]`, *optional*): a loaded LoRA adapter for each prompt, or `"__base__"` for none.
+                By default all prompts use the active adapters.
             **sampling_settings: settings of `generate` for sampling codes, without their prefix `visual_`; for
                 example `temperature`, `top_k` and `top_p`.
 
@@ -170,7 +174,7 @@ class VilaUPipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         self._check(prompts, negative_prompt, num_images_per_prompt, output_type)
         self._check_callback(callback_on_step_end, callback_on_step_end_tensor_inputs)
-        ranker = self._ranker(num_candidates, rank_by, num_frames, image)
+        ranker = self._ranker(num_candidates, rank_by, num_frames, image, adapter_names)
         generator = self._repeat_generators(generator, len(prompts) * num_images_per_prompt, num_candidates)
         device = self._execution_device
         self._load_offloaded_model()
@@ -181,6 +185,7 @@ class VilaUPipeline(DiffusionPipeline):
             "image_guidance_scale": image_guidance_scale,
             "num_frames": num_frames,
             "do_sample": do_sample,
+            "adapter_names": adapter_names,
             **{f"visual_{name}": value for name, value in sampling_settings.items()},
         }
         # Without an argument, `generate` takes the setting of the checkpoint.
@@ -226,6 +231,10 @@ class VilaUPipeline(DiffusionPipeline):
         """
         Saves the pipeline.
 
+        The active adapters of the model are merged into the saved weights. So the folder is complete without peft and
+        without another checkpoint. The model in memory keeps its adapters. Merged weights have the dtype of the
+        model, so outputs differ by its rounding. `PeftModel.save_pretrained` saves an adapter alone.
+
         Args:
             save_directory (`str` or `os.PathLike`): the folder.
             flat (`bool`, *optional*, defaults to `False`): whether model and processor are saved at the top of the
@@ -235,10 +244,15 @@ class VilaUPipeline(DiffusionPipeline):
                 `save_pretrained`.
 
         Raises:
-            ValueError: if both `flat` and `variant` are given.
+            ValueError: if both `flat` and `variant` are given, or if an adapter cannot be merged into the weights.
         """
         if flat and kwargs.get("variant") is not None:
             raise ValueError("`variant` needs `flat=False`: diffusers looks for variants in sub-folders.")
+        model = self.model.merge_adapters(self.model)
+        if model is not self.model:
+            # diffusers would save the names of the adapted weights, or no weights of a `PeftModel`.
+            type(self)(model=model, processor=self.processor).save_pretrained(save_directory, flat, **kwargs)
+            return
         if not flat:
             super().save_pretrained(save_directory, **kwargs)  # type: ignore[misc]  # see `register_modules`
             return
@@ -292,13 +306,18 @@ class VilaUPipeline(DiffusionPipeline):
         return [each for each in generator for _ in range(num_candidates)]
 
     def _ranker(
-        self, num_candidates: int, rank_by: str | Callable, num_frames: int | None, image: Any
+        self, num_candidates: int, rank_by: str | Callable, num_frames: int | None, image: Any, adapter_names: Any
     ) -> Callable[..., torch.Tensor]:
         """Returns the function that scores candidates."""
         if num_candidates < 1:
             raise ValueError(f"`num_candidates` must be an integer of at least 1, got {num_candidates!r}.")
         if num_candidates > 1 and num_frames is not None:
             raise ValueError("`num_candidates` above 1 is for images; leave out `num_frames`.")
+        if num_candidates > 1 and adapter_names is not None and not callable(rank_by):
+            raise ValueError(
+                f"`rank_by` must be a function if `adapter_names` is given, got {rank_by!r}, which would rank with "
+                "the active adapters."
+            )
         ranker = get_ranker(rank_by, self.model, self.processor)
         if num_candidates > 1 and image is not None:
             check_ranks_edits(ranker)

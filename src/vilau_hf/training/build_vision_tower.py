@@ -3,19 +3,28 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import ClassLabel, Dataset, Image, load_dataset
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from transformers import AutoConfig, AutoTokenizer, SiglipModel
 
 from .. import TINY_CHECKPOINT
 from ..data.collator_vision_tower import VisionTowerDataCollator
 from ..data.media import MediaLoader, ReadableRows
+from ..files import read_json
 from ..loading import load_complete
 from ..modeling import VilaUVisionConfig, VilaUVisionTowerForPreTraining
-from ..processing import VilaUImageProcessor
+from ..processing import VilaUImageProcessor, VilaUImageProcessorPil
+from ..processing.image_functions_vilau import READING_SETTINGS
 from .recipe_vision_tower import VisionTowerConfigArguments, VisionTowerDataArguments, VisionTowerModelArguments
+
+
+# File of a checkpoint with the settings of its image processor.
+PROCESSOR_FILE = "preprocessor_config.json"
 
 
 @dataclass
@@ -89,8 +98,26 @@ def load_tower_collator(arguments: VisionTowerModelArguments, config: VilaUVisio
     if config.contrastive_loss_weight:
         tokenizer = AutoTokenizer.from_pretrained(arguments.tokenizer_name_or_path or _source_of(arguments))
     text_config: Any = config.text_config
-    image_processor = VilaUImageProcessor(size={"height": config.image_size, "width": config.image_size})
+    size = {"height": config.image_size, "width": config.image_size}
+    image_processor = VilaUImageProcessor(size=size, **_reading_settings(arguments))
     return VisionTowerDataCollator(image_processor, tokenizer, text_config.max_position_embeddings)
+
+
+def _reading_settings(arguments: VisionTowerModelArguments) -> dict[str, Any]:
+    """Returns the limits of image files and the EXIF switch of the tower that a recipe starts from, if it has any."""
+    if arguments.siglip_name_or_path is not None:
+        return {}  # image processors of other models have no such settings
+    source = _source_of(arguments)
+    if Path(source).is_dir():
+        file = Path(source, PROCESSOR_FILE)
+        if not file.is_file():
+            return {}
+    else:
+        try:
+            file = Path(hf_hub_download(source, PROCESSOR_FILE))
+        except EntryNotFoundError:
+            return {}
+    return {name: value for name, value in read_json(file).items() if name in READING_SETTINGS}
 
 
 def _source_of(arguments: VisionTowerModelArguments) -> str:
@@ -100,7 +127,12 @@ def _source_of(arguments: VisionTowerModelArguments) -> str:
     return arguments.model_name_or_path or arguments.siglip_name_or_path or ""
 
 
-def build_tower_datasets(data: VisionTowerDataArguments, config: VilaUVisionConfig, seed: int) -> TowerDatasets:
+def build_tower_datasets(
+    data: VisionTowerDataArguments,
+    config: VilaUVisionConfig,
+    seed: int,
+    image_processor: VilaUImageProcessor | VilaUImageProcessorPil | None = None,
+) -> TowerDatasets:
     """
     Builds the datasets of a vision tower.
 
@@ -108,6 +140,8 @@ def build_tower_datasets(data: VisionTowerDataArguments, config: VilaUVisionConf
         data ([`VisionTowerDataArguments`]): arguments of the data.
         config ([`VilaUVisionConfig`]): configuration of the vision tower.
         seed (`int`): seed for drawing shapes.
+        image_processor ([`VilaUImageProcessor`], *optional*): defines the limits of image files, and whether images
+            are turned by their EXIF data.
 
     Returns:
         [`TowerDatasets`]
@@ -121,7 +155,7 @@ def build_tower_datasets(data: VisionTowerDataArguments, config: VilaUVisionConf
     to_records = partial(
         _to_records,
         data=data,
-        loader=MediaLoader(on_bad_media=data.on_bad_media),
+        loader=MediaLoader(on_bad_media=data.on_bad_media, image_processor=image_processor),
         has_captions=bool(config.contrastive_loss_weight),
     )
     train = load_dataset(data.dataset, data.dataset_config, split=data.train_split)

@@ -4,16 +4,17 @@ import os
 import re
 import shutil
 import uuid
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import Trainer, TrainerState
 
 from ..compat import TRAINER_STATE_NAME, broadcast_object_list, get_last_checkpoint, sort_checkpoints
-from ..files import disk_errors
+from ..files import disk_errors, read_json
 from ..modeling.complete_loading_vilau import loading_problems
 from ..original.weight_files import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -81,6 +82,33 @@ def publish_model(staging: Path, folder: Path) -> None:
     shutil.rmtree(staging)
 
 
+def check_readable(checkpoint: Path) -> None:
+    """
+    Checks that the files of a checkpoint are not damaged, without loading them.
+
+    The libraries do not name the file in their errors.
+
+    Args:
+        checkpoint (`Path`): folder of the checkpoint.
+
+    Raises:
+        ValueError: if a file is damaged. The message has its name.
+    """
+    for path in sorted(checkpoint.rglob("*")):
+        if path.suffix == ".safetensors":
+            try:
+                # Compares the size of the file with its header.
+                with safe_open(path, framework="pt"):
+                    pass
+            except SafetensorError as error:
+                raise ValueError(f"cannot read {path}: {error}") from error
+        # torch saves zip files, whose table of contents is at the end.
+        elif path.suffix in (".pt", ".pth", ".bin") and path.is_file() and not zipfile.is_zipfile(path):
+            raise ValueError(f"cannot read {path}: it is no file of `torch.save`, or it is incomplete.")
+        elif path.name == TRAINER_STATE_NAME:
+            read_json(path)
+
+
 class AtomicCheckpointTrainer(Trainer):
     """
     Trainer that saves atomic checkpoints and models, and that resumes only from complete checkpoints.
@@ -112,12 +140,16 @@ class AtomicCheckpointTrainer(Trainer):
 
         Returns:
             `TrainOutput`: the result of `Trainer.train`.
+
+        Raises:
+            ValueError: if a file of the checkpoint is damaged, or its tensors are not those of the model.
         """
         checkpoint = resume_from_checkpoint or None
         if checkpoint is True:
             # `None` if there is no checkpoint: then the base class raises the error.
             checkpoint = get_last_checkpoint(self.args.output_dir)
         if checkpoint is not None:
+            check_readable(Path(checkpoint))
             self._check_adapter(checkpoint)
         self.resumed_checkpoint = checkpoint
         self._loaded_checkpoint = checkpoint

@@ -76,7 +76,7 @@ def check_vision_tower(recipe: VisionTowerRecipe, num_batches: int) -> VisionTow
         discriminator = _check_discriminator(recipe, tower)
         parameters.update(count_parameters(discriminator, lambda name: "discriminator"))
     collator = load_tower_collator(recipe.model, tower.config)
-    datasets = build_tower_datasets(recipe.data, tower.config, args.seed)
+    datasets = build_tower_datasets(recipe.data, tower.config, args.seed, collator.image_processor)
     size = args.per_device_train_batch_size
     batches = [collator(records) for records in islice(read_batches(datasets.train, size), num_batches)]
     return VisionTowerDryRunReport(

@@ -57,7 +57,7 @@ def _train_vision_tower(recipe: VisionTowerRecipe) -> VisionTowerTrainer:
     args = recipe.training
     tower = load_tower(recipe.model, recipe.config)
     collator = load_tower_collator(recipe.model, tower.config)
-    datasets = build_tower_datasets(recipe.data, tower.config, args.seed)
+    datasets = build_tower_datasets(recipe.data, tower.config, args.seed, collator.image_processor)
     trainer = VisionTowerTrainer(
         model=tower,
         args=args,

@@ -21,6 +21,7 @@ from transformers import (
 from ..data.collator_vision_tower import VisionTowerDataCollator
 from ..evaluation.metrics import perplexity_of_counts, usage_of_counts
 from ..modeling import VilaUVisionTowerForPreTraining
+from ..modeling.complete_loading_vilau import loading_problems
 from ..modeling.losses_vilau import contrastive_loss
 from ..original.weight_files import lazy_weights
 from .arguments_vision_tower import VisionTowerTrainingArguments
@@ -298,8 +299,9 @@ class VisionTowerTrainer(LossLoggingTrainer):
             checkpoint (`str`): folder of the checkpoint.
         """
         if self.ema is not None:
-            weights = lazy_weights(Path(checkpoint, EMA_FOLDER))
-            self.ema.module.load_state_dict({name: tensor.load() for name, tensor in weights.items()})
+            folder = Path(checkpoint, EMA_FOLDER)
+            weights = {name: tensor.load() for name, tensor in lazy_weights(folder).items()}
+            _load_weights(self.ema.module, weights, folder)
             # With 0 the next update would replace the average by the current weights.
             self.ema.n_averaged.fill_(1)
 
@@ -311,7 +313,8 @@ class VisionTowerTrainer(LossLoggingTrainer):
             checkpoint (`str`): folder of the checkpoint.
         """
         if self.discriminator is not None:
-            self.discriminator.load_state_dict(load_file(os.path.join(checkpoint, DISCRIMINATOR_NAME)))
+            file = Path(checkpoint, DISCRIMINATOR_NAME)
+            _load_weights(self.discriminator, load_file(file), file)
 
     @contextmanager
     def _tower_as_model(self) -> Iterator[None]:
@@ -321,6 +324,24 @@ class VisionTowerTrainer(LossLoggingTrainer):
             yield
         finally:
             self.model = model
+
+
+def _load_weights(module: nn.Module, weights: dict[str, torch.Tensor], source: Path) -> None:
+    """Loads weights into a module, and raises a `ValueError` with their `source` if they are not those of it."""
+    expected = module.state_dict()
+    report = {
+        "missing_keys": expected.keys() - weights.keys(),
+        "unexpected_keys": weights.keys() - expected.keys(),
+        "mismatched_keys": [
+            (name, weight.shape, expected[name].shape)
+            for name, weight in weights.items()
+            if name in expected and weight.shape != expected[name].shape
+        ],
+    }
+    problems = loading_problems(report)
+    if problems:
+        raise ValueError(f"the tensors in {source} are not those of the model: {problems}.")
+    module.load_state_dict(weights)
 
 
 class _AdditionalStateCallback(TrainerCallback):

@@ -6,11 +6,11 @@ from vilau_hf.data.converters.conversion import ConversionReport, SkipRow
 from .sources import turns
 
 
-ROW = {"json": {"caption": "a red bus"}, "url": "https://example.org/a.jpg", "key": 7}
+ROW = {"json": {"caption": "a red bus"}, "jpg": b"x", "key": 7}
 
 
 def convert(row=ROW, **options):
-    converter = CaptionConverter(**{"caption_field": "json.caption", "media_field": "url", **options})
+    converter = CaptionConverter(**{"caption_field": "json.caption", "media_field": "jpg", **options})
     return converter.convert("a:0", row, "a.jsonl", ConversionReport())
 
 
@@ -19,7 +19,7 @@ def test_target_is_the_last_turn():
     assert turns(convert(target="text")) == [("user", [("image",)]), ("assistant", ["a red bus"])]
     record = convert(target="text", media="video", prompt="What is it?")
     assert turns(record)[0] == ("user", [("video",), "What is it?"])
-    assert record["videos"] == [{"path": "https://example.org/a.jpg", "bytes": None}]
+    assert record["videos"] == [{"path": None, "bytes": b"x"}]
 
 
 def test_id_is_the_field_or_the_name_of_the_row():
@@ -28,13 +28,13 @@ def test_id_is_the_field_or_the_name_of_the_row():
 
 
 def test_reads_only_the_fields_it_needs():
-    converter = CaptionConverter("media", "json.caption", "url", "key")
-    assert converter.fields == ("json", "url", "key")
+    converter = CaptionConverter("media", "json.caption", "jpg", "key")
+    assert converter.fields == ("json", "jpg", "key")
 
 
 @pytest.mark.parametrize(
     ("row", "reason"),
-    [({"url": "x"}, "no field 'json.caption'"), ({"json": {"caption": "a"}}, "no field 'url'")],
+    [({"jpg": b"x"}, "no field 'json.caption'"), ({"json": {"caption": "a"}}, "no field 'jpg'")],
 )
 def test_skips_rows_without_a_field(row, reason):
     with pytest.raises(SkipRow, match=reason):

@@ -58,7 +58,7 @@ def test_report_prints_a_table():
     ]
 
 
-def test_finds_media_in_bytes_dictionaries_urls_and_files(tmp_path):
+def test_finds_media_in_bytes_dictionaries_and_files(tmp_path):
     (tmp_path / "media").mkdir()
     (tmp_path / "media/a.png").write_bytes(b"x")
     source = str(tmp_path / "rows.jsonl")
@@ -69,7 +69,6 @@ def test_finds_media_in_bytes_dictionaries_urls_and_files(tmp_path):
         (bytearray(b"x"), None, in_memory),
         ({"path": b"x"}, None, in_memory),
         ({"path": "a.png", "bytes": b"x"}, None, {"path": "a.png", "bytes": b"x"}),
-        ("https://example.org/a.png", None, {"path": "https://example.org/a.png", "bytes": None}),
         ("media/a.png", None, in_file),
         ({"path": "a.png", "bytes": None}, str(tmp_path / "media"), in_file),
         (str(tmp_path / "media/a.png"), None, in_file),
@@ -99,8 +98,14 @@ def test_finds_media_in_bytes_dictionaries_urls_and_files(tmp_path):
         ("fifo.png", "an image or video cannot be used: it is not a regular file"),
         ("nul\0.png", "an image or video cannot be used: a file name must not contain a null character"),
         *(
-            (url, "an image or video is a URL that is neither http nor https")
-            for url in ("s3://bucket/a.png", "file:///etc/passwd", "zip://a.png::http://127.0.0.1/x.zip", "data:,a")
+            (url, "an image or video is a URL: download it first, for example with img2dataset")
+            for url in (
+                "https://example.org/a.png",
+                "s3://bucket/a.png",
+                "file:///etc/passwd",
+                "zip://a.png::http://127.0.0.1/x.zip",
+                "data:,a",
+            )
         ),
     ],
 )

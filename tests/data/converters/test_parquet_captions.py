@@ -26,11 +26,11 @@ def test_converts_img2dataset_for_both_targets(tmp_path):
     assert turns(records[0])[0] == ("user", [("image",), "Describe it."])
 
 
-def test_keeps_urls_of_coyo(tmp_path):
+def test_skips_and_counts_urls_of_coyo(tmp_path):
     """Format: github.com/kakaobrain/coyo-dataset, README, "Attributes"."""
     row = {"id": 2559800550877, "url": "https://artusa.com/a.jpg", "text": "Fuel State Critical", "width": 600}
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "part-00000.snappy.parquet")
     options = {"caption_field": "text", "media_field": "url", "id_field": "id"}
     records, report = convert(tmp_path / "*.parquet", "parquet", target="media", **options)
-    assert records[0]["id"] == "2559800550877" and records[0]["images"][0]["path"] == "https://artusa.com/a.jpg"
-    assert "1 images by URL, to be downloaded before training" in str(report)
+    assert not records
+    assert "1  an image or video is a URL: download it first, for example with img2dataset" in str(report)

@@ -78,7 +78,8 @@ def test_rejects_pickles(tmp_path, name):
 @pytest.mark.parametrize("kind", ["json", "jsonl", "parquet", "csv", "tar"])
 def test_shards_of_a_file_have_each_row_once(tmp_path, kind):
     numbers = [str(number) for number in range(23)]
-    rows = [{"key": number, "caption": f"no {number}", "jpg": "http://a"} for number in numbers]
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    rows = [{"key": number, "caption": f"no {number}", "jpg": "a.jpg"} for number in numbers]
     file, format, options = tmp_path / f"rows.{kind}", "parquet", {"target": "media"}
     if kind == "json":
         file.write_text(json.dumps(rows))
@@ -87,7 +88,7 @@ def test_shards_of_a_file_have_each_row_once(tmp_path, kind):
     elif kind == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file, row_group_size=5)
     elif kind == "csv":
-        file.write_text("key,caption,jpg\n" + "".join(f"{n},no {n},http://a\n" for n in numbers))
+        file.write_text("key,caption,jpg\n" + "".join(f"{n},no {n},a.jpg\n" for n in numbers))
     else:
         members = [(f"{n}.{end}", data) for n in numbers for end, data in (("jpg", b"x"), ("txt", b"a"))]
         write_tar(file, members)

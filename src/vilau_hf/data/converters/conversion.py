@@ -11,7 +11,7 @@ from typing import Any
 
 from datasets import Features
 
-from ..media_paths import MediaPathError, find_local_file, is_url, is_web_url
+from ..media_paths import MediaPathError, find_local_file, is_url
 from ..records import MEDIA_FIELDS, RecordError, record_features, text_content_part, validate_record
 from .rows import list_sources, read_rows
 
@@ -19,7 +19,7 @@ from .rows import list_sources, read_rows
 NUM_EXAMPLES = 3
 # Folders that may hold the media of rows: one, several, or the folder of the source.
 MediaFolder = str | list[str] | None
-URL_REASON = "an image or video is a URL that is neither http nor https"
+URL_REASON = "an image or video is a URL: download it first, for example with img2dataset"
 # Raised by code that reads a value of a type it does not expect.
 _WRONG_TYPE_ERRORS = (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RecursionError)
 
@@ -44,8 +44,7 @@ class ConversionReport:
         skipped (`Counter`): skipped rows, by reason.
         examples (`dict[str, list[str]]`): the first rows for each reason: position and file.
         dropped (`Counter`): items left out of rows that were kept, such as an image of a document, by reason.
-        media (`Counter`): images and videos of the records, by where they are stored: in a file, in the record, or at
-            a URL.
+        media (`Counter`): images and videos of the records, by where they are stored: in a file or in the record.
     """
 
     num_records: int = 0
@@ -102,12 +101,8 @@ class ConversionReport:
 
 def _storage_of(item: Any) -> str:
     """Returns where an image or a video is stored, in words for the report."""
-    path = item.get("path") if isinstance(item, dict) else item
-    if isinstance(item, bytes) or (isinstance(item, dict) and item.get("bytes") is not None):
-        return "within the records"
-    if isinstance(path, str) and is_url(path):
-        return "by URL, to be downloaded before training"
-    return "in files"
+    is_stored = isinstance(item, bytes) or (isinstance(item, dict) and item.get("bytes") is not None)
+    return "within the records" if is_stored else "in files"
 
 
 class Converter(ABC):
@@ -208,7 +203,7 @@ def _storable_item(item: Any) -> Any:
     if isinstance(item, dict):
         item = {"path": item.get("path"), "bytes": item.get("bytes")}
     name = item["path"] if isinstance(item, dict) and item["bytes"] is None else item
-    if isinstance(name, str) and is_url(name) and not is_web_url(name):
+    if isinstance(name, str) and is_url(name):
         raise SkipRow(URL_REASON)
     return item
 
@@ -260,14 +255,14 @@ def find_media(value: Any, folder: MediaFolder, source: str) -> dict[str, Any]:
     Returns an image or a video of a row as a record stores it, `{"path": ..., "bytes": ...}`.
 
     Args:
-        value (`Any`): bytes, a dictionary with 'bytes' or 'path', an `http` or `https` URL, or the name of a file,
-            which must exist in `folder`.
+        value (`Any`): bytes, a dictionary with 'bytes' or 'path', or the name of a file, which must exist in
+            `folder`.
         folder (`str` or `list[str]`, *optional*): folders that may hold media. Relative names are in the first one. By
             default the folder of `source`.
         source (`str`): the file of the row.
 
     Raises:
-        SkipRow: if there is no image or video, or its file is outside of `folder`.
+        SkipRow: if there is no image or video, if it is a URL, or its file is outside of `folder`.
     """
     path = value.get("path") if isinstance(value, dict) else value
     data = value.get("bytes") if isinstance(value, dict) else None
@@ -284,9 +279,7 @@ def find_media(value: Any, folder: MediaFolder, source: str) -> dict[str, Any]:
         raise SkipRow("no image or video")
     if not isinstance(path, str):
         raise SkipRow("an image or video is neither bytes nor a file name")
-    if is_web_url(path):
-        # Conversion downloads nothing. The report counts these URLs, and `MediaLoader` refuses them.
-        return {"path": path, "bytes": None}
+    # Conversion downloads nothing, and training refuses URLs.
     if is_url(path):
         raise SkipRow(URL_REASON)
     roots = _media_roots(folder, source)

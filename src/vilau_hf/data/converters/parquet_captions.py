@@ -12,8 +12,8 @@ class ParquetCaptionConverter(CaptionConverter):
     `caption`, and the bytes of the image in `jpg`. A row whose image could not be downloaded has no bytes and is
     skipped.
 
-    Published tables with URLs work, too, such as COYO-700M (github.com/kakaobrain/coyo-dataset: `id`, `url`, `text`),
-    with `id_field="id", media_field="url", caption_field="text"`. Their images have to be downloaded before training.
+    Rows with URLs instead of images are skipped. For tables of URLs such as COYO-700M
+    (github.com/kakaobrain/coyo-dataset), use img2dataset first.
 
     Args:
         target (`str`): see [`CaptionConverter`], also for all other arguments.
