@@ -1,9 +1,12 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
-"""Ranges of configuration fields, by their names."""
+"""Ranges of configuration fields, by their names, and the check of their types."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias
 
+from huggingface_hub.dataclasses import strict as library_strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from .argument_checks_vilau import NonNegativeFloat, NonNegativeInt, PositiveInt, Rule, check_value
@@ -45,6 +48,8 @@ _FIELDS: dict[str, Any] = {
     "block_out_channels": Annotated[
         list[PositiveInt] | tuple[PositiveInt, ...], Rule("with at least one entry", lambda value: len(value) > 0)
     ],
+    # the library reads their items
+    **dict.fromkeys(("id2label", "label2id"), Mapping),
     "start_marker_prefix_ids": list[NonNegativeInt] | tuple[NonNegativeInt, ...],
     **dict.fromkeys(
         (
@@ -82,4 +87,30 @@ def check_fields(fields: Mapping[str, Any], prefix: str = "") -> None:
             check_fields(nested, f"{prefix}{name}.")
 
 
-__all__ = ["check_fields"]
+def strict(cls: type) -> type:
+    """
+    Makes a configuration class check the types of its fields, like the decorator of huggingface_hub.
+
+    That decorator raises a class of errors that is no `ValueError`. Ours raises `ValueError`, in one line.
+
+    Args:
+        cls (`type`): a dataclass.
+    """
+    cls = library_strict(cls)
+    for name in ("__init__", "__setattr__", "validate"):
+        setattr(cls, name, _raising_value_errors(getattr(cls, name)))
+    return cls
+
+
+def _raising_value_errors(method: Callable) -> Callable:
+    @functools.wraps(method)
+    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            method(self, *args, **kwargs)
+        except StrictDataclassError as error:
+            raise ValueError(" ".join(str(error.__cause__ or error).split())) from error
+
+    return wrapped
+
+
+__all__ = ["check_fields", "strict"]

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
-from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, SiglipTextConfig, SiglipVisionConfig
 
 from .compat_modeling_vilau import CACHE_NAMES, SubConfigSpec
-from .configuration_checks_vilau import check_fields
+from .configuration_checks_vilau import check_fields, strict
 from .vision_families_vilau import vision_family
 
 
@@ -64,13 +63,18 @@ class VilaUBaseConfig(PreTrainedConfig):
 
         Raises:
             OSError: if the checkpoint is a folder without a configuration file.
-            ValueError: if the checkpoint has the layout of the original release.
+            ValueError: if the file holds no fields, or the checkpoint has the layout of the original release.
         """
         # The base method would return the defaults, and so a 7B model with random weights.
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         if folder.is_dir() and not (folder / CONFIG_NAME).is_file():
             raise OSError(f"the checkpoint folder {folder} has no {CONFIG_NAME}: it was not written completely.")
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if not isinstance(config_dict, dict):
+            raise ValueError(
+                f"{CONFIG_NAME} of {pretrained_model_name_or_path} must hold fields by name, got "
+                f"{type(config_dict).__name__}."
+            )
         if config_dict.get("model_type") in ORIGINAL_MODEL_TYPES:
             raise _original_layout_error(pretrained_model_name_or_path)
         return config_dict, kwargs
