@@ -3,17 +3,19 @@
 import contextlib
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hypothesis import strategies as st
 
+from vilau_hf import TINY_CHECKPOINT
 from vilau_hf.cli import main
 from vilau_hf.data import Mixture
 from vilau_hf.training import read_recipe
 
-from .classification import Case, Given, Wrong
+from .classification import Case, Given, Printed, Wrong
 from .values import file
 
 
@@ -26,6 +28,7 @@ RECIPE_KEYS = (
     "base_recipe", "mixture", "report_to", "logging_steps", "nonsense", "warmup_steps", "optim", "lora_target_modules",
     "from_scratch", "max_length", "num_frames", "weight_decay", "dataloader_num_workers", "eval_strategy",
 )  # fmt: skip
+INTEGER_KEYS = ("max_steps", "per_device_train_batch_size", "seed", "save_steps", "logging_steps", "dataloader_num_workers")
 DAMAGED_YAML = ["", "- a", "a: [", "a: {b", "\t", "a: !!python/object:x.y {}", "? [1]\n: 2", "&a [*a]", "a: 2020-13-45", "\x00", "a: 1\na: 2", "1: 2", "[" * 200, "x", "!!binary x"]
 
 
@@ -37,25 +40,29 @@ def yaml_file(name: str, value: Any) -> Given:
 @st.composite
 def recipes(draw: Any) -> Case:
     """Draws recipes with odd keys and values, and command lines that replace some of them."""
-    keys = draw(st.lists(st.sampled_from(RECIPE_KEYS), max_size=4, unique=True))
-    values: dict[Any, Any] = {key: draw(SCALARS) for key in keys}
-    values.setdefault("stage", draw(st.sampled_from(["language_model", "vision_tower"])))
+    stage = draw(st.sampled_from(["language_model", "vision_tower"]))
+    valid = {"stage": stage, "model_name_or_path": "tiny", "dataset": "drawn_shapes", "output_dir": "runs", "use_cpu": True}
+    keys = draw(st.lists(st.sampled_from(RECIPE_KEYS), max_size=3, unique=True))
+    integers = {key: draw(st.integers(1, 99)) for key in draw(st.lists(st.sampled_from(INTEGER_KEYS), max_size=3))}
+    values: dict[Any, Any] = {**valid, **integers, **{key: draw(SCALARS) for key in keys}}
+    option = st.sampled_from([f"--{key}" for key in RECIPE_KEYS] + ["--x", "-", "", "1", "x", "nan", "-1", "true", "--max_steps=3"])
+    overrides = draw(st.lists(option, max_size=3)) if draw(st.booleans()) else []
     given: Any = yaml_file("recipe.yaml", values)
+    is_valid = True if not keys and not overrides else None
     if draw(st.integers(0, 4)) == 0:
         given = file("recipe.yaml", draw(st.sampled_from(DAMAGED_YAML)).encode())
-    option = st.sampled_from([f"--{key}" for key in RECIPE_KEYS] + ["--x", "-", "", "1", "x", "nan", "-1", "true", "--max_steps=3"])
-    overrides = draw(st.lists(option, max_size=3))
+        is_valid = False
 
     def check(recipe: Any) -> None:
         # An integer of the file must be read as this integer.
-        for key, value in values.items():
-            for arguments in vars(recipe).values():
-                if type(value) is int and f"--{key}" not in overrides and type(getattr(arguments, key, None)) is int:
-                    if getattr(arguments, key) != value and key not in ("max_steps",):
-                        raise Wrong(f"`{key}` is {getattr(arguments, key)}, not {value}")
+        for key in integers:
+            found = [getattr(arguments, key) for arguments in vars(recipe).values() if hasattr(arguments, key)]
+            if not any(option.startswith(f"--{key}") for option in overrides) and found[:1] != [values[key]]:
+                raise Wrong(f"`{key}` is {found}, not {values[key]}")
 
-    names = ("recipe.yaml", "keys", *keys, *(option.strip("-") for option in overrides if option.strip("-")), "argument", "arguments", "stage", "sources")
-    return Case("read_recipe", read_recipe, {"file": given, "overrides": overrides}, names, None, check)
+    # classes of arguments of the training arguments
+    names = ("OptimizerNames", "SchedulerType", "IntervalStrategy", "SaveStrategy", *RECIPE_KEYS, "recipe.yaml", "keys", *keys, *(option.strip("-") for option in overrides if option.strip("-")), "argument", "arguments", "stage", "sources")
+    return Case("read_recipe", read_recipe, {"file": given, "overrides": overrides}, names, is_valid, check)
 
 
 @st.composite
@@ -90,10 +97,6 @@ def mixtures(draw: Any) -> Case:
     return Case("Mixture.from_yaml", read, {"file": shown}, names, None, check)
 
 
-class CommandError(ValueError):
-    """The command line has printed an error and exited."""
-
-
 def run_command(arguments: list[str]) -> str:
     """Runs `vilau` in this process and returns what it printed. An exit with an error raises its text."""
     out = io.StringIO()
@@ -103,7 +106,8 @@ def run_command(arguments: list[str]) -> str:
             main(arguments)
     except SystemExit as stop:
         if stop.code not in (None, 0):
-            raise CommandError(f"{err.getvalue().strip().splitlines()[-1:]} must be right") from None
+            # the usage, which argparse prints before the error, names all options
+            raise Printed(re.sub(r"(?s)^usage:.*?\nvilau", "vilau", err.getvalue())) from None
     return out.getvalue()
 
 
@@ -127,7 +131,7 @@ def commands(draw: Any) -> Case:
     if verb == "records":
         arguments += [draw(st.sampled_from(["vflan", "llava", "pickle", "x", "chat"])), draw(path), draw(path)]
     elif verb == "estimate":
-        arguments.append(draw(st.sampled_from(["vilau-7b-256", "vilau-7b-384"])  | path))
+        arguments.append(draw(st.just(TINY_CHECKPOINT) | path))
     elif verb in ("convert", "encode"):
         arguments += [draw(path), draw(path)]
     elif verb == "push":
@@ -138,7 +142,7 @@ def commands(draw: Any) -> Case:
         arguments += ["--model", Given("FOLDER/new", lambda folder: str(folder / "new"))]
     for option in draw(st.lists(st.sampled_from(options.get(verb, ["--x"])), max_size=2)):
         arguments += [option, draw(value | path)]
-    names = ("file", "folder", "source", "arguments", "argument", "FOLDER", "repo_id", "choice", "config.json", "checkpoint")
+    names = ("file", "folder", "source", "arguments", "argument", "FOLDER", "repo_id", "choice", "config.json", "checkpoint", "Repo id")
     names += tuple(item.lstrip("-") for item in arguments if isinstance(item, str) and item.strip("-"))
     names += tuple(item.lstrip("-").replace("-", "_") for item in arguments if isinstance(item, str) and item.startswith("--"))
     return Case("vilau", run_command, {"arguments": arguments}, names, None, None)

@@ -201,7 +201,7 @@ def argument_cases(draw: Any) -> Case:
     for name in draw(st.lists(st.sampled_from(["target", "media_folder", "num_shards", "name", "nonsense"]), max_size=2, unique=True)):
         arguments[name] = draw(odd())
     arguments["folder"] = Given("FOLDER", str)
-    return Case("convert", convert, arguments, ("FOLDER", "file", "option", "Options", "options"), None, None)
+    return Case("convert", convert, arguments, ("file", "option", "Options", "options", *([source] if isinstance(source, str) and source else [])), None, None)
 
 
 def cases() -> st.SearchStrategy[Case]:

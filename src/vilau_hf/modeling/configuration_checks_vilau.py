@@ -48,7 +48,9 @@ _FIELDS: dict[str, Any] = {
     "block_out_channels": Annotated[
         list[PositiveInt] | tuple[PositiveInt, ...], Rule("with at least one entry", lambda value: len(value) > 0)
     ],
-    # the library reads their items
+    # fields of the base class, which reads them without a check of their types
+    "model_type": str,
+    "architectures": list[str],
     **dict.fromkeys(("id2label", "label2id"), Mapping),
     "start_marker_prefix_ids": list[NonNegativeInt] | tuple[NonNegativeInt, ...],
     **dict.fromkeys(

@@ -106,8 +106,18 @@ def check_samples(
             raise ValueError(
                 f"`{name}` must have a list for each of the {len(conversations)} samples, got {len(media)} lists."
             )
-    if max_length is not None and (isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1):
-        raise ValueError(f"`max_length` must be an integer of at least 1, got {_described(max_length)}.")
+    check_max_length(max_length)
+
+
+def check_max_length(value: Any) -> None:
+    """
+    Checks the largest number of tokens of a text.
+
+    Raises:
+        ValueError: unless it is an integer of at least 1, or `None`.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"`max_length` must be an integer of at least 1, got {_described(value)}.")
 
 
 def check_video_lists(videos: Any) -> None:
@@ -170,6 +180,7 @@ __all__ = [
     "check_conversations",
     "check_generated_ids",
     "check_generated_spans",
+    "check_max_length",
     "check_samples",
     "check_video_lists",
     "readable_errors",

@@ -23,6 +23,7 @@ from .input_checks_vilau import (
     check_conversations,
     check_generated_ids,
     check_generated_spans,
+    check_max_length,
     check_video_lists,
     readable_errors,
 )
@@ -133,6 +134,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
             raise ValueError(
                 f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {generation_mode!r}."
             )
+        check_max_length(kwargs.get("max_length"))
         processor = self
         if isinstance(text, str) or (isinstance(text, (list, tuple)) and all(isinstance(item, str) for item in text)):
             tokenizer = tokenizer_for(text, self.tokenizer)
