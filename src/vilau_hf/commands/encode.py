@@ -59,11 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Encodes the dataset in each launched process and prints a report."""
-    from datasets import load_dataset
     from transformers.utils import logging
 
     from .. import VilaUProcessor
     from ..data import MediaLoader, encode_dataset
+    from ..data.build import load_records
     from ..data.code_cache import launched_processes
     from ..drawn import drawn_shapes
     from ..loading import load_vision_tower
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     if args.dataset == "drawn_shapes":
         dataset = drawn_shapes(args.split, args.num_records or 1000)
     else:
-        dataset = load_dataset(args.dataset, split=args.split)
+        dataset = load_records(args.dataset, args.split)
         dataset = dataset.take(args.num_records or len(dataset))
         dataset = dataset.with_transform(MediaLoader(processor, args.on_bad_media, on_short_video=args.on_short_video))
     tower = load_vision_tower(args.model).to(state.device)

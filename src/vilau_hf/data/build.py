@@ -123,13 +123,29 @@ def _load_records(
     if _is_encoded(name):
         dataset = load_encoded(name, _require_model(model), processor)
     else:
-        dataset = keep_media_closed(load_dataset(name, split=split))
+        dataset = load_records(name, split)
     if count is not None:
         dataset = dataset.select(range(min(count, len(dataset))))
     if args is not None and args.train_sampling_strategy == "group_by_length":
         # Before the transform, so that counting tokens opens no media.
         dataset = add_lengths(dataset, processor, args.length_column_name)
     return dataset.with_transform(MediaLoader(processor, data.on_bad_media, data.media_roots, data.on_short_video))
+
+
+def load_records(name: str, split: str) -> Dataset:
+    """
+    Loads records whose media are opened by [`MediaLoader`] alone, whatever the schema of their files.
+
+    Args:
+        name (`str`): folder or Hub id of the records.
+        split (`str`): name of the split.
+
+    Raises:
+        ValueError: if the name is empty.
+    """
+    if not name:
+        raise ValueError("`dataset` must be the folder or the Hub id of records, got an empty name.")
+    return keep_media_closed(load_dataset(name, split=split))
 
 
 def _require_model(model: torch.nn.Module | None) -> torch.nn.Module:

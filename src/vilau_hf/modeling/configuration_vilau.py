@@ -62,14 +62,27 @@ class VilaUBaseConfig(PreTrainedConfig):
             kwargs: arguments of the base method.
 
         Raises:
-            OSError: if the checkpoint is a folder without a configuration file.
-            ValueError: if the checkpoint has the layout of the original release.
+            OSError: if the checkpoint cannot be found, or is a folder without a configuration file.
+            ValueError: if the file holds no fields, or the checkpoint has the layout of the original release.
         """
         # The base method would return the defaults, and so a 7B model with random weights.
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
         if folder.is_dir() and not (folder / CONFIG_NAME).is_file():
             raise OSError(f"the checkpoint folder {folder} has no {CONFIG_NAME}: it was not written completely.")
-        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        try:
+            config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except OSError as error:
+            # Without a connection, the message of the library does not have the name of the checkpoint (5.24.0).
+            if str(pretrained_model_name_or_path) in str(error):
+                raise
+            raise OSError(
+                f"Cannot load {CONFIG_NAME} of the checkpoint {str(pretrained_model_name_or_path)!r}: {error}"
+            ) from error
+        if not isinstance(config_dict, dict):
+            raise ValueError(
+                f"{CONFIG_NAME} of {pretrained_model_name_or_path} must hold fields by name, got "
+                f"{type(config_dict).__name__}."
+            )
         if config_dict.get("model_type") in ORIGINAL_MODEL_TYPES:
             raise _original_layout_error(pretrained_model_name_or_path)
         return config_dict, kwargs
@@ -210,6 +223,11 @@ class VilaUVisionConfig(VilaUBaseConfig):
             raise ValueError(
                 "`encoder_config.num_hidden_layers` must be at least 2 (the second-to-last layer gives the features), "
                 f"got {self.encoder_config.num_hidden_layers}."
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`encoder_config.hidden_size` ({self.hidden_size}) must be a multiple of "
+                f"`encoder_config.num_attention_heads` ({self.num_attention_heads})."
             )
         if self.image_size < self.encoder_config.patch_size:
             raise ValueError(
@@ -389,6 +407,12 @@ class VilaUConfig(VilaUBaseConfig):
                     f"`{name}` ({getattr(self, name)}) must be in the vocabulary, [0, `text_config.vocab_size`) = "
                     f"[0, {self.text_config.vocab_size})."
                 )
+        pad = self.text_config.pad_token_id
+        # torch counts negative ids from the end of the vocabulary
+        if pad is not None and not -self.text_config.vocab_size <= pad < self.text_config.vocab_size:
+            raise ValueError(
+                f"`text_config.pad_token_id` must be in the vocabulary, [0, {self.text_config.vocab_size}), got {pad}."
+            )
         seen: dict[int, str] = {}
         for name in [*names, "image_token_id", "video_token_id"]:
             value = getattr(self, name)

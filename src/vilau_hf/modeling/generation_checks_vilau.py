@@ -1,7 +1,7 @@
 # Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
 """Checks of the arguments of a `generate` call, before any work is done."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from .argument_checks_vilau import (
     IntegerTensor,
     NonNegativeInt,
     PositiveInt,
+    Rule,
     Streamer,
     TokenIds,
     check_value,
@@ -79,6 +80,13 @@ _LIBRARY_ARGUMENTS: dict[str, Any] = {
     ),
     **dict.fromkeys(("min_length", "min_new_tokens"), NonNegativeInt),
     **dict.fromkeys(("do_sample", "return_dict_in_generate", "output_scores", "output_logits", "use_cache"), bool),
+    **dict.fromkeys(("bos_token_id", "pad_token_id", "top_k", "no_repeat_ngram_size"), NonNegativeInt),
+    "eos_token_id": int | list[int] | tuple[int, ...] | torch.Tensor,
+    **dict.fromkeys(
+        ("temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty"), float
+    ),
+    **dict.fromkeys(("length_penalty", "penalty_alpha", "encoder_repetition_penalty"), float),
+    "assistant_model": Annotated[Any, Rule("a model", lambda value: hasattr(value, "config"))],
     "stop_strings": str | list[str],
     **dict.fromkeys(("stopping_criteria", "logits_processor"), Functions),
     "streamer": Streamer,

@@ -136,7 +136,12 @@ def _local_folder(source: str | Path) -> Path:
             raise ValueError(
                 f"`source` must be a folder or the id of a Hub repository, got {str(source)!r}."
             ) from error
-        folder = Path(snapshot_download(str(source), allow_patterns=["*.json", "*.safetensors", "*.bin", "*.model"]))
+        patterns = ["*.json", "*.safetensors", "*.bin", "*.model"]
+        try:
+            folder = Path(snapshot_download(str(source), allow_patterns=patterns))
+        except OSError as error:
+            # without a connection, the message of huggingface_hub does not have the name (2.4.0)
+            raise OSError(f"`source` {str(source)!r} is no folder and cannot be downloaded: {error}") from error
     missing = [name for name in ("config.json", *SUB_FOLDERS) if not (folder / name).exists()]
     if missing:
         raise ValueError(

@@ -59,6 +59,9 @@ class VilaUTextToImagePipeline(Pipeline):
         Raises:
             ValueError: for a prompt or a seed of another type, and for settings that `generate` rejects.
         """
+        batch_size = kwargs.get("batch_size")
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+            raise ValueError(f"`batch_size` must be an integer of at least 1, got {str(batch_size)[:80]}.")
         return super().__call__(prompt, **kwargs)
 
     # Abstract in the base class. It sorts the keyword arguments into those of `preprocess`, `_forward` and

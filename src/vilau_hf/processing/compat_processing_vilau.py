@@ -12,7 +12,7 @@ from transformers.image_processing_backends import TorchvisionBackend
 from transformers.image_utils import SizeDict, is_valid_image
 from transformers.processing_utils import MultiModalData
 from transformers.utils import requires_backends
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.utils.chat_template_utils import jinja2, render_jinja_template
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos
 
@@ -46,6 +46,9 @@ except ImportError:
 # made from these ranges, but `apply_chat_template` returns them only after tokenisation. Read in 5.20.2, 5.23.0 and
 # 5.24.0. It can go when `apply_chat_template(tokenize=False)` returns them.
 #
+# jinja2: the library that renders chat templates. Files of this folder can be uploaded to the Hub, and import only the
+# libraries of their list. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when `apply_chat_template` raises `ValueError`.
+#
 # httpx: the client for HTTP with which the library reads images from web addresses. huggingface_hub 1 installs it
 # under the name httpx, and huggingface_hub 2 as httpx2. Read in 1.33.0 and 2.4.0. It can go when the library exports
 # a function that downloads the bytes of a file.
@@ -53,6 +56,8 @@ except ImportError:
 # VideoMetadata, default_sample_indices_fn, load_video, make_batched_videos, requires_backends: readers and types of
 # videos that the library's video processors share. Read in 5.20.2, 5.23.0 and 5.24.0. They can go when the library
 # exports them.
+
+TemplateError = jinja2.exceptions.TemplateError
 
 # Arguments with which a processor calls its tokenizer by default. Generation continues at the right end of each row,
 # so prompts are padded on the left.
@@ -79,6 +84,7 @@ __all__ = [
     "BaseVideoProcessor",
     "MultiModalData",
     "SizeDict",
+    "TemplateError",
     "TorchvisionBackend",
     "VideoMetadata",
     "VilaUProcessorKwargs",

@@ -13,6 +13,7 @@ from PIL.Image import Resampling
 from transformers import BatchFeature, ImagesKwargs
 
 from .compat_processing_vilau import SizeDict, is_valid_image
+from .input_checks_vilau import readable_errors
 from .media_bytes_vilau import bytes_of_data_url, download, is_web_address
 from .pixel_rules_vilau import (
     MAX_ASPECT_RATIO,
@@ -117,7 +118,7 @@ def open_images(
 
     Args:
         images (`str`, `os.PathLike`, `PIL.Image.Image`, `np.ndarray`, `torch.Tensor` or nested lists of them): file
-            names are opened. Images that are already open are returned unchanged, and arrays `(h, w)` as `(h, w, 1)`.
+            names are opened. Images that are already open are returned unchanged, and arrays `(h, w)` as `(1, h, w)`.
         do_exif_transpose (`bool`, *optional*, defaults to `True`): whether files are turned by their EXIF data.
         max_image_pixels (`int`, *optional*, defaults to 178,956,970): largest number of pixels of an image.
         max_aspect_ratio (`float`, *optional*, defaults to 10,000): largest ratio of the longer to the shorter side.
@@ -139,7 +140,8 @@ def open_images(
             f"An image must be a PIL image, an array, a tensor or a file name, got {type(images).__name__}."
         )
     check_image(images, **limits)
-    return images[..., None] if getattr(images, "ndim", 0) == 2 else images
+    # The channel comes first, because a last axis of 1 does not say whether 1, 3 or 4 rows are channels.
+    return images[None] if getattr(images, "ndim", 0) == 2 else images
 
 
 def open_files(images: Any, do_exif_transpose: bool | None = True, **limits: Any) -> Any:
@@ -181,10 +183,16 @@ def reading_settings(processor: Any, options: dict[str, Any]) -> dict[str, Any]:
     Returns:
         A value for each argument. A processor of another class has the defaults of `ReadingSettings`.
     """
-    return {
+    settings = {
         name: options[name] if name in options else getattr(processor, name, getattr(ReadingSettings, name))
         for name in READING_SETTINGS
     }
+    # The library checks the types of settings after images were opened with them.
+    for name in ("max_image_pixels", "max_aspect_ratio"):
+        limit = settings[name]
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit > 0):
+            raise ValueError(f"`{name}` must be a positive number or None, got {limit!r}.")
+    return settings
 
 
 def prepare_image(
@@ -243,6 +251,9 @@ def pixels_to_images(pixels: torch.Tensor, output_type: str = "pil") -> list[Ima
     """
     if output_type not in ("pil", "np", "pt"):
         raise ValueError(f"`output_type` must be 'pil', 'np' or 'pt', got {output_type!r}.")
+    if not isinstance(pixels, torch.Tensor) or not pixels.is_floating_point():
+        kind = pixels.dtype if isinstance(pixels, torch.Tensor) else type(pixels).__name__
+        raise ValueError(f"`pixels` must be a tensor of floats in [-1, 1], got {kind}.")
     if pixels.ndim != 4 or pixels.shape[1] != 3:
         raise ValueError(f"`pixels` must have shape (N, 3, S, S), got {tuple(pixels.shape)}.")
     pixels = pixels.detach().float()
@@ -382,7 +393,8 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
         # The base class opens images with the settings of the processor. Those of this call are known only here.
         images = open_images(images, **reading_settings(self, kwargs))  # type: ignore[arg-type]  # a TypedDict
         _check_nesting(images)
-        return super().preprocess(images, *args, **kwargs)  # type: ignore[misc]  # a backend follows in the bases
+        with readable_errors():
+            return super().preprocess(images, *args, **kwargs)  # type: ignore[misc]  # a backend follows in the bases
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         """Opens file names and URLs like `open_images`. Images that are already open are checked in `preprocess`."""

@@ -18,7 +18,15 @@ from .compat_processing_vilau import (
     VilaUProcessorKwargs,
     make_batched_videos,
 )
-from .image_functions_vilau import open_files, reading_settings
+from .image_functions_vilau import open_images, reading_settings
+from .input_checks_vilau import (
+    check_conversations,
+    check_generated_ids,
+    check_generated_spans,
+    check_max_length,
+    check_video_lists,
+    readable_errors,
+)
 from .media_bytes_vilau import to_media_bytes
 from .plain_special_tokens_vilau import mark_special_tokens, tokenizer_for
 from .training_samples_vilau import TrainingSamplesMixin
@@ -126,6 +134,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
             raise ValueError(
                 f"`generation_mode` must be one of {', '.join(GENERATION_MODES)}, got {generation_mode!r}."
             )
+        check_max_length(kwargs.get("max_length"))
         processor = self
         if isinstance(text, str) or (isinstance(text, (list, tuple)) and all(isinstance(item, str) for item in text)):
             tokenizer = tokenizer_for(text, self.tokenizer)
@@ -133,9 +142,10 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
                 # The base class tokenizes with the attribute. A copy leaves it to calls in other threads.
                 processor = copy.copy(self)
                 processor.tokenizer = tokenizer
-        return super(VilaUProcessor, processor).__call__(
-            images=images, text=text, videos=videos, audio=audio, **kwargs
-        )
+        with readable_errors():
+            return super(VilaUProcessor, processor).__call__(
+                images=images, text=text, videos=videos, audio=audio, **kwargs
+            )
 
     def apply_chat_template(self, conversation: Any, *args: Any, **kwargs: Any) -> Any:
         """
@@ -150,9 +160,14 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
 
         Returns:
             The rendered string or strings, or the inputs of the model with `tokenize=True`.
+
+        Raises:
+            ValueError: for messages of another structure, and for those that the chat template rejects.
         """
+        check_conversations(conversation)
         marked = mark_special_tokens(conversation, self.tokenizer)
-        return super().apply_chat_template(marked, *args, **kwargs)
+        with readable_errors():
+            return super().apply_chat_template(marked, *args, **kwargs)
 
     @classmethod
     def from_args_and_dict(cls, args: list, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -192,10 +207,13 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
             if not self.context_markers:
                 text = [self._add_spaces_after_placeholders(prompt) for prompt in prompts]
         images, videos = (None if _is_empty(media) else media for media in (images, videos))
+        if text is None and images is None and videos is None:
+            raise ValueError("`text`, `images` or `videos` must be given, got none of them.")
+        check_video_lists(videos)
         if images is not None:
             # The base class opens images with the settings of the image processor, not with those of this call.
             options = {**kwargs, **(kwargs.get("images_kwargs") or {})}
-            images = open_files(images, **reading_settings(self.image_processor, options))
+            images = open_images(images, **reading_settings(self.image_processor, options))
         return super().prepare_inputs_layout(images, text, _paths_to_strings(videos), audio, **kwargs)
 
     def _add_spaces_after_placeholders(self, prompt: str) -> str:
@@ -273,6 +291,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
         self, generated_outputs: Any, skip_special_tokens: bool = True, **kwargs: Any
     ) -> list[str]:
         """Decodes generated ids `(B, T)` to strings."""
+        check_generated_ids(generated_outputs)
         return self.tokenizer.batch_decode(generated_outputs, skip_special_tokens=skip_special_tokens, **kwargs)
 
     def post_process_multimodal_output(
@@ -301,18 +320,22 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
             Images and videos that the length limit cut off are `None`.
 
         Raises:
-            ValueError: for an unknown mode, videos of another shape, or spans that are not decoded.
+            ValueError: for an unknown mode, outputs of another type or shape, or spans that are not decoded.
         """
         if generation_mode in (None, "text"):
             return self.post_process_image_text_to_text(generated_outputs, skip_special_tokens, **kwargs)
         if generation_mode == "image":
             return self.image_processor.postprocess(generated_outputs)
         if generation_mode == "video":
-            if generated_outputs.ndim != 5:
-                shape = tuple(generated_outputs.shape)
-                raise ValueError(f"`generated_outputs` of videos must have shape (V, F, 3, S, S), got {shape}.")
+            if getattr(generated_outputs, "ndim", None) != 5:
+                shape = tuple(getattr(generated_outputs, "shape", ()))
+                raise ValueError(
+                    f"`generated_outputs` of videos must be a tensor of shape (V, F, 3, S, S), got "
+                    f"{type(generated_outputs).__name__} of shape {shape}."
+                )
             return [self.image_processor.postprocess(video) for video in generated_outputs]
         if generation_mode == "interleaved":
+            check_generated_spans(generated_outputs)
             rows = zip(generated_outputs.sequences, generated_outputs.spans, strict=True)
             return [
                 self._content_parts(ids, spans, generated_outputs.prompt_length, skip_special_tokens)

@@ -8,6 +8,7 @@ import torch
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from .compat_processing_vilau import render_jinja_template
+from .input_checks_vilau import check_conversations, check_samples, readable_errors
 from .plain_special_tokens_vilau import mark_special_tokens, tokenizer_for
 
 
@@ -59,8 +60,7 @@ class TrainingSamplesMixin:
         Raises:
             ValueError: if the numbers of placeholders and media differ, or `max_length` would cut an image or a video.
         """
-        if not conversations:
-            raise ValueError("`conversations` is empty, give at least one sample.")
+        check_samples(conversations, images, videos, codes, max_length)
         if self.tokenizer.pad_token_id is None:
             raise ValueError("`tokenizer` has no `pad_token`, which a batch of samples needs.")
         media = {"image": images or [[]] * len(conversations), "video": videos or [[]] * len(conversations)}
@@ -95,6 +95,7 @@ class TrainingSamplesMixin:
             ValueError: if the number of placeholders of a sample differs from the length of its list in
                 `num_frames`.
         """
+        check_conversations(conversations, "conversations")
         ids, rows, _ = self._tokenize_with_targets(conversations)
         tokens = self._expanded_lengths(ids, self._frames_of_tokens(ids, rows, num_frames))
         return np.bincount(rows, weights=tokens, minlength=len(conversations)).astype(int).tolist()
@@ -154,12 +155,13 @@ class TrainingSamplesMixin:
             target. All three are of shape `(tokens,)`.
         """
         special_tokens: dict[str, Any] = self.tokenizer.special_tokens_map
-        rendered: Any = render_jinja_template(  # the library's type for the result is wrong
-            conversations=mark_special_tokens(conversations, self.tokenizer),
-            chat_template=self._default_chat_template(),
-            return_assistant_tokens_mask=True,
-            **special_tokens,
-        )
+        with readable_errors():
+            rendered: Any = render_jinja_template(  # the library's type for the result is wrong
+                conversations=mark_special_tokens(conversations, self.tokenizer),
+                chat_template=self._default_chat_template(),
+                return_assistant_tokens_mask=True,
+                **special_tokens,
+            )
         # texts, and for each text the ranges of characters that the assistant wrote
         prompts, target_ranges = rendered
         encoded = tokenizer_for(prompts, self.tokenizer)(

@@ -29,6 +29,7 @@ from .image_functions_vilau import (
     prepare_image,
     reading_settings,
 )
+from .input_checks_vilau import check_video_lists, readable_errors
 from .media_bytes_vilau import MediaBytes, to_media_bytes
 from .pixel_rules_vilau import (
     check_image,
@@ -99,7 +100,7 @@ def _check_and_normalize(videos: Any, settings: dict[str, Any], is_rescaled: boo
         check_video(videos, **limits)
     else:
         check_image(videos, **limits)
-        videos = videos[..., None] if videos.ndim == 2 else videos
+        videos = videos[None] if videos.ndim == 2 else videos
     is_float = videos.is_floating_point() if isinstance(videos, torch.Tensor) else videos.dtype.kind == "f"
     return repeat_grey_channel(to_levels(videos) if is_rescaled or not is_float else videos)
 
@@ -162,6 +163,7 @@ class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVi
         settings = reading_settings(self, kwargs)  # type: ignore[arg-type]  # a TypedDict
         do_rescale = kwargs.get("do_rescale")
         is_rescaled = bool(self.do_rescale if do_rescale is None else do_rescale)
+        check_video_lists(videos)
         videos = make_batched_videos(_check_and_normalize(videos, settings, is_rescaled))
         has_frame_files = any(isinstance(video, list) for video in videos)
         videos = [
@@ -180,7 +182,8 @@ class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVi
         # Otherwise the base class adds the default of `num_frames`, and `sample_frames` refuses both together.
         if kwargs.get("fps") is not None:
             kwargs.setdefault("num_frames", None)
-        return super().preprocess(videos, **kwargs)
+        with readable_errors():
+            return super().preprocess(videos, **kwargs)
 
     def sample_frames(
         self,

@@ -1,0 +1,187 @@
+# Copyright 2026 The vilau_hf authors. Licensed under the Apache License, Version 2.0.
+"""Checks of messages and samples before they are rendered, and readable errors of the libraries that render them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+
+from .compat_processing_vilau import TemplateError
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """
+    Raises a `ValueError` for settings of another type and for messages that a chat template rejects.
+
+    huggingface_hub and jinja raise classes for them that are no `ValueError`, which callers do not expect.
+    """
+    try:
+        yield
+    except StrictDataclassError as error:
+        raise ValueError(_one_line(error.__cause__ or error)) from error
+    except TemplateError as error:
+        raise ValueError(f"The chat template cannot render the messages: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]
+
+
+def check_conversations(conversations: Any, name: str = "conversation") -> None:
+    """
+    Checks the structure of one conversation or several. The chat template checks roles and types of content parts.
+
+    Args:
+        conversations (`list[dict]` or `list[list[dict]]`): messages with `role` and `content`. The object in which
+            pipelines of transformers wrap them is accepted too.
+        name (`str`, *optional*, defaults to `"conversation"`): the argument in errors.
+
+    Raises:
+        ValueError: if there is no message, or one is no dictionary with a `role` and a readable `content`.
+    """
+    conversations = getattr(conversations, "messages", conversations)
+    if not isinstance(conversations, (list, tuple)) or not conversations:
+        raise ValueError(
+            f"`{name}` must be a list of messages or of such lists, with at least one message, got "
+            f"{_described(conversations)}."
+        )
+    if all(isinstance(each, (list, tuple)) or hasattr(each, "messages") for each in conversations):
+        for index, each in enumerate(conversations):
+            check_conversations(each, f"{name}[{index}]")
+        return
+    for index, message in enumerate(conversations):
+        _check_message(message, f"{name}[{index}]")
+
+
+def _check_message(message: Any, name: str) -> None:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ValueError(f"`{name}` must be a dictionary with a string `role`, got {_described(message)}.")
+    content = message.get("content")
+    # messages that call tools have no content
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, (list, tuple)):
+        raise ValueError(
+            f"`content` of `{name}` must be a string or a list of content parts, got {_described(content)}."
+        )
+    for part in content:
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+            raise ValueError(
+                f"A content part of `{name}` must be a dictionary with a string `type`, got {_described(part)}."
+            )
+        if part["type"] == "text" and not isinstance(part.get("text"), str):
+            raise ValueError(
+                f"A content part of `{name}` of type text must have a string `text`, got {_described(part)}."
+            )
+
+
+def check_samples(
+    conversations: Any, images: Any = None, videos: Any = None, codes: Any = None, max_length: Any = None
+) -> None:
+    """
+    Checks the types of the arguments of `encode_training_samples`.
+
+    Raises:
+        ValueError: if an argument has another type, or lists of media do not have one entry for each sample.
+    """
+    if not isinstance(conversations, (list, tuple)) or not conversations:
+        raise ValueError(
+            f"`conversations` must be a list with the messages of at least one sample, got {_described(conversations)}."
+        )
+    for index, conversation in enumerate(conversations):
+        if not isinstance(conversation, (list, tuple)):
+            raise ValueError(
+                f"`conversations[{index}]` must be a list of messages, got {_described(conversation)}."
+            )
+    check_conversations(conversations, "conversations")
+    for name, media in (("images", images), ("videos", videos), ("codes", codes)):
+        if media is None:
+            continue
+        if not isinstance(media, (list, tuple)) or not all(isinstance(row, (list, tuple)) for row in media):
+            raise ValueError(f"`{name}` must be a list with a list for each sample, got {_described(media)}.")
+        # an empty list means the same as `None`
+        if media and len(media) != len(conversations):
+            raise ValueError(
+                f"`{name}` must have a list for each of the {len(conversations)} samples, got {len(media)} lists."
+            )
+    check_max_length(max_length)
+
+
+def check_max_length(value: Any) -> None:
+    """
+    Checks the largest number of tokens of a text.
+
+    Raises:
+        ValueError: unless it is an integer of at least 1, or `None`.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"`max_length` must be an integer of at least 1, got {_described(value)}.")
+
+
+def check_video_lists(videos: Any) -> None:
+    """
+    Checks that lists hold single videos or frames.
+
+    Raises:
+        ValueError: for an array of several videos in a list.
+    """
+    for item in videos if isinstance(videos, (list, tuple)) else ():
+        if getattr(item, "ndim", 0) > 4:
+            raise ValueError(
+                f"`videos` must have one video in each entry of a list, got {_described(item)}, an array of several."
+            )
+        check_video_lists(item)
+
+
+def check_generated_ids(ids: Any) -> None:
+    """
+    Checks generated ids before they are decoded.
+
+    Args:
+        ids (`torch.Tensor`, `np.ndarray` or `list`): ids of shape `(B, T)` or `(T,)`, or rows of unequal length.
+
+    Raises:
+        ValueError: for other values, and for negative ids.
+    """
+    rows = ids.tolist() if hasattr(ids, "tolist") else ids
+    is_list = isinstance(rows, (list, tuple))
+    flat = [each for row in rows for each in (row if isinstance(row, (list, tuple)) else [row])] if is_list else []
+    flat = [each.item() if getattr(each, "ndim", None) == 0 else each for each in flat]
+    if not is_list or not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in flat):
+        raise ValueError(f"`generated_outputs` of text must be ids of shape (B, T), at least 0, got {_described(ids)}.")
+
+
+def check_generated_spans(output: Any) -> None:
+    """
+    Checks that an output is one of interleaved generation.
+
+    Raises:
+        ValueError: if it has no sequences or spans.
+    """
+    if not all(hasattr(output, name) for name in ("sequences", "spans", "prompt_length")):
+        raise ValueError(
+            "`generated_outputs` must be the result of `generate` in interleaved mode, got "
+            f"{_described(output)}."
+        )
+
+
+def _described(value: Any) -> str:
+    """Returns a short description of a value for errors."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+__all__ = [
+    "check_conversations",
+    "check_generated_ids",
+    "check_generated_spans",
+    "check_max_length",
+    "check_samples",
+    "check_video_lists",
+    "readable_errors",
+]
