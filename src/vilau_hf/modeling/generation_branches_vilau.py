@@ -15,8 +15,9 @@ class VilaUSpanCacheLayer(DynamicLayer):
     Cache layer with buffers of full length.
 
     The base class concatenates, which copies all keys and values at each position. A `StaticLayer` needs a mask over
-    its empty positions. This layer copies nothing and returns only the positions that are filled. Read in transformers
-    5.20.2 and 5.24.0; it can go when the library has a layer with these two properties.
+    its empty positions. This layer copies nothing and returns only the positions that are filled. In parallel decoding
+    it also stores each row at slots of its choice, which layers of the library cannot do. Read in transformers 5.20.2
+    and 5.24.0; it can go when the library has a layer with these properties.
 
     Args:
         max_length (`int`): maximum number of positions.
@@ -26,13 +27,16 @@ class VilaUSpanCacheLayer(DynamicLayer):
         super().__init__()
         self.max_length = max_length
         self.length = 0
+        self.slots: torch.Tensor | None = None  # (R, T), where the next positions are stored; by default at the end
+        self.num_read = 0  # slots that are returned where `slots` are given
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocates the buffers with the dtype, device and sizes of the first keys and values."""
         self.device = key_states.device
         shape = (*key_states.shape[:2], self.max_length)
-        self.key_buffer = key_states.new_empty(*shape, key_states.shape[-1])
-        self.value_buffer = value_states.new_empty(*shape, value_states.shape[-1])
+        # Slots that no row has filled yet are read under a mask, and a weight of 0 times NaN would be NaN.
+        self.key_buffer = key_states.new_zeros(*shape, key_states.shape[-1])
+        self.value_buffer = value_states.new_zeros(*shape, value_states.shape[-1])
         self.is_initialized = True
 
     def update(
@@ -52,6 +56,11 @@ class VilaUSpanCacheLayer(DynamicLayer):
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if self.slots is not None:
+            rows = torch.arange(len(self.slots), device=self.slots.device)[:, None]
+            self.key_buffer[rows, :, self.slots] = key_states.transpose(1, 2)
+            self.value_buffer[rows, :, self.slots] = value_states.transpose(1, 2)
+            return self.key_buffer[:, :, : self.num_read], self.value_buffer[:, :, : self.num_read]
         begin = self.length
         self.length += key_states.shape[-2]
         self.key_buffer[:, :, begin : self.length] = key_states
@@ -72,10 +81,30 @@ class VilaUSpanCache(Cache):
     Args:
         num_layers (`int`): layers of the language model.
         max_length (`int`): maximum number of positions.
+        has_fixed_shape (`bool`, *optional*, defaults to `False`): whether attention reads all slots in each window of
+            parallel decoding, so that a window is one graph.
     """
 
-    def __init__(self, num_layers: int, max_length: int) -> None:
+    def __init__(self, num_layers: int, max_length: int, has_fixed_shape: bool = False) -> None:
+        self.has_fixed_shape = has_fixed_shape
         super().__init__(layers=[VilaUSpanCacheLayer(max_length) for _ in range(num_layers)])
+
+    def store_at(self, slots: torch.Tensor | None, num_read: int = 0) -> None:
+        """
+        Chooses where the next positions are stored.
+
+        Args:
+            slots (`torch.Tensor` of shape `(R, T)`, *optional*): slots of each row, by default those at the end.
+            num_read (`int`, *optional*, defaults to 0): number of first slots that attention reads with these.
+        """
+        for layer in self.layers:
+            layer.slots = slots
+            layer.num_read = num_read
+
+    def extend(self, count: int) -> None:
+        """Adds `count` slots after the end, which are filled already, to the positions so far."""
+        for layer in self.layers:
+            layer.length += count
 
 
 @dataclass(frozen=True)
@@ -271,6 +300,45 @@ class GuidanceBranches:
         self.end += 1
         return positions[:, None], self._step_mask()
 
+    def step_window(self, embeds: torch.Tensor, offsets: torch.Tensor, num_offsets: int) -> torch.Tensor:
+        """
+        Runs the language model at several positions of a span, of which some may be drafts.
+
+        Positions that were stored at the same offset before are overwritten. `extend` makes them final. It needs a
+        [`VilaUSpanCache`].
+
+        Args:
+            embeds (`torch.Tensor` of shape `(rows, n, H)`): inputs of each row, the same in all branches.
+            offsets (`torch.Tensor` of shape `(rows, n)`): for each input, the number of positions between the last
+                final one and this one.
+            num_offsets (`int`): number that is above all offsets. Reading it from them would wait for the device.
+
+        Returns:
+            Hidden states `(R * n, H)`, in the order of branches, rows and inputs.
+        """
+        branches = self.total_rows // self.rows
+        num_read = self.capacity if self.cache.has_fixed_shape else self.end + num_offsets
+        offsets = offsets.repeat(branches, 1)  # (R, n)
+        slots = torch.arange(num_read, device=offsets.device) - self.end
+        seen = self.seen[:, None, :num_read] | ((slots >= 0) & (slots <= offsets[..., None]))  # (R, n, T)
+        self.cache.store_at(offsets + self.end, num_read)
+        output = self.model.language_model(
+            inputs_embeds=embeds.to(self.dtype).repeat(branches, 1, 1),
+            attention_mask=self._attention_mask(seen[:, None]),
+            position_ids=self.counts[:, None] + offsets,
+            **cache_arguments(self.cache, None),
+            use_cache=True,
+        )
+        self.cache.store_at(None)
+        return output.last_hidden_state.flatten(0, 1)
+
+    def extend(self, count: int) -> None:
+        """Makes the first `count` positions that `step_window` stored final."""
+        self.cache.extend(count)
+        self.seen[:, self.end : self.end + count] = True
+        self.counts = self.counts + count
+        self.end += count
+
     def reset_to_prompt(self, rows: torch.Tensor) -> None:
         """Makes the other branches of `rows` `(rows,)` ignore everything after their prompts."""
         chosen = rows.repeat(self.total_rows // self.rows)
@@ -292,8 +360,11 @@ class GuidanceBranches:
         kind = self.model.config.text_config._attn_implementation
         if kind not in ("sdpa", "eager") or any(self.cache.is_sliding):
             return self.seen[:, : self.end].long()
-        seen = self.seen[:, None, None, :end]  # (R, 1, 1, T)
-        if kind == "sdpa":
+        return self._attention_mask(self.seen[:, None, None, :end])
+
+    def _attention_mask(self, seen: torch.Tensor) -> torch.Tensor:
+        """Returns the mask of `seen` `(R, 1, n, T)`, bool, for the attention functions "sdpa" and "eager"."""
+        if self.model.config.text_config._attn_implementation == "sdpa":
             return seen
         return torch.zeros_like(seen, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min)
 

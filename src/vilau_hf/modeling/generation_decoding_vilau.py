@@ -82,7 +82,10 @@ class VisualDecoding:
             # In interleaved mode the prompts of other branches end with a position for a start marker.
             num_reserved = int(settings.mode == "interleaved")
             branches = GuidanceBranches(model.model, prompts, num_new, cache, num_reserved)
-            position_decoder = PositionDecoder(model, branches, decoder, workspace)
+            is_parallel = settings.visual_decoding == "parallel"
+            position_decoder = PositionDecoder(
+                model, branches, decoder, workspace, is_parallel, settings.parallel_window
+            )
             criteria = StoppingCriteriaList([*stopping_criteria, *self.stopping_criteria])
             if settings.mode == "interleaved":
                 return self._generate_interleaved(position_decoder, logits_processor, criteria, generation_config)

@@ -178,22 +178,33 @@ class PositionDecoder:
     Decodes visual positions.
 
     Call `decode_first` after text, `decode_next` after a visual position, and `read_codes` before text. The argument
-    `active` of the first two names the rows whose codes are used, by default all.
+    `active` of the first two names the rows whose codes are used, by default all. `decode_window` decodes several
+    positions in place of `decode_next`.
 
     Args:
         model ([`VilaUForConditionalGeneration`]): the model.
         branches ([`GuidanceBranches`]): the branches.
         decoder ([`DepthDecoder`]): decoder of a position.
         graphs ([`GraphWorkspace`], *optional*): runs `decode_next` as one graph.
+        is_parallel (`bool`, *optional*, defaults to `False`): whether spans are decoded with `decode_window`.
+        window (`int`, *optional*): positions that `decode_window` gets, by default chosen as they are accepted.
     """
 
     def __init__(
-        self, model: Any, branches: GuidanceBranches, decoder: DepthDecoder, graphs: GraphWorkspace | None = None
+        self,
+        model: Any,
+        branches: GuidanceBranches,
+        decoder: DepthDecoder,
+        graphs: GraphWorkspace | None = None,
+        is_parallel: bool = False,
+        window: int | None = None,
     ) -> None:
         self.model = model
         self.branches = branches
         self.decoder = decoder
         self.graphs = graphs
+        self.is_parallel = is_parallel
+        self.window = window
 
     def decode_first(
         self, hidden: torch.Tensor, position: int | torch.Tensor, active: list[bool] | None = None
@@ -208,6 +219,31 @@ class PositionDecoder:
         if self.graphs is not None:
             return DecodedPosition(*self.graphs.run(self.model, self.branches, self.decoder, codes, position, active))
         return self.decoder.decode(self.read_codes(codes), position, active)
+
+    def decode_window(
+        self,
+        codes: torch.Tensor,
+        offsets: torch.Tensor,
+        num_offsets: int,
+        noise: list[torch.Tensor],
+        positions: torch.Tensor,
+    ) -> DecodedPosition:
+        """
+        Decodes the positions that follow `codes`, of which some may be drafts.
+
+        Args:
+            codes (`torch.Tensor` of shape `(rows, n, D)`): codes that the language model reads.
+            offsets (`torch.Tensor` of shape `(rows, n)`): as for [`GuidanceBranches.step_window`].
+            num_offsets (`int`): as for [`GuidanceBranches.step_window`].
+            noise (`list[torch.Tensor]`): for each depth, random numbers `(rows * n, candidates)`.
+            positions (`torch.Tensor` of shape `(rows, n)`): indices of the decoded positions in the span.
+
+        Returns:
+            The decoded positions, with `rows * n` rows.
+        """
+        hidden = self.branches.step_window(self.model.model.embed_codes(codes), offsets, num_offsets)
+        scale = self.decoder.guidance.at(positions).reshape(-1, 1)
+        return DecodedPosition(*self.decoder.compute(hidden, noise, scale))
 
     def read_codes(self, codes: torch.Tensor) -> torch.Tensor:
         """Returns the hidden states `(R, H)` after a visual position with `codes` `(rows, D)`."""

@@ -294,16 +294,18 @@ class Guidance:
 
     def at(self, position: int | torch.Tensor) -> torch.Tensor:
         """
-        Returns the scales `(rows, 1)` at a position of the span. Call `expand` first.
+        Returns the scales `(rows, 1)` at a position of the span, or `(rows, n)` at n positions. Call `expand` first.
 
         Args:
-            position (`int`, or `torch.Tensor` of shape `(rows,)`): one index, or one for each row.
+            position (`int`, or `torch.Tensor` of shape `(rows,)` or `(rows, n)`): one index, one for each row, or n
+                for each row.
         """
-        if self.scale.shape[1] == 1:
-            return self.scale
         if isinstance(position, int):
-            return self.scale[:, position : position + 1]
-        return self.scale.gather(1, position.clamp(max=self.scale.shape[1] - 1)[:, None])
+            return self.scale if self.scale.shape[1] == 1 else self.scale[:, position : position + 1]
+        position = position if position.ndim == 2 else position[:, None]
+        if self.scale.shape[1] == 1:
+            return self.scale.expand(-1, position.shape[1])
+        return self.scale.gather(1, position.clamp(max=self.scale.shape[1] - 1))
 
     def mix(self, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """
