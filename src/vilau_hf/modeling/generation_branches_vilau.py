@@ -73,6 +73,18 @@ class VilaUSpanCacheLayer(DynamicLayer):
         """Returns the number of positions so far."""
         return self.length
 
+    def reset(self) -> None:
+        """
+        Removes all positions.
+
+        The base method of transformers 5.24 drops the tensors. Graphs read the buffers, so these keep their addresses.
+        Zeros, because a call that failed may have left NaN.
+        """
+        self.length = 0
+        if self.is_initialized:
+            self.key_buffer.zero_()
+            self.value_buffer.zero_()
+
 
 class VilaUSpanCache(Cache):
     """
@@ -86,8 +98,13 @@ class VilaUSpanCache(Cache):
     """
 
     def __init__(self, num_layers: int, max_length: int, has_fixed_shape: bool = False) -> None:
+        self.max_length = max_length
         self.has_fixed_shape = has_fixed_shape
         super().__init__(layers=[VilaUSpanCacheLayer(max_length) for _ in range(num_layers)])
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """Returns the maximum number of positions, which is the same for all layers."""
+        return self.max_length
 
     def store_at(self, slots: torch.Tensor | None, num_read: int = 0) -> None:
         """
@@ -304,33 +321,47 @@ class GuidanceBranches:
         """
         Runs the language model at several positions of a span, of which some may be drafts.
 
-        Positions that were stored at the same offset before are overwritten. `extend` makes them final. It needs a
-        [`VilaUSpanCache`].
-
         Args:
             embeds (`torch.Tensor` of shape `(rows, n, H)`): inputs of each row, the same in all branches.
-            offsets (`torch.Tensor` of shape `(rows, n)`): for each input, the number of positions between the last
-                final one and this one.
-            num_offsets (`int`): number that is above all offsets. Reading it from them would wait for the device.
+            offsets, num_offsets: as for `prepare_window`.
 
         Returns:
             Hidden states `(R * n, H)`, in the order of branches, rows and inputs.
         """
-        branches = self.total_rows // self.rows
-        num_read = self.capacity if self.cache.has_fixed_shape else self.end + num_offsets
-        offsets = offsets.repeat(branches, 1)  # (R, n)
-        slots = torch.arange(num_read, device=offsets.device) - self.end
-        seen = self.seen[:, None, :num_read] | ((slots >= 0) & (slots <= offsets[..., None]))  # (R, n, T)
-        self.cache.store_at(offsets + self.end, num_read)
+        position_ids, mask, slots = self.prepare_window(offsets, num_offsets)
+        self.cache.store_at(slots, mask.shape[-1])
         output = self.model.language_model(
-            inputs_embeds=embeds.to(self.dtype).repeat(branches, 1, 1),
-            attention_mask=self._attention_mask(seen[:, None]),
-            position_ids=self.counts[:, None] + offsets,
+            inputs_embeds=embeds.to(self.dtype).repeat(self.total_rows // self.rows, 1, 1),
+            attention_mask=mask,
+            position_ids=position_ids,
             **cache_arguments(self.cache, None),
             use_cache=True,
         )
         self.cache.store_at(None)
         return output.last_hidden_state.flatten(0, 1)
+
+    def prepare_window(
+        self, offsets: torch.Tensor, num_offsets: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Prepares a pass over several positions of a span, of which some may be drafts.
+
+        What an earlier pass stored at the same offsets is overwritten. `extend` makes positions final. The cache must
+        be a [`VilaUSpanCache`].
+
+        Args:
+            offsets (`torch.Tensor` of shape `(rows, n)`): for each position, the number of positions between the last
+                final one and this one.
+            num_offsets (`int`): number that is above all offsets. Reading it from them would wait for the device.
+
+        Returns:
+            Position ids `(R, n)`, the mask `(R, 1, n, T)`, and slots `(R, n)` of the cache.
+        """
+        num_read = self.capacity if self.cache.has_fixed_shape else self.end + num_offsets
+        offsets = offsets.repeat(self.total_rows // self.rows, 1)  # (R, n)
+        slots = torch.arange(num_read, device=offsets.device) - self.end
+        seen = self.seen[:, None, :num_read] | ((slots >= 0) & (slots <= offsets[..., None]))  # (R, n, T)
+        return self.counts[:, None] + offsets, self._attention_mask(seen[:, None]), offsets + self.end
 
     def extend(self, count: int) -> None:
         """Makes the first `count` positions that `step_window` stored final."""

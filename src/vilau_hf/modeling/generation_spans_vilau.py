@@ -14,6 +14,9 @@ from .generation_positions_vilau import PositionDecoder
 _SMALLEST_WINDOW = 4
 _LARGEST_WINDOW = 64
 
+# Window that is not given where positions are compiled: it cannot change from pass to pass.
+_COMPILED_WINDOW = 16
+
 # A window that is not given has this many times the positions that passes accepted lately. Drafts improve from pass to
 # pass before they are accepted, so a window must be larger than what one pass accepts. Measured as above.
 _WINDOW_PER_ACCEPTED = 4
@@ -140,8 +143,7 @@ class ParallelSpanDecoder(SpanDecoder):
 
     def _decode_window(self) -> None:
         """Decodes a window of each row, and accepts its first positions."""
-        num_left = self.count - min(self.num_final)
-        width = min(self._window(), num_left)
+        width = self._window()
         # The last pass has waited for the device, so this copy does not wait long.
         first = torch.tensor(self.num_final, device=self.row_index.device)[:, None]
         ahead = first + torch.arange(width, device=first.device)  # (rows, width), indices of the decoded positions
@@ -176,10 +178,11 @@ class ParallelSpanDecoder(SpanDecoder):
 
     def _window(self) -> int:
         """Returns the number of positions of the next pass."""
-        if self.window is not None:
-            return self.window
-        wanted = round(_WINDOW_PER_ACCEPTED * self.mean_accepted)
-        return min(max(wanted, _SMALLEST_WINDOW), _LARGEST_WINDOW)
+        if self.position_decoder.graphs is not None:
+            return self.window or _COMPILED_WINDOW  # one graph for all passes
+        wanted = max(round(_WINDOW_PER_ACCEPTED * self.mean_accepted), _SMALLEST_WINDOW)
+        window = min(wanted, _LARGEST_WINDOW) if self.window is None else self.window
+        return min(window, self.count - min(self.num_final))
 
     def _draft_sources(self, ahead: torch.Tensor) -> torch.Tensor:
         """
