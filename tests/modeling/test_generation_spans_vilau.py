@@ -33,6 +33,12 @@ SETTINGS = {
     "several results": {"seed": [1, 2, 3, 4], "num_return_sequences": 2},
     "video": {"seed": 5, "generation_mode": "video", "num_frames": 3},
     "first frames": {"generation_mode": "video", "num_frames": 3, "seed": 5, "first_frames": first_frames(2)},
+    "three first frames": {
+        "generation_mode": "video",
+        "num_frames": 4,
+        "seed": 5,
+        "first_frames": torch.randint(0, 24, (2, 3, 16, 3)),
+    },
     "one first frame": {"generation_mode": "video", "num_frames": 2, "seed": 5, "first_frames": first_frames(1)},
     "static cache": {"seed": 5, "cache_implementation": "static"},
     "one row": {"seed": 5, "prompts": PROMPTS[:1]},
@@ -170,6 +176,19 @@ def test_repeated_codes_need_few_passes(model):
         passes.clear()
         draw(model, window, visual_do_sample=False)
         assert len(passes) <= most, window
+
+
+def test_first_drafts_are_the_codes_of_the_last_image(model):
+    """The model generates code 7 alone, like the given frame."""
+    torch.nn.init.zeros_(model.depth_transformer.code_head.weight)
+    with torch.no_grad():
+        model.depth_transformer.code_head.bias[7] = 9
+    frame = torch.full((1, 1, 16, 3), 7)
+    passes = []
+    model.model.language_model.register_forward_hook(lambda *_: passes.append(1))
+    settings = {"generation_mode": "video", "num_frames": 2, "visual_do_sample": False}
+    draw(model, 16, first_frames=frame, **settings)
+    assert len(passes) == 2  # the prompt, and one window
 
 
 def test_generation_config_chooses_parallel_decoding(model):

@@ -57,7 +57,8 @@ def generate_span(
     hidden = branches.read_prompts()
     ids = branches.conditional_prompt.ids
     has_criteria = is_custom(criteria)
-    span = open_span(position_decoder, hidden, positions.start, len(positions))
+    before = branches.conditional_codes
+    span = open_span(position_decoder, hidden, positions.start, len(positions), earlier_codes=before)
     running = torch.ones(branches.rows, 1, dtype=torch.bool, device=ids.device)
     for _ in positions:
         step = span.next()
@@ -228,7 +229,7 @@ class InterleavedGenerator:
         decoded: list[DecodedPosition] = []
         active = [not row.done for row in self.rows]
         is_visual = torch.tensor(active, device=self.ids.device)
-        span = open_span(self.position_decoder, hidden, positions, count, active)
+        span = open_span(self.position_decoder, hidden, positions, count, active, self.codes)
         for _ in range(count):
             decoded.append(span.next())
             if self.streams_codes:

@@ -84,8 +84,13 @@ class ParallelSpanDecoder(SpanDecoder):
     one too. The rest of the window is the next draft. The accepted codes are those of sequential decoding, unless two
     codes tie up to rounding. See speculative Jacobi decoding (Teng et al., 2024), which samples again instead.
 
+    The first draft of a position is the codes one image or frame before, if the row has codes there: those of the
+    frame before, of the image that is edited, or of the image before in a story. Else it is the codes just before.
+
     Args:
         position_decoder, hidden, begin, count, active: as for [`SpanDecoder`].
+        earlier_codes (`torch.Tensor` of shape `(rows, T, D)`, *optional*): codes of the positions before the span, -1
+            at text.
     """
 
     def __init__(
@@ -95,14 +100,15 @@ class ParallelSpanDecoder(SpanDecoder):
         begin: int | torch.Tensor,
         count: int,
         active: list[bool] | None = None,
+        earlier_codes: torch.Tensor | None = None,
     ) -> None:
         super().__init__(position_decoder, hidden, begin, count, active)
         self.window = position_decoder.window
-        # In a video, the best first draft of a frame is the frame before it.
         self.draft_distance = position_decoder.model.config.vision_config.num_visual_tokens
         self.mean_accepted = 1.0
         rows = position_decoder.branches.rows
         self.row_index = torch.arange(rows, device=hidden.device)[:, None]
+        self.first_drafts = None if earlier_codes is None else self._last_image(earlier_codes)
         # positions of each row that are final. Rows that are not used must not hold back the others.
         self.num_final = [1 if is_active else count for is_active in active or [True] * rows]
         # positions of each row that hold codes or drafts
@@ -118,6 +124,10 @@ class ParallelSpanDecoder(SpanDecoder):
             # The first position follows text, after which there is nothing to draft from.
             step = super().next()
             self._store(step, torch.zeros_like(self.row_index))
+            if self.first_drafts is not None:
+                num_drafts = min(self.draft_distance, self.count)
+                self.buffers["codes"][:, 1:num_drafts] = self.first_drafts[:, 1:num_drafts]
+                self.num_filled.fill_(num_drafts)
             return step
         while min(self.num_final) <= self.index:
             self._decode_window()
@@ -140,6 +150,15 @@ class ParallelSpanDecoder(SpanDecoder):
         self.position_decoder.branches.extend(self.count - 1)
         self.last_codes = self.buffers["codes"][:, self.count - 1]
         return super().finish()
+
+    def _last_image(self, earlier_codes: torch.Tensor) -> torch.Tensor | None:
+        """Returns the last codes `(rows, L, D)` in `earlier_codes` `(rows, T, D)`, if all rows have as many."""
+        is_visual = earlier_codes[..., 0] >= 0
+        if int(is_visual.sum(1).min()) < self.draft_distance:
+            return None
+        # A stable sort leaves the indices of the visual positions in order, after those of text.
+        indices = is_visual.long().argsort(dim=1, stable=True)[:, -self.draft_distance :]
+        return earlier_codes[self.row_index, indices]
 
     def _decode_window(self) -> None:
         """Decodes a window of each row, and accepts its first positions."""
@@ -231,10 +250,12 @@ def open_span(
     begin: int | torch.Tensor,
     count: int,
     active: list[bool] | None = None,
+    earlier_codes: torch.Tensor | None = None,
 ) -> SpanDecoder:
-    """Returns the decoder of a span for the arguments of [`SpanDecoder`], parallel if `position_decoder` says so."""
-    kind = ParallelSpanDecoder if position_decoder.is_parallel else SpanDecoder
-    return kind(position_decoder, hidden, begin, count, active)
+    """Returns the decoder of a span for the arguments of [`ParallelSpanDecoder`], as `position_decoder` wants it."""
+    if position_decoder.is_parallel:
+        return ParallelSpanDecoder(position_decoder, hidden, begin, count, active, earlier_codes)
+    return SpanDecoder(position_decoder, hidden, begin, count, active)
 
 
 __all__ = ["ParallelSpanDecoder", "SpanDecoder", "open_span"]

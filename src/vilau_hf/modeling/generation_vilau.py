@@ -133,9 +133,16 @@ class VilaUGenerationMixin:
             inputs (`torch.LongTensor` of shape `(B, T)`, *optional*): the prompts; the same as `input_ids`.
             generation_config (`GenerationConfig`, *optional*): settings that replace those of the model. Visual
                 settings have these names: `visual_guidance_scale`, `visual_do_sample`, `visual_temperature`,
-                `visual_top_k`, `visual_top_p`, `visual_min_p`, `num_frames`. Each is also an argument of `generate`.
+                `visual_top_k`, `visual_top_p`, `visual_min_p`, `num_frames`, `visual_decoding`, `parallel_window`.
+                Each is also an argument of `generate`.
                 Temperature and truncation may be lists with one entry for each depth. `guidance_scale` is another name
                 of `visual_guidance_scale` and, in image and video mode, `do_sample` of `visual_do_sample`.
+                `visual_decoding="parallel"` decodes several positions in each pass of the language model, by default
+                one. `parallel_window` is their number, by default chosen from how many are accepted. The codes are
+                those of sequential decoding. Matrix products of other sizes may round otherwise, so codes that tie up
+                to rounding may change: rarely in bfloat16, and in no known case in float32. In interleaved mode,
+                visual positions are decoded singly while another row generates text. If stopping criteria stop all
+                rows, more random numbers than those of the returned codes have been drawn.
             generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"`, `"video"` or
                 `"interleaved"`. In interleaved mode the model itself opens images and videos.
             guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*): strength of
