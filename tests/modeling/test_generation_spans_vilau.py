@@ -65,9 +65,7 @@ def test_edits_with_three_branches_equal_sequential_decoding(model):
     }
     expected = model.generate(**settings)
     for window in (None, 4):
-        assert torch.equal(
-            model.generate(**settings, visual_decoding="parallel", parallel_window=window), expected
-        )
+        assert torch.equal(model.generate(**settings, visual_decoding="parallel", parallel_window=window), expected)
 
 
 def test_eager_attention_gives_the_codes_of_sequential_decoding(model):
@@ -208,7 +206,7 @@ def test_generation_config_chooses_parallel_decoding(model):
         ({"parallel_window": 4, "visual_decoding": "sequential"}, "`parallel_window` has an effect with .* only"),
         ({"code_logits_processor": LogitsProcessorList()}, "`code_logits_processor` is not supported with"),
         ({"cache_implementation": "quantized"}, "`cache_implementation='quantized'` is not supported with"),
-        ({"generation_mode": "interleaved", "max_time": 9.0}, "`max_time` of `generation_mode=\"interleaved\"` is not"),
+        ({"generation_mode": "interleaved", "max_time": 9.0}, '`max_time` of `generation_mode="interleaved"` is not'),
     ],
 )
 def test_rejects_what_parallel_decoding_does_not_support(model, settings, message):

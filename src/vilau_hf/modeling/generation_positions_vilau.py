@@ -46,9 +46,7 @@ class PositionGraphs:
         return PositionGraphs, (self.compile_kwargs,)
 
     @contextmanager
-    def checkout(
-        self, model: Any, rows: int, capacity: int, is_parallel: bool = False
-    ) -> Iterator["GraphWorkspace"]:
+    def checkout(self, model: Any, rows: int, capacity: int, is_parallel: bool = False) -> Iterator["GraphWorkspace"]:
         """
         Returns a context manager that gives a workspace to one call.
 

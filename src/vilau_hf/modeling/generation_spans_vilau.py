@@ -9,17 +9,18 @@ from .generation_depth_vilau import DecodedPosition
 from .generation_positions_vilau import PositionDecoder
 
 
-# Sizes of a window that is not given. A pass of 4 positions costs little more than one of 1. Beyond 64 positions, no
-# prompt of the shipped checkpoint needed fewer passes (`benchmarks/bench_parallel.py`).
-_SMALLEST_WINDOW = 4
-_LARGEST_WINDOW = 64
+# A window that is not given has this many times the positions that passes accepted lately. Drafts improve from pass to
+# pass before they are accepted, so a window must be larger than what one pass accepts. Measured on the shipped
+# checkpoint, like the numbers below (`benchmarks/bench_parallel.py`).
+_WINDOW_PER_ACCEPTED = 5
+
+# Bounds of a window that is not given, in positions of all rows. A pass of 8 positions costs little more than one of 1.
+# Windows of more than 64 positions saved no more passes.
+_FEWEST_POSITIONS = 8
+_MOST_POSITIONS = 64
 
 # Window that is not given where positions are compiled: it cannot change from pass to pass.
 _COMPILED_WINDOW = 16
-
-# A window that is not given has this many times the positions that passes accepted lately. Drafts improve from pass to
-# pass before they are accepted, so a window must be larger than what one pass accepts. Measured as above.
-_WINDOW_PER_ACCEPTED = 4
 
 
 class SpanDecoder:
@@ -199,8 +200,12 @@ class ParallelSpanDecoder(SpanDecoder):
         """Returns the number of positions of the next pass."""
         if self.position_decoder.graphs is not None:
             return self.window or _COMPILED_WINDOW  # one graph for all passes
-        wanted = max(round(_WINDOW_PER_ACCEPTED * self.mean_accepted), _SMALLEST_WINDOW)
-        window = min(wanted, _LARGEST_WINDOW) if self.window is None else self.window
+        window = self.window
+        if window is None:
+            rows = len(self.num_final)
+            wanted = max(round(_WINDOW_PER_ACCEPTED * self.mean_accepted), _FEWEST_POSITIONS // rows)
+            # A window of 1 would accept one position in each pass, as sequential decoding does at less cost.
+            window = max(min(wanted, _MOST_POSITIONS // rows), 2)
         return min(window, self.count - min(self.num_final))
 
     def _draft_sources(self, ahead: torch.Tensor) -> torch.Tensor:
@@ -239,7 +244,7 @@ class ParallelSpanDecoder(SpanDecoder):
                 continue
             values = values.unflatten(0, positions.shape)
             if each.name not in self.buffers:
-                length = self.count + (self.window or _LARGEST_WINDOW)
+                length = self.count + (self.window or _MOST_POSITIONS)  # results beyond the end are stored there
                 self.buffers[each.name] = values.new_zeros(len(positions), length, *values.shape[2:])
             self.buffers[each.name][self.row_index, positions] = values
 
