@@ -20,6 +20,8 @@ from bench_generate import build
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration, VilaUProcessor
 from vilau_hf.drawn.shapes import drawings, motions
+from vilau_hf.modeling import generation_spans_vilau
+from vilau_hf.modeling.generation_spans_vilau import ParallelSpanDecoder
 
 
 # mode, window (None: chosen by itself), prompts in a batch
@@ -30,15 +32,17 @@ DRAWN = [
 ]
 # Goals of passes divided by those of sequential decoding, at batch 1.
 GOALS = {"image": 0.33, "video": 0.2}
+# first drafts: mode, and how many positions before the codes are that they repeat
+DRAFTS = [("image", 1), ("image", 8), ("video", 1), ("video", 8), ("video", 64)]
+DRAFT_WINDOW = 64
 # code depth, prompts in a batch, window, side of the grid of visual tokens
 RANDOM = [(4, 1, 8, 6), (16, 1, 8, 4), (4, 4, 4, 4), (4, 16, 4, 4)]
 
 
 class Passes:
-    """Counts calls of the language model and the positions in them, in all rows of one branch."""
+    """Counts calls of the language model and the positions in them, in all rows of all branches."""
 
-    def __init__(self, model, branches):
-        self.branches = branches
+    def __init__(self, model):
         self.passes = 0
         self.tokens = 0
         model.model.language_model.register_forward_hook(self.count, with_kwargs=True)
@@ -106,7 +110,7 @@ def drawn_batches(processor, mode, rows, captions):
 def measure_drawn(captions, dtype, cases=DRAWN):
     model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT, dtype=dtype).eval()
     processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
-    passes = Passes(model, 2)
+    passes = Passes(model)
     results = []
     for mode, window, rows in cases:
         number = max(rows, captions if mode == "image" else captions // 4)
@@ -120,11 +124,28 @@ def measure_drawn(captions, dtype, cases=DRAWN):
     return results
 
 
+def measure_drafts(captions, cases=DRAFTS):
+    """Compares first drafts: the codes before, those of the row above, and those of the frame before."""
+    results = []
+    for mode, distance in cases:
+
+        class OtherDrafts(ParallelSpanDecoder):
+            def __init__(self, *args):
+                super().__init__(*args)
+                self.draft_distance = distance  # noqa: B023 - used within this turn of the loop
+
+        generation_spans_vilau.ParallelSpanDecoder = OtherDrafts
+        found = measure_drawn(captions, torch.float32, [(mode, DRAFT_WINDOW, 1)])
+        generation_spans_vilau.ParallelSpanDecoder = ParallelSpanDecoder
+        results += [{**row, "draft_distance": distance, "goal": None} for row in found]
+    return results
+
+
 def measure_random(cases=RANDOM, body=(768, 12), depth=(256, 6), codes=16384, code_dim=256):
     results = []
     for code_depth, rows, window, grid in cases:
         model = build(body, depth, code_depth, codes, code_dim, grid)
-        passes = Passes(model, 2)
+        passes = Passes(model)
         ids = torch.randint(3, 32000, (rows, 4))
         batches = [
             {"input_ids": ids, "attention_mask": torch.ones_like(ids), "negative_prompt_ids": ids[:1], "seed": 0}
@@ -151,6 +172,7 @@ def main():
     else:
         results = measure_drawn(args.captions, torch.float32)
         results += measure_drawn(args.captions, torch.bfloat16, [("image", 16, 1), ("video", 16, 1)])
+        results += measure_drafts(args.captions // 10)
         results += measure_random()
     wrong = sum(row["different"] for row in results if row.get("dtype") != "bfloat16")
     missed = [row for row in results if row.get("goal") and row["passes_ratio"] > row["goal"]]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
+from vilau_hf import TINY_CHECKPOINT, VilaUConfig, VilaUForConditionalGeneration, VilaUProcessor
+from vilau_hf.drawn.shapes import drawings, motions
 
 from ..conftest import DEPTH, TEXT, TOKEN_IDS, VISION
 from .test_generation_loops_vilau import talker  # noqa: F401 - a fixture
@@ -196,6 +197,71 @@ def test_generation_config_chooses_parallel_decoding(model):
     model.generation_config.visual_decoding = "parallel"
     model.generation_config.parallel_window = 1
     assert torch.equal(draw(model, 0, seed=5), expected)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """Returns the shipped checkpoint, a list that has an entry for each pass of its language model, and prompts."""
+    model = VilaUForConditionalGeneration.from_pretrained(TINY_CHECKPOINT).eval()
+    processor = VilaUProcessor.from_pretrained(TINY_CHECKPOINT)
+    passes = []
+    model.model.language_model.register_forward_hook(lambda *_: passes.append(1))
+
+    def prompts(targets):
+        chats = [[{"role": "user", "content": target.caption}] for target in targets]
+        return processor.apply_chat_template(
+            chats,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs={"padding": True},
+        )
+
+    return model, passes, prompts
+
+
+def compare_with_sequential(shipped, targets, mode, seeds, **parallel):
+    """Compares the codes of `targets`, and returns the passes of both kinds of decoding."""
+    model, passes, prompts = shipped
+    inputs = {**prompts(targets), "generation_mode": mode, "seed": seeds}
+    counts = []
+    codes = []
+    for settings in ({}, {"visual_decoding": "parallel", **parallel}):
+        passes.clear()
+        codes.append(model.generate(**inputs, **settings))
+        counts.append(len(passes))
+    assert torch.equal(*codes), seeds
+    return counts
+
+
+def test_images_of_the_shipped_checkpoint_need_fewer_passes(shipped):
+    for window, share in ((None, 0.5), (32, 0.45)):
+        counts = [
+            compare_with_sequential(shipped, [target], "image", seed, parallel_window=window)
+            for seed, target in enumerate(drawings("test")[:3])
+        ]
+        sequential, parallel = map(sum, zip(*counts, strict=True))
+        assert sequential == 3 * 64 and parallel <= share * sequential
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 5])
+def test_200_seeds_give_the_codes_of_sequential_decoding(shipped, rows):
+    targets = drawings("test")
+    for seed in range(0, 200, rows):
+        chosen = [targets[(seed + row) % len(targets)] for row in range(rows)]
+        compare_with_sequential(shipped, chosen, "image", seed, parallel_window=(None, 4, 16, 64)[seed % 4])
+
+
+@pytest.mark.slow
+def test_videos_need_less_than_a_third_of_the_passes(shipped):
+    counts = [
+        compare_with_sequential(shipped, [target], "video", seed, parallel_window=64)
+        for seed, target in enumerate(motions("test")[:10])
+    ]
+    sequential, parallel = map(sum, zip(*counts, strict=True))
+    assert sequential == 10 * 256 and parallel <= sequential / 3
 
 
 @pytest.mark.parametrize(

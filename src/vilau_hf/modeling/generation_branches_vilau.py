@@ -2,7 +2,7 @@
 """Runs the language model for all guidance branches in one batch, with one cache."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import Cache, DynamicLayer
@@ -100,7 +100,9 @@ class VilaUSpanCache(Cache):
     def __init__(self, num_layers: int, max_length: int, has_fixed_shape: bool = False) -> None:
         self.max_length = max_length
         self.has_fixed_shape = has_fixed_shape
-        super().__init__(layers=[VilaUSpanCacheLayer(max_length) for _ in range(num_layers)])
+        # the list of the base class, with its type
+        self.span_layers = [VilaUSpanCacheLayer(max_length) for _ in range(num_layers)]
+        super().__init__(layers=list(self.span_layers))
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
         """Returns the maximum number of positions, which is the same for all layers."""
@@ -114,13 +116,13 @@ class VilaUSpanCache(Cache):
             slots (`torch.Tensor` of shape `(R, T)`, *optional*): slots of each row, by default those at the end.
             num_read (`int`, *optional*, defaults to 0): number of first slots that attention reads with these.
         """
-        for layer in self.layers:
+        for layer in self.span_layers:
             layer.slots = slots
             layer.num_read = num_read
 
     def extend(self, count: int) -> None:
         """Adds `count` slots after the end, which are filled already, to the positions so far."""
-        for layer in self.layers:
+        for layer in self.span_layers:
             layer.length += count
 
 
@@ -323,13 +325,14 @@ class GuidanceBranches:
 
         Args:
             embeds (`torch.Tensor` of shape `(rows, n, H)`): inputs of each row, the same in all branches.
-            offsets, num_offsets: as for `prepare_window`.
+            offsets (`torch.Tensor` of shape `(rows, n)`): as for `prepare_window`.
+            num_offsets (`int`): as for `prepare_window`.
 
         Returns:
             Hidden states `(R * n, H)`, in the order of branches, rows and inputs.
         """
         position_ids, mask, slots = self.prepare_window(offsets, num_offsets)
-        self.cache.store_at(slots, mask.shape[-1])
+        self._span_cache.store_at(slots, mask.shape[-1])
         output = self.model.language_model(
             inputs_embeds=embeds.to(self.dtype).repeat(self.total_rows // self.rows, 1, 1),
             attention_mask=mask,
@@ -337,7 +340,7 @@ class GuidanceBranches:
             **cache_arguments(self.cache, None),
             use_cache=True,
         )
-        self.cache.store_at(None)
+        self._span_cache.store_at(None)
         return output.last_hidden_state.flatten(0, 1)
 
     def prepare_window(
@@ -357,15 +360,20 @@ class GuidanceBranches:
         Returns:
             Position ids `(R, n)`, the mask `(R, 1, n, T)`, and slots `(R, n)` of the cache.
         """
-        num_read = self.capacity if self.cache.has_fixed_shape else self.end + num_offsets
+        num_read = self.capacity if self._span_cache.has_fixed_shape else self.end + num_offsets
         offsets = offsets.repeat(self.total_rows // self.rows, 1)  # (R, n)
         slots = torch.arange(num_read, device=offsets.device) - self.end
         seen = self.seen[:, None, :num_read] | ((slots >= 0) & (slots <= offsets[..., None]))  # (R, n, T)
         return self.counts[:, None] + offsets, self._attention_mask(seen[:, None]), offsets + self.end
 
+    @property
+    def _span_cache(self) -> VilaUSpanCache:
+        # `check_parallel_decoding` refuses calls with other caches.
+        return cast(VilaUSpanCache, self.cache)
+
     def extend(self, count: int) -> None:
         """Makes the first `count` positions that `step_window` stored final."""
-        self.cache.extend(count)
+        self._span_cache.extend(count)
         self.seen[:, self.end : self.end + count] = True
         self.counts = self.counts + count
         self.end += count

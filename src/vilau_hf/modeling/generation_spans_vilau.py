@@ -12,10 +12,10 @@ from .generation_positions_vilau import PositionDecoder
 # A window that is not given has this many times the positions that passes accepted lately. Drafts improve from pass to
 # pass before they are accepted, so a window must be larger than what one pass accepts. Measured on the shipped
 # checkpoint, like the numbers below (`benchmarks/bench_parallel.py`).
-_WINDOW_PER_ACCEPTED = 5
+_WINDOW_PER_ACCEPTED = 8
 
-# Bounds of a window that is not given, in positions of all rows. A pass of 8 positions costs little more than one of 1.
-# Windows of more than 64 positions saved no more passes.
+# Bounds of a window that is not given, in positions of all rows. A pass of 8 positions costs little more than one of
+# a single position. Windows of more than 64 positions saved no more passes.
 _FEWEST_POSITIONS = 8
 _MOST_POSITIONS = 64
 
