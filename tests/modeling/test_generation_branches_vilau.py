@@ -50,3 +50,27 @@ def test_a_marker_is_seen_once_in_each_row():
     assert ids.tolist() == [[1, 7, 3, 56], [1, 54, 3, 54]]
     # the second prompt brings its prefix and marker, and the marker is masked until the row opens a span
     assert mask.tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]
+
+
+def test_a_span_cache_stores_rows_at_their_slots_and_overwrites_drafts():
+    cache = VilaUSpanCache(num_layers=1, max_length=6)
+    prompt = torch.arange(2.0).view(2, 1, 1, 1).expand(2, 1, 2, 1)
+    cache.update(prompt, prompt, 0)
+    drafts = torch.full((2, 1, 2, 1), 7.0)
+    for slots, keys in (([[2, 3], [2, 3]], drafts), ([[3, 4], [2, 3]], drafts + 1)):
+        cache.store_at(torch.tensor(slots), 5)
+        found, _ = cache.update(keys, keys, 0)
+    assert found[:, 0, :, 0].tolist() == [[0, 0, 7, 8, 8], [1, 1, 8, 8, 0]] and cache.get_seq_length() == 2
+    cache.store_at(None)
+    cache.extend(2)
+    found, _ = cache.update(drafts[:, :, :1], drafts[:, :, :1], 0)
+    assert found[:, 0, :, 0].tolist() == [[0, 0, 7, 8, 7], [1, 1, 8, 8, 7]]
+
+
+def test_a_reset_span_cache_is_empty_and_keeps_its_memory():
+    cache = VilaUSpanCache(num_layers=1, max_length=3)
+    address = cache.update(torch.full((1, 1, 3, 1), torch.nan), torch.ones(1, 1, 3, 1), 0)[0].data_ptr()
+    cache.reset()
+    cache.store_at(torch.tensor([[0]]), 3)
+    keys, _ = cache.update(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1), 0)
+    assert keys.flatten().tolist() == [1, 0, 0] and keys.data_ptr() == address and cache.get_seq_length() == 0

@@ -51,6 +51,8 @@ def draw(model, prompts=PROMPTS, **settings):
         {"seed": [3, 4], "guidance_scale": [1.5, 4.0], "visual_temperature": [1.0, 0.8, 0.7]},
         {"seed": 5, "guidance_scale": 1.0},
         {"generation_mode": "video", "num_frames": 2, "generator": torch.Generator()},
+        {"seed": [3, 4], "visual_decoding": "parallel", "parallel_window": 5},
+        {"seed": 5, "visual_decoding": "parallel", "guidance_scale": 1.0},
     ],
 )
 def test_compiled_codes_equal_those_without_compilation(model, settings):
@@ -76,6 +78,13 @@ def test_each_position_is_one_call_of_one_graph(model, backend):
     draw(model, visual_do_sample=False)
     draw(model, PROMPTS[:1])
     assert backend.graphs == 3
+
+
+def test_each_window_is_one_call_of_one_graph(model, backend):
+    settings = {"visual_decoding": "parallel", "parallel_window": 4}
+    draw(model, seed=0, **settings)
+    draw(model, PROMPTS[::-1], seed=1, guidance_scale=2.0, **settings)
+    assert backend.graphs == 1 and backend.calls <= 30
 
 
 def test_compiled_positions_follow_changed_weights(model, backend):

@@ -216,3 +216,20 @@ def test_expanded_guidance_is_a_new_object():
 def test_a_scale_of_one_needs_one_branch_even_after_expansion():
     guidance = Guidance(1.0).expand(prompts=1, rows=3, num_positions=16, device=torch.device("cpu"))
     assert guidance.num_branches == 1 and guidance.at(0).shape == (3, 1)
+
+
+def test_scales_are_given_for_several_positions_of_each_row():
+    guidance = Guidance(torch.arange(1.0, 7).view(2, 3))
+    expanded = guidance.expand(prompts=2, rows=2, num_positions=3, device=torch.device("cpu"))
+    assert expanded.at(torch.tensor([[0, 2], [1, 1]])).tolist() == [[1, 3], [5, 5]]
+    constant = Guidance([2.0, 4.0]).expand(prompts=2, rows=2, num_positions=3, device=torch.device("cpu"))
+    assert constant.at(torch.tensor([[0, 2], [1, 1]])).tolist() == [[2, 2], [4, 4]]
+
+
+def test_a_code_keeps_its_random_number_when_its_rank_changes():
+    """The ranks of codes 1 and 2 change, which the chosen code 0 does not depend on."""
+    sampler = CodeSampler(SamplingSettings(top_k=0, top_p=1.0), code_depth=1)
+    noise = [torch.tensor([[0.01, 1.0, 1.0, 1.0]])]
+    for logits in ([0.0, 1.0, 1.1, -9.0], [0.0, 1.1, 1.0, -9.0], [0.0, -1.0, -1.1, -9.0]):
+        code, _ = sampler.sample(torch.tensor([logits]), 0, [], noise)
+        assert code.item() == 0

@@ -19,6 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=int, default=0, help="seed for captions, questions and sampling (default: %(default)s)"
     )
+    parser.add_argument(
+        "--visual-decoding",
+        choices=("sequential", "parallel"),
+        help="whether one position or several are decoded in each pass of the language model, with the same images "
+        "(default: setting of the model)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -28,6 +34,8 @@ def run(args: argparse.Namespace) -> None:
 
     started = time.time()
     model = VilaUForConditionalGeneration.from_pretrained(args.model).eval()
+    if args.visual_decoding is not None:
+        model.generation_config.visual_decoding = args.visual_decoding
     processor = VilaUProcessor.from_pretrained(args.model)
     scores = run_demo(model, processor, args.out, args.seed)
     print(f"\nWritten to {args.out.resolve()} in {time.time() - started:.0f} s; scores of the drawing oracle:")

@@ -64,6 +64,10 @@ _FIELDS: dict[str, Any] = {
         NonNegativeFloat,
     ),
     "codebook_decay": Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)],
+    # fields of the base class, which reads them without a check of their types
+    "model_type": str,
+    "architectures": list[str],
+    **dict.fromkeys(("id2label", "label2id"), Mapping),
 }
 
 

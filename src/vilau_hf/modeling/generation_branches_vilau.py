@@ -2,7 +2,7 @@
 """Runs the language model for all guidance branches in one batch, with one cache."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import Cache, DynamicLayer
@@ -15,8 +15,9 @@ class VilaUSpanCacheLayer(DynamicLayer):
     Cache layer with buffers of full length.
 
     The base class concatenates, which copies all keys and values at each position. A `StaticLayer` needs a mask over
-    its empty positions. This layer copies nothing and returns only the positions that are filled. Read in transformers
-    5.20.2 and 5.24.0; it can go when the library has a layer with these two properties.
+    its empty positions. This layer copies nothing and returns only the positions that are filled. In parallel decoding
+    it also stores each row at slots of its choice, which layers of the library cannot do. Read in transformers 5.20.2
+    and 5.24.0; it can go when the library has a layer with these properties.
 
     Args:
         max_length (`int`): maximum number of positions.
@@ -26,13 +27,16 @@ class VilaUSpanCacheLayer(DynamicLayer):
         super().__init__()
         self.max_length = max_length
         self.length = 0
+        self.slots: torch.Tensor | None = None  # (R, T), where the next positions are stored; by default at the end
+        self.num_read = 0  # slots that are returned where `slots` are given
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocates the buffers with the dtype, device and sizes of the first keys and values."""
         self.device = key_states.device
         shape = (*key_states.shape[:2], self.max_length)
-        self.key_buffer = key_states.new_empty(*shape, key_states.shape[-1])
-        self.value_buffer = value_states.new_empty(*shape, value_states.shape[-1])
+        # Slots that no row has filled yet are read under a mask, and a weight of 0 times NaN would be NaN.
+        self.key_buffer = key_states.new_zeros(*shape, key_states.shape[-1])
+        self.value_buffer = value_states.new_zeros(*shape, value_states.shape[-1])
         self.is_initialized = True
 
     def update(
@@ -52,6 +56,11 @@ class VilaUSpanCacheLayer(DynamicLayer):
         """
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        if self.slots is not None:
+            rows = torch.arange(len(self.slots), device=self.slots.device)[:, None]
+            self.key_buffer[rows, :, self.slots] = key_states.transpose(1, 2)
+            self.value_buffer[rows, :, self.slots] = value_states.transpose(1, 2)
+            return self.key_buffer[:, :, : self.num_read], self.value_buffer[:, :, : self.num_read]
         begin = self.length
         self.length += key_states.shape[-2]
         self.key_buffer[:, :, begin : self.length] = key_states
@@ -64,6 +73,18 @@ class VilaUSpanCacheLayer(DynamicLayer):
         """Returns the number of positions so far."""
         return self.length
 
+    def reset(self) -> None:
+        """
+        Removes all positions.
+
+        The base method of transformers 5.24 drops the tensors. Graphs read the buffers, so these keep their addresses.
+        Zeros, because a call that failed may have left NaN.
+        """
+        self.length = 0
+        if self.is_initialized:
+            self.key_buffer.zero_()
+            self.value_buffer.zero_()
+
 
 class VilaUSpanCache(Cache):
     """
@@ -72,10 +93,37 @@ class VilaUSpanCache(Cache):
     Args:
         num_layers (`int`): layers of the language model.
         max_length (`int`): maximum number of positions.
+        has_fixed_shape (`bool`, *optional*, defaults to `False`): whether attention reads all slots in each window of
+            parallel decoding, so that a window is one graph.
     """
 
-    def __init__(self, num_layers: int, max_length: int) -> None:
-        super().__init__(layers=[VilaUSpanCacheLayer(max_length) for _ in range(num_layers)])
+    def __init__(self, num_layers: int, max_length: int, has_fixed_shape: bool = False) -> None:
+        self.max_length = max_length
+        self.has_fixed_shape = has_fixed_shape
+        # the list of the base class, with its type
+        self.span_layers = [VilaUSpanCacheLayer(max_length) for _ in range(num_layers)]
+        super().__init__(layers=list(self.span_layers))
+
+    def get_max_length(self, layer_idx: int | None = None) -> int:
+        """Returns the maximum number of positions, which is the same for all layers."""
+        return self.max_length
+
+    def store_at(self, slots: torch.Tensor | None, num_read: int = 0) -> None:
+        """
+        Chooses where the next positions are stored.
+
+        Args:
+            slots (`torch.Tensor` of shape `(R, T)`, *optional*): slots of each row, by default those at the end.
+            num_read (`int`, *optional*, defaults to 0): number of first slots that attention reads with these.
+        """
+        for layer in self.span_layers:
+            layer.slots = slots
+            layer.num_read = num_read
+
+    def extend(self, count: int) -> None:
+        """Adds `count` slots after the end, which are filled already, to the positions so far."""
+        for layer in self.span_layers:
+            layer.length += count
 
 
 @dataclass(frozen=True)
@@ -271,6 +319,65 @@ class GuidanceBranches:
         self.end += 1
         return positions[:, None], self._step_mask()
 
+    def step_window(self, embeds: torch.Tensor, offsets: torch.Tensor, num_offsets: int) -> torch.Tensor:
+        """
+        Runs the language model at several positions of a span, of which some may be drafts.
+
+        Args:
+            embeds (`torch.Tensor` of shape `(rows, n, H)`): inputs of each row, the same in all branches.
+            offsets (`torch.Tensor` of shape `(rows, n)`): as for `prepare_window`.
+            num_offsets (`int`): as for `prepare_window`.
+
+        Returns:
+            Hidden states `(R * n, H)`, in the order of branches, rows and inputs.
+        """
+        position_ids, mask, slots = self.prepare_window(offsets, num_offsets)
+        self._span_cache.store_at(slots, mask.shape[-1])
+        output = self.model.language_model(
+            inputs_embeds=embeds.to(self.dtype).repeat(self.total_rows // self.rows, 1, 1),
+            attention_mask=mask,
+            position_ids=position_ids,
+            **cache_arguments(self.cache, None),
+            use_cache=True,
+        )
+        self._span_cache.store_at(None)
+        return output.last_hidden_state.flatten(0, 1)
+
+    def prepare_window(
+        self, offsets: torch.Tensor, num_offsets: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """
+        Prepares a pass over several positions of a span, of which some may be drafts.
+
+        What an earlier pass stored at the same offsets is overwritten. `extend` makes positions final. The cache must
+        be a [`VilaUSpanCache`].
+
+        Args:
+            offsets (`torch.Tensor` of shape `(rows, n)`): for each position, the number of positions between the last
+                final one and this one.
+            num_offsets (`int`): number that is above all offsets. Reading it from them would wait for the device.
+
+        Returns:
+            Position ids `(R, n)`, the mask `(R, 1, n, T)`, and slots `(R, n)` of the cache.
+        """
+        num_read = self.capacity if self._span_cache.has_fixed_shape else self.end + num_offsets
+        offsets = offsets.repeat(self.total_rows // self.rows, 1)  # (R, n)
+        slots = torch.arange(num_read, device=offsets.device) - self.end
+        seen = self.seen[:, None, :num_read] | ((slots >= 0) & (slots <= offsets[..., None]))  # (R, n, T)
+        return self.counts[:, None] + offsets, self._attention_mask(seen[:, None]), offsets + self.end
+
+    @property
+    def _span_cache(self) -> VilaUSpanCache:
+        # `check_parallel_decoding` refuses calls with other caches.
+        return cast(VilaUSpanCache, self.cache)
+
+    def extend(self, count: int) -> None:
+        """Makes the first `count` positions that `step_window` stored final."""
+        self._span_cache.extend(count)
+        self.seen[:, self.end : self.end + count] = True
+        self.counts = self.counts + count
+        self.end += count
+
     def reset_to_prompt(self, rows: torch.Tensor) -> None:
         """Makes the other branches of `rows` `(rows,)` ignore everything after their prompts."""
         chosen = rows.repeat(self.total_rows // self.rows)
@@ -292,8 +399,11 @@ class GuidanceBranches:
         kind = self.model.config.text_config._attn_implementation
         if kind not in ("sdpa", "eager") or any(self.cache.is_sliding):
             return self.seen[:, : self.end].long()
-        seen = self.seen[:, None, None, :end]  # (R, 1, 1, T)
-        if kind == "sdpa":
+        return self._attention_mask(self.seen[:, None, None, :end])
+
+    def _attention_mask(self, seen: torch.Tensor) -> torch.Tensor:
+        """Returns the mask of `seen` `(R, 1, n, T)`, bool, for the attention functions "sdpa" and "eager"."""
+        if self.model.config.text_config._attn_implementation == "sdpa":
             return seen
         return torch.zeros_like(seen, dtype=self.dtype).masked_fill(~seen, torch.finfo(self.dtype).min)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import torch
 from torch import nn
-from transformers import GenerationConfig
+from transformers import Cache, GenerationConfig
 
 from .argument_checks_vilau import (
     AttentionMask,
@@ -312,6 +312,57 @@ def check_cache(cache_implementation: str | None, device: torch.device) -> None:
     if cache_implementation in ("offloaded", "offloaded_static") and device.type == "cpu":
         raise ValueError(
             f"`cache_implementation={cache_implementation!r}` needs a model on an accelerator, got one on the CPU."
+        )
+
+
+def check_parallel_decoding(
+    mode: str,
+    is_parallel: bool,
+    passed: dict[str, Any],
+    code_logits_processor: object,
+    attention: str,
+    cache: Cache | None,
+) -> None:
+    """
+    Checks that parallel decoding supports the arguments and the language model.
+
+    A window has a mask by row and query, which only two attention functions read. It also replaces the keys and values
+    of drafts, which other caches than ours cannot do. Processors and criteria of the caller may count their calls, and
+    parallel decoding would call them for drafts.
+
+    Args:
+        mode (`str`): the generation mode.
+        is_parallel (`bool`): whether decoding is parallel.
+        passed (`dict`): settings and arguments of the call that are not `None`.
+        code_logits_processor (*optional*): processors of the logits of codes.
+        attention (`str`): attention function of the language model.
+        cache (`Cache`, *optional*): the cache of the call, if it is not made by the library.
+
+    Raises:
+        ValueError: for an argument or a model that is not supported.
+    """
+    if not is_parallel:
+        if "parallel_window" in passed:
+            raise ValueError('`parallel_window` has an effect with `visual_decoding="parallel"` only: leave it out.')
+        return
+    advice = 'is not supported with `visual_decoding="parallel"`: use "sequential", or leave it out.'
+    if code_logits_processor is not None:
+        raise ValueError(f"`code_logits_processor` {advice}")
+    if mode == "interleaved":
+        for name in ("stopping_criteria", "stop_strings", "max_time"):
+            if passed.get(name):
+                raise ValueError(f'`{name}` of `generation_mode="interleaved"` {advice}')
+    if attention not in ("sdpa", "eager"):
+        raise ValueError(
+            '`visual_decoding="parallel"` needs a language model with the attention "sdpa" or "eager", got '
+            f'"{attention}": call `set_attn_implementation`.'
+        )
+    if not hasattr(cache, "store_at"):
+        if "cache_implementation" in passed:
+            raise ValueError(f"`cache_implementation={passed['cache_implementation']!r}` {advice}")
+        raise ValueError(
+            '`visual_decoding="parallel"` needs a language model whose layers all attend to all positions, without '
+            "sliding windows and recurrent states."
         )
 
 

@@ -60,6 +60,7 @@ class VisualDecoding:
         """
         plan = self.plan
         settings = plan.settings
+        is_parallel = settings.visual_decoding == "parallel"
         rows = len(input_ids)
         prompts, first_codes = self._prompts(model, input_ids, model_kwargs.get("attention_mask"))
         num_given = 0 if first_codes is None else first_codes.shape[1]
@@ -67,7 +68,7 @@ class VisualDecoding:
         checkout: AbstractContextManager[GraphWorkspace | None] = nullcontext()
         if model.position_graphs is not None:
             capacity = plan.longest_prompt + num_given + num_new
-            checkout = model.position_graphs.checkout(model, rows * len(prompts), capacity)
+            checkout = model.position_graphs.checkout(model, rows * len(prompts), capacity, is_parallel)
         with checkout as workspace:
             # A CUDA graph reads fixed addresses, so a workspace keeps its cache and the library's is not used.
             cache = model_kwargs[CACHE_NAME] if workspace is None else workspace.cache
@@ -82,7 +83,9 @@ class VisualDecoding:
             # In interleaved mode the prompts of other branches end with a position for a start marker.
             num_reserved = int(settings.mode == "interleaved")
             branches = GuidanceBranches(model.model, prompts, num_new, cache, num_reserved)
-            position_decoder = PositionDecoder(model, branches, decoder, workspace)
+            position_decoder = PositionDecoder(
+                model, branches, decoder, workspace, is_parallel, settings.parallel_window
+            )
             criteria = StoppingCriteriaList([*stopping_criteria, *self.stopping_criteria])
             if settings.mode == "interleaved":
                 return self._generate_interleaved(position_decoder, logits_processor, criteria, generation_config)

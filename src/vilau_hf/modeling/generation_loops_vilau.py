@@ -17,6 +17,7 @@ from .generation_depth_vilau import DecodedPosition, check_choices, count_invali
 from .generation_positions_vilau import PositionDecoder
 from .generation_sampling_vilau import sample_categorical
 from .generation_settings_vilau import VisualGenerationSettings
+from .generation_spans_vilau import open_span
 from .outputs_vilau import VisualSpan
 
 
@@ -36,7 +37,7 @@ def generate_span(
     """
     Generates the visual tokens of all rows.
 
-    Nothing in the loop waits for the device, unless there are custom stopping criteria.
+    Nothing in the loop waits for the device, unless there are custom stopping criteria or decoding is parallel.
 
     Args:
         position_decoder ([`PositionDecoder`]): decoder of a position.
@@ -56,18 +57,16 @@ def generate_span(
     hidden = branches.read_prompts()
     ids = branches.conditional_prompt.ids
     has_criteria = is_custom(criteria)
-    codes = None
+    before = branches.conditional_codes
+    span = open_span(position_decoder, hidden, positions.start, len(positions), earlier_codes=before)
     running = torch.ones(branches.rows, 1, dtype=torch.bool, device=ids.device)
-    for position in positions:
-        if codes is None:
-            step = position_decoder.decode_first(hidden, position)
-        else:
-            step = position_decoder.decode_next(codes, position)
+    for _ in positions:
+        step = span.next()
         if streamer is not None:
             changed = streamer.put_visual(step.codes.where(running, -1))
             if changed is not None:
                 step = step.replace_codes(changed.where(running, step.codes))
-        codes = step.codes
+                span.replace(step.codes)
         decoded.append(step)
         is_generated.append(running)
         # Ids are only built for custom criteria: end tokens and lengths cannot stop a span.
@@ -232,15 +231,12 @@ class InterleavedGenerator:
         decoded: list[DecodedPosition] = []
         active = [not row.done for row in self.rows]
         is_visual = torch.tensor(active, device=self.ids.device)
-        for step in range(count):
-            if decoded:
-                codes = decoded[-1].codes
-                decoded.append(self.position_decoder.decode_next(codes, positions + step, active))
-            else:
-                decoded.append(self.position_decoder.decode_first(hidden, positions + step, active))
+        span = open_span(self.position_decoder, hidden, positions, count, active, self.codes)
+        for _ in range(count):
+            decoded.append(span.next())
             if self.streams_codes:
                 self.streamer.put_visual(decoded[-1].codes.where(is_visual[:, None], -1))
-        hidden = self.position_decoder.read_codes(decoded[-1].codes)
+        hidden = span.finish()
         fillers = [self.pad if row.done else self.placeholders[row.spans[-1].kind] for row in self.rows]
         ids = torch.tensor(fillers, device=self.ids.device)[:, None].expand(-1, count)
         for row in self.rows:

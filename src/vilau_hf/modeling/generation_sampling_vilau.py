@@ -155,13 +155,12 @@ class CodeSampler:
             active (`list[bool]`, *optional*): as for `exponential_noise`.
 
         Returns:
-            For each depth, exponential noise `(rows, n)`, float32, for its n candidates. The list is empty if codes
-            are not sampled.
+            For each depth, exponential noise `(rows, K)`, float32. The list is empty if codes are not sampled.
         """
         if not self.do_sample:
             return []
-        sizes = [num_candidates(settings.top_k, codebook_size) for settings in self.depths]
-        return list(self.exponential_noise(rows, sum(sizes), device, active).split(sizes, dim=-1))
+        noise = self.exponential_noise(rows, self.code_depth * codebook_size, device, active)
+        return list(noise.split(codebook_size, dim=-1))
 
     def exponential_noise(
         self, rows: int, size: int, device: torch.device, active: list[bool] | None = None
@@ -215,7 +214,10 @@ class CodeSampler:
             highest, indices = logits.max(-1)
             return indices, highest
         probabilities, indices = truncated_probabilities(logits, self.depths[depth])
-        codes_of_rows = indices.gather(-1, sample_categorical(probabilities, noise[depth])[:, None])[:, 0]
+        # Each code has its random number, whatever its rank among the candidates. So a small change of the logits, as
+        # by a draft of parallel decoding that is nearly right, seldom changes the code.
+        chosen = sample_categorical(probabilities, noise[depth].gather(-1, indices))
+        codes_of_rows = indices.gather(-1, chosen[:, None])[:, 0]
         # A softmax of NaN, or of -inf alone, is NaN in each entry.
         return codes_of_rows, probabilities[:, 0]
 
@@ -294,16 +296,18 @@ class Guidance:
 
     def at(self, position: int | torch.Tensor) -> torch.Tensor:
         """
-        Returns the scales `(rows, 1)` at a position of the span. Call `expand` first.
+        Returns the scales `(rows, 1)` at a position of the span, or `(rows, n)` at n positions. Call `expand` first.
 
         Args:
-            position (`int`, or `torch.Tensor` of shape `(rows,)`): one index, or one for each row.
+            position (`int`, or `torch.Tensor` of shape `(rows,)` or `(rows, n)`): one index, one for each row, or n
+                for each row.
         """
-        if self.scale.shape[1] == 1:
-            return self.scale
         if isinstance(position, int):
-            return self.scale[:, position : position + 1]
-        return self.scale.gather(1, position.clamp(max=self.scale.shape[1] - 1)[:, None])
+            return self.scale if self.scale.shape[1] == 1 else self.scale[:, position : position + 1]
+        position = position if position.ndim == 2 else position[:, None]
+        if self.scale.shape[1] == 1:
+            return self.scale.expand(-1, position.shape[1])
+        return self.scale.gather(1, position.clamp(max=self.scale.shape[1] - 1))
 
     def mix(self, values: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """

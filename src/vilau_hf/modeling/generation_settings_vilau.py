@@ -14,12 +14,15 @@ from .generation_sampling_vilau import Guidance, SamplingSettings
 
 GENERATION_MODES = ("text", "image", "video", "interleaved")
 MODALITIES = ("text", "image", "video")
+VISUAL_DECODING = ("sequential", "parallel")
 
 # Visual settings that a generation config can save, with the value for calls and checkpoints that do not give one.
 VISUAL_GENERATION_DEFAULTS: dict[str, Any] = {
     "visual_guidance_scale": 3.0,
     **{f"visual_{name}": default for name, default in asdict(SamplingSettings()).items()},
     "num_frames": 8,
+    "visual_decoding": "sequential",
+    "parallel_window": None,
     "unconditional_prompt_ids": None,
 }
 
@@ -67,6 +70,8 @@ class VisualGenerationSettings:
         sampling ([`SamplingSettings`]): how codes are sampled.
         guidance ([`Guidance`]): guidance as it was asked for, not yet expanded to the rows.
         num_frames (`int`): frames of a video, 1 for an image.
+        visual_decoding (`str`): one of `VISUAL_DECODING`.
+        parallel_window (`int`, *optional*): positions of a pass of parallel decoding.
         unconditional_prompt_ids (`list[int]`, *optional*): unconditional prompt of the checkpoint.
         output_log_probs (`bool`): whether log-probabilities of the codes are returned.
         max_visual_spans (`int`, *optional*): most images and videos of a row, in interleaved mode.
@@ -80,6 +85,8 @@ class VisualGenerationSettings:
     sampling: SamplingSettings
     guidance: Guidance
     num_frames: int
+    visual_decoding: str = "sequential"
+    parallel_window: int | None = None
     unconditional_prompt_ids: list[int] | None = None
     output_log_probs: bool = False
     max_visual_spans: int | None = None
@@ -87,6 +94,11 @@ class VisualGenerationSettings:
 
     def __post_init__(self) -> None:
         check_value("num_frames", self.num_frames, PositiveInt)
+        check_value("parallel_window", self.parallel_window, PositiveInt | None)
+        if self.visual_decoding not in VISUAL_DECODING:
+            raise ValueError(
+                f"`visual_decoding` must be one of {', '.join(VISUAL_DECODING)}, got {self.visual_decoding!r}."
+            )
         check_value("unconditional_prompt_ids", self.unconditional_prompt_ids, list[int] | tuple[int, ...] | None)
         modalities = self.allowed_modalities
         if (
@@ -129,6 +141,8 @@ class VisualGenerationSettings:
             ),
             guidance=Guidance(values["visual_guidance_scale"], arguments.image_guidance_scale),
             num_frames=1 if mode == "image" else values["num_frames"],
+            visual_decoding=values["visual_decoding"],
+            parallel_window=values["parallel_window"],
             unconditional_prompt_ids=values["unconditional_prompt_ids"],
             **{name: given[name] for name in optional if name in given},
         )

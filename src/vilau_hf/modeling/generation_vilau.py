@@ -7,6 +7,7 @@ import torch
 from transformers import (
     Cache,
     DynamicCache,
+    DynamicLayer,
     GenerationConfig,
     LogitsProcessorList,
     StaticCache,
@@ -33,6 +34,7 @@ from .generation_checks_vilau import (
     check_library_arguments,
     check_log_probs,
     check_mode,
+    check_parallel_decoding,
     check_prefill,
     check_text_arguments,
     check_training_mode,
@@ -133,9 +135,16 @@ class VilaUGenerationMixin:
             inputs (`torch.LongTensor` of shape `(B, T)`, *optional*): the prompts; the same as `input_ids`.
             generation_config (`GenerationConfig`, *optional*): settings that replace those of the model. Visual
                 settings have these names: `visual_guidance_scale`, `visual_do_sample`, `visual_temperature`,
-                `visual_top_k`, `visual_top_p`, `visual_min_p`, `num_frames`. Each is also an argument of `generate`.
+                `visual_top_k`, `visual_top_p`, `visual_min_p`, `num_frames`, `visual_decoding`, `parallel_window`.
+                Each is also an argument of `generate`.
                 Temperature and truncation may be lists with one entry for each depth. `guidance_scale` is another name
                 of `visual_guidance_scale` and, in image and video mode, `do_sample` of `visual_do_sample`.
+                `visual_decoding="parallel"` decodes several positions in each pass of the language model, by default
+                one. `parallel_window` is their number, by default chosen from how many are accepted. The codes are
+                those of sequential decoding. Matrix products of other sizes may round otherwise, so codes that tie up
+                to rounding may change: rarely in bfloat16, and in no known case in float32. In interleaved mode,
+                visual positions are decoded singly while another row generates text. If stopping criteria stop all
+                rows, more random numbers than those of the returned codes have been drawn.
             generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"`, `"video"` or
                 `"interleaved"`. In interleaved mode the model itself opens images and videos.
             guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*): strength of
@@ -283,8 +292,8 @@ class VilaUGenerationMixin:
         adapter_names: list[str] | None,
     ) -> Any:
         """Generates visual spans, alone or between text. The images of the prompts are encoded after all checks."""
+        passed = passed_settings(generation_config, {**kwargs, **arguments.given()})
         if self.position_graphs is not None:
-            passed = passed_settings(generation_config, kwargs)
             check_compilable(arguments.code_logits_processor, passed.get("cache_implementation"))
         settings = VisualGenerationSettings.collect(mode, arguments, kwargs, generation_config, self.generation_config)
         wanted = wanted_tokens(kwargs, generation_config, input_ids.shape[1])
@@ -305,7 +314,16 @@ class VilaUGenerationMixin:
             images["visual_codes"] = torch.nn.functional.pad(codes, (0, 0, 0, added), value=-1)
         streamer = kwargs.get("streamer")
         criteria = self._stop_strings(merged, kwargs.pop("tokenizer", None))
-        cache = self._make_cache(merged, plan.longest_prompt + merged.max_new_tokens)
+        is_parallel = settings.visual_decoding == "parallel"
+        cache = self._make_cache(merged, plan.longest_prompt + merged.max_new_tokens, is_parallel)
+        check_parallel_decoding(
+            mode,
+            is_parallel,
+            passed,
+            arguments.code_logits_processor,
+            self.config.text_config._attn_implementation,
+            cache,
+        )
         if cache is not None:
             kwargs[CACHE_NAME] = cache
         results = merged.num_return_sequences or 1
@@ -333,21 +351,25 @@ class VilaUGenerationMixin:
         merged.fix(stop_strings=None)
         return StoppingCriteriaList([criterion])
 
-    def _make_cache(self, merged: MergedGenerationConfig, capacity: int) -> Cache | None:
+    def _make_cache(self, merged: MergedGenerationConfig, capacity: int, is_parallel: bool) -> Cache | None:
         """
         Makes a cache of `capacity` positions, or returns `None` for kinds that grow as they are used.
 
         The library would make a static cache for the length of the conditional prompts, which may be shorter than
-        those of other branches.
+        those of other branches. Parallel decoding needs one of our caches, which are full and have no sliding window.
         """
         kind = merged.cache_implementation
         if kind not in (None, "static", "offloaded_static"):
             return None
         merged.fix(cache_implementation=None)  # the library takes either a cache or the name of one
         text_config = self.config.text_config
+        dynamic = DynamicCache(config=text_config)
+        if is_parallel and kind != "offloaded_static" and all(type(layer) is DynamicLayer for layer in dynamic.layers):
+            return VilaUSpanCache(text_config.num_hidden_layers, capacity, has_fixed_shape=kind == "static")
+        if is_parallel:
+            return None  # `check_parallel_decoding` raises
         if kind is not None:
             return StaticCache(text_config, max_cache_len=capacity, offloading=kind == "offloaded_static")
-        dynamic = DynamicCache(config=text_config)
         # A layer with a sliding window keeps fewer positions than a span cache.
         return dynamic if any(dynamic.is_sliding) else VilaUSpanCache(text_config.num_hidden_layers, capacity)
 

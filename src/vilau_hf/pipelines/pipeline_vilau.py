@@ -105,6 +105,8 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
         num_candidates: int = 1,
         rank_by: str | Callable = "likelihood",
         do_sample: bool | None = None,
+        visual_decoding: str | None = None,
+        parallel_window: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
@@ -140,6 +142,9 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
                 `"likelihood"` does.
             do_sample (`bool`, *optional*): whether codes are drawn at random. Otherwise the most probable codes are
                 taken. By default it is as in the checkpoint's generation config, like the `sampling_settings`.
+            visual_decoding (`str`, *optional*): `"sequential"` or `"parallel"`, as for `generate`. By default it is as
+                in the checkpoint's generation config.
+            parallel_window (`int`, *optional*): positions of a pass of parallel decoding.
             generator (`torch.Generator` or a list with one for each returned image, *optional*): random number
                 generator. With a list, an image does not depend on the other images of its batch. The candidates for
                 an image share its generator.
@@ -186,6 +191,8 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
             "num_frames": num_frames,
             "do_sample": do_sample,
             "adapter_names": adapter_names,
+            "visual_decoding": visual_decoding,
+            "parallel_window": parallel_window,
             **{f"visual_{name}": value for name, value in sampling_settings.items()},
         }
         # Without an argument, `generate` takes the setting of the checkpoint.
