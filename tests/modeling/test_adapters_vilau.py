@@ -325,3 +325,12 @@ def test_a_model_in_bfloat16_draws_as_a_peft_model(config, saved):
     model = fresh(config).bfloat16()
     model.load_lora_weights(saved[0])
     assert torch.equal(draw(model), expected)
+
+
+def test_a_second_adapter_of_the_loader_of_the_library_is_active_as_a_whole(config, tmp_path):
+    model = fresh(config)
+    for seed, name in enumerate("ab"):
+        adapter = adapted(config, seed)
+        adapter.save_pretrained(tmp_path / name)
+        model.load_adapter(str(tmp_path / name), name)
+        assert torch.equal(draw(model), draw(adapter)), name

@@ -197,6 +197,7 @@ def test_a_streamer_can_generate_in_the_middle_of_a_call(model, backend):
     streamer = CallingStreamer(lambda: inner.append(draw(model, PROMPTS[::-1], visual_do_sample=False)))
     assert torch.equal(draw(model, visual_do_sample=False, streamer=streamer), expected[0])
     assert torch.equal(inner[0], expected[1])
+    assert model.position_graphs.num_idle == 2  # both workspaces are back
 
 
 @pytest.mark.parametrize(

@@ -170,12 +170,19 @@ class VilaUAdapterMixin(PreTrainedModel):
         Raises:
             ValueError: if a tensor is missing, unexpected or of another shape. The message has the names.
         """
-        if peft_model_id is not None:
-            given = {**(kwargs.get("adapter_kwargs") or {}), **kwargs}
-            options = {name: given[name] for name in _HUB_OPTIONS if given.get(name) is not None}
-            name = given.get("adapter_name") or (args[0] if args else "default")
-            _read_adapter(self, peft_model_id, name, options)
-        return super().load_adapter(peft_model_id, *args, **kwargs)
+        if peft_model_id is None:
+            return super().load_adapter(peft_model_id, *args, **kwargs)
+        given = {**(kwargs.get("adapter_kwargs") or {}), **kwargs}
+        options = {name: given[name] for name in _HUB_OPTIONS if given.get(name) is not None}
+        adapter_name = given.get("adapter_name") or (args[0] if args else "default")
+        _read_adapter(self, peft_model_id, adapter_name, options)
+        info = super().load_adapter(peft_model_id, *args, **kwargs)
+        # The library makes the layers of a second adapter active, but not the modules that it has trained in full.
+        # Read in transformers 5.20.2, 5.23.0 and 5.24.0.
+        is_trainable = bool(given.get("is_trainable"))
+        import_peft().functional.set_adapter(self, adapter_name, inference_mode=not is_trainable)
+        self._drop_graphs()
+        return info
 
     def save_pretrained(self, save_directory: str | os.PathLike, *args: Any, **kwargs: Any) -> None:
         """
