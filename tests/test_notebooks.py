@@ -22,7 +22,7 @@ PRINTED = {
     "draw_and_look_inside": "The image of seed 12 has the same codes alone and in a batch of four.",
     "fine_tune_on_your_images": "step 150: visual_loss",
     "original_release": "the drawn image has the same codes: True",
-    "train_your_own_picture_model": "step 500: visual_loss",
+    "train_your_own_picture_model": "step 800: visual_loss",
 }
 
 

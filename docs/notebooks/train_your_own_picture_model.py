@@ -17,7 +17,7 @@
 # no weights are loaded. It has the same steps as the training of the emoji model: a tokenizer, both stages, and a
 # sheet of drawings. It takes about six minutes on a CPU.
 #
-# The images here are 96 emoji. With so few images and minutes, the model learns them by heart. With more images and
+# The images here are 48 emoji. With so few images and minutes, the model learns them by heart. With more images and
 # more steps, the same cells give a model that draws what it has not seen.
 
 # %%
@@ -66,7 +66,8 @@ CAPTION_LENGTH = 24  # longest caption in tokens, for the tower
 folder = Path("pictures")
 folder.mkdir()
 lines = []
-for index, one in enumerate([*load_emoji(SAMPLES, 64, "train"), *load_emoji(SAMPLES, 64, "pairs")]):
+emoji = sorted([*load_emoji(SAMPLES, 64, "train"), *load_emoji(SAMPLES, 64, "pairs")], key=lambda one: one.concept.key)
+for index, one in enumerate(emoji[:48]):
     one.on("white").save(folder / f"{index:03}.png")
     lines.append({"file_name": f"{index:03}.png", "caption": f"{one.concept.name}, {one.style} style"})
 (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
@@ -141,11 +142,11 @@ siglip = new_siglip(
 train(
     VisionTowerTrainer(
         model=siglip,
-        args=VisionTowerTrainingArguments(output_dir="siglip", **settings(120, 48), logit_learning_rate=1e-2),
+        args=VisionTowerTrainingArguments(output_dir="siglip", **settings(100, 48), logit_learning_rate=1e-2),
         train_dataset=pictures,
         data_collator=collator,
     ),
-    "contrastive_loss",
+    "loss",
 )
 
 # %% [markdown]
@@ -170,7 +171,7 @@ tower = VilaUVisionTowerForPreTraining.from_siglip(
 train(
     VisionTowerTrainer(
         model=tower,
-        args=VisionTowerTrainingArguments(output_dir="tower", **settings(480, 32), logit_learning_rate=1e-2),
+        args=VisionTowerTrainingArguments(output_dir="tower", **settings(320, 32), logit_learning_rate=1e-2),
         train_dataset=pictures,
         data_collator=collator,
     ),
@@ -205,7 +206,7 @@ model = new_model(
 train(
     VilaUTrainer(
         model=model,
-        args=VilaUTrainingArguments(output_dir="language_model", **settings(500, 32)),
+        args=VilaUTrainingArguments(output_dir="language_model", **settings(800, 16)),
         train_dataset=load_encoded("encoded", tower, processor),
         data_collator=VilaUDataCollator(processor, seed=0),
     ),

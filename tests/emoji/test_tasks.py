@@ -7,12 +7,15 @@ from vilau_hf.data.records import validate_record
 from vilau_hf.emoji.dataset import BACKGROUNDS, load_emoji
 from vilau_hf.emoji.packages import STYLES
 from vilau_hf.emoji.tasks import (
+    NUM_MOVED,
     QUESTIONS,
     TASKS,
     EmojiTasks,
     load_clips,
     media_id,
     media_records,
+    moved_background,
+    moved_name,
     restyle_instruction,
 )
 
@@ -31,6 +34,7 @@ def clips(records_folder):
 def codes(emoji, clips):
     """Gives each image and clip codes of its number, so that a record shows which ones it has."""
     ids = [media_id(item, background) for item in [*emoji, *clips] for background in BACKGROUNDS]
+    ids += [media_id(item, moved_name(number)) for item in emoji for number in range(NUM_MOVED)]
     frames = {name: 4 if name.startswith("animated/") else 1 for name in ids}
     return {name: np.full((frames[name], 2, 2), number) for number, name in enumerate(ids)}
 
@@ -112,16 +116,23 @@ def test_drawing_shows_what_the_text_says(emoji, clips, codes, ids):
 
 def test_edit_changes_either_style_or_background(emoji, clips, codes, ids):
     restyled = 0
+    moved = 0
+    images = {(one.style, one.concept.key): one for one in emoji}
     records = samples(emoji, clips, codes, "edit", 100)
     for record in records:
         (before, after), (text,) = media_of(record, ids), texts(record)
         assert before[1] == after[1]
         if before[0] != after[0]:
             restyled += 1
-            assert before[2] == after[2] and text == restyle_instruction(after[0])
+            moved += before[2] not in BACKGROUNDS
+            background = before[2]
+            if background not in BACKGROUNDS:
+                background = moved_background(images[before[:2]], background)
+            assert background == after[2] and text == restyle_instruction(after[0])
         else:
             assert before[2] != after[2] and text == f"put it on a {after[2]} background"
     assert 25 < restyled < 75  # 75 % of the images that exist in another style
+    assert 0.4 * restyled < moved < restyled
 
 
 def test_row_asks_for_the_concept_and_style_that_complete_it(emoji, clips, codes, ids):
@@ -192,12 +203,30 @@ def test_clips_are_split_and_have_frames_at_equal_distances(records_folder, clip
     assert [frame.size for frame in clips[0].on("blue")] == [(16, 16)] * 4
 
 
-def test_media_records_hold_every_image_and_clip_on_every_background(emoji, clips, codes):
+def test_questions_are_about_moved_images_too(emoji, clips, codes, ids):
+    images = {(one.style, one.concept.key): one for one in emoji}
+    moved = 0
+    for record in samples(emoji, clips, codes, "answer", 200):
+        ((style, key, variant),) = media_of(record, ids)
+        moved += variant not in BACKGROUNDS
+        if texts(record) == ["describe the image"]:
+            background = variant if variant in BACKGROUNDS else moved_background(images[style, key], variant)
+            assert texts(record, 1)[0].endswith(f"on a {background} background")
+    assert 110 < moved < 170
+
+
+def test_media_records_hold_every_image_and_clip_on_every_background_and_moved_images(emoji, clips, codes):
     dataset = media_records(emoji[:3], clips)
     records = [dataset[index] for index in range(len(dataset))]
-    assert len(records) == 4 * len(BACKGROUNDS) and {record["id"] for record in records} <= set(codes)
+    assert len(records) == 4 * len(BACKGROUNDS) + 3 * NUM_MOVED
+    assert len({record["id"] for record in records}) == len(records) and {r["id"] for r in records} <= set(codes)
     for record in records:
         validate_record(record)
+    variants = [record["images"][0].tobytes() for record in records if "/moved-" in record["id"]]
+    assert len(set(variants)) == 3 * NUM_MOVED
+    again = media_records(emoji[:3], clips)[len(records) - 1]
+    assert again["images"][0].tobytes() == variants[-1]
+    records = records[: -3 * NUM_MOVED]
     first, second = records[0]["images"][0], records[1]["images"][0]
     assert first.getpixel((0, 0)) == (255, 255, 255) and second.getpixel((0, 0)) == BACKGROUNDS["black"]
     assert len(records[-1]["videos"][0]) == 4 and not records[-1]["images"]

@@ -141,20 +141,20 @@ class CaptionedEmoji(torch.utils.data.Dataset):
         one = choice.choice(self.emoji)
         background = "white" if choice.random() < 0.5 else choice.choice(list(BACKGROUNDS))
         if choice.random() < self.share_moved:
-            one = _moved(one, choice)
+            one = moved(one, choice)
         return {"images": [one.on(background)], "caption": caption(one.concept, one.style, background, choice)}
 
 
-def _moved(one: Emoji, choice: random.Random) -> Emoji:
+def moved(one: Emoji, choice: random.Random) -> Emoji:
     """Returns an image at another place, angle and size."""
-    moved = move(
+    image = move(
         Image.fromarray(one.rgba),
         scale=choice.uniform(*SCALES),
         turn=choice.uniform(-TURN, TURN),
         right=choice.uniform(-SHIFT, SHIFT),
         down=choice.uniform(-SHIFT, SHIFT),
     )
-    return Emoji(one.concept, one.style, np.array(moved))
+    return Emoji(one.concept, one.style, np.array(image))
 
 
 def caption(
@@ -201,4 +201,5 @@ __all__ = [
     "concept_names",
     "concept_of",
     "load_emoji",
+    "moved",
 ]

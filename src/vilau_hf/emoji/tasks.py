@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..data.records import media_content_part, text_content_part
 from .concepts import Concept
-from .dataset import BACKGROUNDS, Emoji, caption, compose, concept_of
+from .dataset import BACKGROUNDS, Emoji, caption, compose, concept_of, moved
 from .images import shrink
 from .packages import STYLES
 from .records import ANIMATED
@@ -25,6 +25,10 @@ TASKS = {"draw": 12.0, "answer": 6.0, "edit": 3.0, "row": 1.0, "animate": 1.0, "
 # Images in a record of each task; a clip counts as one.
 IMAGES_OF_TASK = {"draw": 1, "answer": 1, "edit": 2, "row": 4, "animate": 1, "watch": 1}
 QUESTIONS = ("name", "describe", "style", "group", "is_it")
+# Variants of an image that are scaled, turned and shifted, each on one background. The model is asked about them, too:
+# from the codes of a few fixed images it would learn names by heart.
+NUM_MOVED = 6
+SHARE_MOVED = 0.7
 # Concepts that stand near each other in Unicode's order look alike: a dog and a poodle, two kinds of fruit.
 NEAR_IN_ORDER = 8
 
@@ -83,23 +87,25 @@ def _frames(content: bytes, size: int, num_frames: int) -> np.ndarray:
 
 def media_records(emoji: list[Emoji], clips: list[Clip]) -> Dataset:
     """
-    Returns records of every image and clip on every background, to be encoded once by [`encode_dataset`].
+    Returns records of all images and clips that the tasks show, to be encoded once by [`encode_dataset`].
 
-    Their ids are "style/key/background".
+    These are every image and clip on every background, and `NUM_MOVED` moved variants of every image. Their ids are
+    "style/key/background" and "style/key/moved-number".
     """
     items: list[Emoji | Clip] = [*emoji, *clips]
-    index = [item for item in range(len(items)) for _ in BACKGROUNDS]
-    columns = {"item": index, "background": [*BACKGROUNDS] * len(items)}
+    variants = [(index, name) for index in range(len(items)) for name in BACKGROUNDS]
+    variants += [(index, moved_name(number)) for index in range(len(emoji)) for number in range(NUM_MOVED)]
+    columns = {"item": [index for index, _ in variants], "variant": [name for _, name in variants]}
 
     def read(batch: dict[str, list]) -> dict[str, list]:
         read_rows = []
-        for item, background in zip(batch["item"], batch["background"], strict=True):
+        for item, variant in zip(batch["item"], batch["variant"], strict=True):
             one = items[item]
             kind = "video" if isinstance(one, Clip) else "image"
-            media = one.on(background)
+            media = _image_of_variant(one, variant)
             read_rows.append(
                 {
-                    "id": media_id(one, background),
+                    "id": media_id(one, variant),
                     "messages": [{"role": "assistant", "content": [media_content_part(kind)]}],
                     "images": [media] if kind == "image" else [],
                     "videos": [media] if kind == "video" else [],
@@ -110,10 +116,27 @@ def media_records(emoji: list[Emoji], clips: list[Clip]) -> Dataset:
     return Dataset.from_dict(columns).with_transform(read)
 
 
-def media_id(item: Emoji | Clip, background: str) -> str:
-    """Returns the id of an image or a clip on a background."""
+def media_id(item: Emoji | Clip, variant: str) -> str:
+    """Returns the id of an image or a clip on a background, or of a moved variant with a name of `moved_name`."""
     style = ANIMATED if isinstance(item, Clip) else item.style
-    return f"{style}/{item.concept.key}/{background}"
+    return f"{style}/{item.concept.key}/{variant}"
+
+
+def moved_name(number: int) -> str:
+    """Returns the name of a moved variant."""
+    return f"moved-{number}"
+
+
+def moved_background(one: Emoji, name: str) -> str:
+    """Returns the background of a moved variant of an image."""
+    return _background(random.Random(f"background {media_id(one, name)}"))
+
+
+def _image_of_variant(one: Emoji | Clip, variant: str) -> Image.Image | list[Image.Image]:
+    """Returns the image or the frames of a variant of [`media_records`]."""
+    if isinstance(one, Clip) or variant in BACKGROUNDS:
+        return one.on(variant)
+    return moved(one, random.Random(media_id(one, variant))).on(moved_background(one, variant))
 
 
 class EmojiTasks(torch.utils.data.Dataset):
@@ -197,13 +220,21 @@ class EmojiTasks(torch.utils.data.Dataset):
 
     def _answer(self, choice: random.Random) -> tuple[list, list, list[str]]:
         one = choice.choice(self.emoji)
-        background = _background(choice)
+        variant, background = self._shown(one, choice)
         question, answer = self.question(one, background, choice.choice(QUESTIONS), choice)
         return (
             [media_content_part("image"), text_content_part(question)],
             [text_content_part(answer)],
-            [media_id(one, background)],
+            [media_id(one, variant)],
         )
+
+    def _shown(self, one: Emoji, choice: random.Random) -> tuple[str, str]:
+        """Returns a variant of an image to show, often a moved one, and its background."""
+        if choice.random() < SHARE_MOVED:
+            variant = moved_name(choice.randrange(NUM_MOVED))
+            return variant, moved_background(one, variant)
+        background = _background(choice)
+        return background, background
 
     def question(self, one: Emoji, background: str, kind: str, choice: random.Random) -> tuple[str, str]:
         """Returns a question of a kind of `QUESTIONS` about an image, and its answer."""
@@ -228,7 +259,7 @@ class EmojiTasks(torch.utils.data.Dataset):
 
     def _edit(self, choice: random.Random) -> tuple[list, list, list[str]]:
         before = choice.choice(self.emoji)
-        background = _background(choice)
+        variant, background = self._shown(before, choice)
         others = [style for style in self.styles[before.concept.key] if style != before.style]
         if others and choice.random() < 0.75:
             style = choice.choice(others)
@@ -237,9 +268,10 @@ class EmojiTasks(torch.utils.data.Dataset):
             new_background = background
         else:
             after = before
+            variant = background  # the image itself must not move
             new_background = choice.choice([name for name in BACKGROUNDS if name != background])
             instruction = f"put it on a {new_background} background"
-        media = [media_id(before, background), media_id(after, new_background)]
+        media = [media_id(before, variant), media_id(after, new_background)]
         return [media_content_part("image"), text_content_part(instruction)], [media_content_part("image")], media
 
     def _row(self, choice: random.Random) -> tuple[list, list, list[str]]:
@@ -301,6 +333,7 @@ def _background(choice: random.Random) -> str:
 
 
 __all__ = [
+    "NUM_MOVED",
     "QUESTIONS",
     "TASKS",
     "Clip",
@@ -309,6 +342,8 @@ __all__ = [
     "load_clips",
     "media_id",
     "media_records",
+    "moved_background",
+    "moved_name",
     "restyle_instruction",
     "row_messages",
 ]
