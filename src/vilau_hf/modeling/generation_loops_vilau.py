@@ -312,7 +312,7 @@ class InterleavedGenerator:
         if not self.do_sample:
             return logits.argmax(-1)
         active = [not (row.done or row.num_remaining or row.needs_end) for row in self.rows]
-        noise = self.decoder.sampler.exponential_noise(len(logits), logits.shape[-1], logits.device, active)
+        noise = self.decoder.sampler.uniform_noise(len(logits), logits.shape[-1], logits.device, active)
         return sample_categorical(logits.softmax(-1), noise)
 
     def _forbidden_ids(self, vocab_size: int) -> torch.Tensor:
