@@ -83,7 +83,8 @@ class ParallelSpanDecoder(SpanDecoder):
     codes that each position takes after the drafts before it, with the random numbers of sequential decoding. Codes
     after right drafts are right. So each row accepts its codes up to the first that differs from its draft, and this
     one too. The rest of the window is the next draft. The accepted codes are those of sequential decoding, unless two
-    codes tie up to rounding, which is common in bfloat16 only. See speculative Jacobi decoding (Teng et al., 2024), which samples again instead.
+    codes tie up to rounding, which is common in bfloat16 only. See speculative Jacobi decoding (Teng et al., 2024),
+    which samples again instead.
 
     The first draft of a position is the codes one image or frame before, if the row has codes there: those of the
     frame before, of the image that is edited, or of the image before in a story. Else it is the codes just before.

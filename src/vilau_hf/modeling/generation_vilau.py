@@ -141,8 +141,9 @@ class VilaUGenerationMixin:
                 one. `parallel_window` is their number, by default chosen from how many are accepted. The codes are
                 those of sequential decoding, up to rounding. Matrix products and attention round otherwise for other
                 sizes, so codes that nearly tie may change. No case is known in float32. In bfloat16 most images
-                change, without a change of their distribution. In interleaved mode, visual positions are decoded singly while another row generates text. If stopping criteria stop all
-                rows, more random numbers than those of the returned codes have been drawn.
+                change, without a change of their distribution. In interleaved mode, visual positions are decoded
+                singly while another row generates text. If stopping criteria stop all rows, more random numbers than
+                those of the returned codes have been drawn.
             generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"`, `"video"` or
                 `"interleaved"`. In interleaved mode the model itself opens images and videos.
             guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*): strength of
