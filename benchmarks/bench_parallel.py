@@ -32,9 +32,8 @@ DRAWN = [
 ]
 # Goals of passes divided by those of sequential decoding, at batch 1.
 GOALS = {"image": 0.33, "video": 0.2}
-# first drafts: mode, and how many positions before the codes are that they repeat
-DRAFTS = [("image", 1), ("image", 8), ("video", 1), ("video", 8), ("video", 64)]
-DRAFT_WINDOW = 64
+# first drafts: mode, window, and how many positions before the codes are that they repeat
+DRAFTS = [("image", 16, 1), ("image", 16, 8), ("video", 64, 1), ("video", 64, 8), ("video", 64, 64)]
 # code depth, prompts in a batch, window, side of the grid of visual tokens
 RANDOM = [(4, 1, 8, 6), (16, 1, 8, 4), (4, 4, 4, 4), (4, 16, 4, 4)]
 
@@ -127,7 +126,7 @@ def measure_drawn(captions, dtype, cases=DRAWN):
 def measure_drafts(captions, cases=DRAFTS):
     """Compares first drafts: the codes before, those of the row above, and those of the frame before."""
     results = []
-    for mode, distance in cases:
+    for mode, window, distance in cases:
 
         class OtherDrafts(ParallelSpanDecoder):
             def __init__(self, *args):
@@ -135,7 +134,7 @@ def measure_drafts(captions, cases=DRAFTS):
                 self.draft_distance = distance  # noqa: B023 - used within this turn of the loop
 
         generation_spans_vilau.ParallelSpanDecoder = OtherDrafts
-        found = measure_drawn(captions, torch.float32, [(mode, DRAFT_WINDOW, 1)])
+        found = measure_drawn(captions, torch.float32, [(mode, window, 1)])
         generation_spans_vilau.ParallelSpanDecoder = ParallelSpanDecoder
         results += [{**row, "draft_distance": distance, "goal": None} for row in found]
     return results

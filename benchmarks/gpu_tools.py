@@ -8,7 +8,7 @@ import torch
 from torch.autograd import DeviceType
 
 
-SORTING = ("topk", "sort", "radix", "cumsum", "scan", "argmax", "exponential", "multinomial", "softmax")
+SORTING = ("topk", "sort", "radix", "cumsum", "scan", "argmax", "uniform", "multinomial", "softmax")
 # Substrings of the names of kernels and operations. The order matters: the first kind that matches counts.
 KERNELS = (
     ("fused by the compiler", ("triton",)),

@@ -83,6 +83,13 @@ def test_gpu_benchmark_measures_all_metrics_at_small_sizes(tmp_path):
 
 
 @pytest.mark.slow
+def test_parallel_benchmark_finds_equal_codes():
+    run = subprocess.run([sys.executable, BENCHMARKS / "bench_parallel.py", "--quick"], capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "0 different results in float32" in run.stdout
+
+
+@pytest.mark.slow
 def test_training_benchmark_measures_full_training_and_adapters(tmp_path):
     out = tmp_path / "gpu_training.json"
     command = [sys.executable, BENCHMARKS / "gpu_training.py", "--tiny", "--out", out]

@@ -134,7 +134,7 @@ def test_modalities_and_the_number_of_spans_can_be_limited(talker):
         talker.generate(**left_padded(PROMPTS), **settings, allowed_modalities=("text", "sound"))
 
 
-@pytest.mark.parametrize("seeds", [[1, 2], [5, 6], [7, 8], [9, 10]])
+@pytest.mark.parametrize("seeds", [[1, 2], [7, 8], [9, 10], [11, 12]])
 def test_a_seeded_row_does_not_depend_on_the_other_rows(talker, seeds):
     settings = {"generation_mode": "interleaved", "max_new_tokens": 50, "do_sample": True, "num_frames": 1}
     prompts = [PROMPTS[0], PROMPTS[0][:2] + [7]]
@@ -241,7 +241,7 @@ def test_log_probabilities_of_spans_equal_one_teacher_forced_pass(talker, scale)
         num_frames=1,
         guidance_scale=scale,
         do_sample=False,
-        seed=0,
+        seed=1,
         max_new_tokens=70,
         output_log_probs=True,
     )

@@ -149,6 +149,21 @@ def test_callback_is_called_at_every_position(pipe):
     assert nothing == [{}] * 64
 
 
+def test_parallel_decoding_gives_the_same_codes_and_callbacks(pipe):
+    found = []
+    for settings in ({}, {"visual_decoding": "parallel", "parallel_window": 16}):
+        seen = []
+        codes = pipe(
+            [CROSS, CIRCLE],
+            generator=[seeded(1), seeded(2)],
+            output_type="codes",
+            callback_on_step_end=lambda *args, seen=seen: seen.append(args[3]["codes"][:, -1]),
+            **settings,
+        ).images
+        found.append((codes, torch.stack(seen)))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
 def test_a_negative_prompt_can_be_longer_than_the_prompt(pipe):
     seen = []
     settings = {"negative_prompt": " ".join([CROSS, CIRCLE]), "do_sample": False, "output_type": "codes"}

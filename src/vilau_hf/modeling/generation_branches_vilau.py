@@ -106,6 +106,8 @@ class VilaUSpanCache(Cache):
 
     def get_max_length(self, layer_idx: int | None = None) -> int:
         """Returns the maximum number of positions, which is the same for all layers."""
+        # The base method asks the layers, and a `DynamicLayer` has no maximum. Masks of compiled windows have this
+        # length.
         return self.max_length
 
     def store_at(self, slots: torch.Tensor | None, num_read: int = 0) -> None:

@@ -321,6 +321,7 @@ def check_parallel_decoding(
     passed: dict[str, Any],
     code_logits_processor: object,
     attention: str,
+    cache_implementation: str | None,
     cache: Cache | None,
 ) -> None:
     """
@@ -336,6 +337,7 @@ def check_parallel_decoding(
         passed (`dict`): settings and arguments of the call that are not `None`.
         code_logits_processor (*optional*): processors of the logits of codes.
         attention (`str`): attention function of the language model.
+        cache_implementation (`str`, *optional*): kind of cache, by the call or the checkpoint.
         cache (`Cache`, *optional*): the cache of the call, if it is not made by the library.
 
     Raises:
@@ -358,8 +360,8 @@ def check_parallel_decoding(
             f'"{attention}": call `set_attn_implementation`.'
         )
     if not hasattr(cache, "store_at"):
-        if "cache_implementation" in passed:
-            raise ValueError(f"`cache_implementation={passed['cache_implementation']!r}` {advice}")
+        if cache_implementation not in (None, "static"):
+            raise ValueError(f"`cache_implementation={cache_implementation!r}` {advice}")
         raise ValueError(
             '`visual_decoding="parallel"` needs a language model whose layers all attend to all positions, without '
             "sliding windows and recurrent states."

@@ -316,7 +316,7 @@ class InterleavedGenerator:
         self.num_invalid_texts = self.num_invalid_texts + (is_invalid & is_invalid.new_tensor(active)).sum()
         if not self.do_sample:
             return logits.argmax(-1)
-        noise = self.decoder.sampler.exponential_noise(len(logits), logits.shape[-1], logits.device, active)
+        noise = self.decoder.sampler.uniform_noise(len(logits), logits.shape[-1], logits.device, active)
         return sample_categorical(logits.softmax(-1), noise)
 
     def _forbidden_ids(self, vocab_size: int) -> torch.Tensor:

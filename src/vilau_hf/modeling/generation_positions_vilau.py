@@ -142,7 +142,7 @@ class GraphWorkspace:
             branches ([`GuidanceBranches`]): the branches, with the cache of this workspace.
             decoder ([`DepthDecoder`]): the decoder, with the code inputs of this workspace.
             codes (`torch.Tensor` of shape `(rows, n, D)`): codes that the language model reads.
-            noise (`list[torch.Tensor]`): for each depth, random numbers `(rows * n, candidates)`.
+            noise (`list[torch.Tensor]`): for each depth, random numbers `(rows * n, K)`.
             scale (`torch.Tensor` of shape `(rows * n, 1)`): scales of guidance.
             position_ids (`torch.Tensor` of shape `(R, n)`): position ids.
             mask (`torch.Tensor`, *optional*): mask that the attention layers need.
@@ -261,7 +261,7 @@ class PositionDecoder:
             codes (`torch.Tensor` of shape `(rows, n, D)`): codes that the language model reads.
             offsets (`torch.Tensor` of shape `(rows, n)`): as for [`GuidanceBranches.step_window`].
             num_offsets (`int`): as for [`GuidanceBranches.step_window`].
-            noise (`list[torch.Tensor]`): for each depth, random numbers `(rows * n, candidates)`.
+            noise (`list[torch.Tensor]`): for each depth, random numbers `(rows * n, K)`.
             positions (`torch.Tensor` of shape `(rows, n)`): indices of the decoded positions in the span.
 
         Returns:

@@ -152,28 +152,28 @@ class CodeSampler:
             rows (`int`): number of rows.
             codebook_size (`int`): number K of codes.
             device (`torch.device`): where the result is needed.
-            active (`list[bool]`, *optional*): as for `exponential_noise`.
+            active (`list[bool]`, *optional*): as for `uniform_noise`.
 
         Returns:
-            For each depth, exponential noise `(rows, K)`, float32. The list is empty if codes are not sampled.
+            For each depth, uniform noise `(rows, K)`, float32. The list is empty if codes are not sampled.
         """
         if not self.do_sample:
             return []
-        noise = self.exponential_noise(rows, self.code_depth * codebook_size, device, active)
+        noise = self.uniform_noise(rows, self.code_depth * codebook_size, device, active)
         return list(noise.split(codebook_size, dim=-1))
 
-    def exponential_noise(
+    def uniform_noise(
         self, rows: int, size: int, device: torch.device, active: list[bool] | None = None
     ) -> torch.Tensor:
         """
-        Draws exponential noise `(rows, size)`, float32, from the generators and moves it to `device`.
+        Draws noise `(rows, size)` in [0, 1), float32, from the generators and moves it to `device`.
 
         Args:
             rows (`int`): rows of the noise.
             size (`int`): columns of the noise.
             device (`torch.device`): where the noise is needed; the generators may be on another device.
             active (`list[bool]`, *optional*): rows whose generators are used, by default all. The other rows get
-                ones. `active` has an effect only if each row has a generator.
+                the constant 0.5. `active` has an effect only if each row has a generator.
         """
         by_row = self.generators if isinstance(self.generators, list) else None
         shared = None if isinstance(self.generators, list) else self.generators
@@ -181,14 +181,14 @@ class CodeSampler:
         source_device = device if first is None else first.device
         # A copy from pageable memory would make the host wait for the GPU.
         is_pinned = source_device.type == "cpu" and device.type == "cuda"
-        noise = torch.ones(rows, size, device=source_device, pin_memory=is_pinned)
+        noise = torch.full((rows, size), 0.5, device=source_device, pin_memory=is_pinned)
         if by_row is None:
-            noise.exponential_(generator=shared)
+            noise.uniform_(generator=shared)
         else:
             # An inactive row draws nothing, so its later samples do not depend on how long it was inactive.
             for row, generator, is_active in zip(noise, by_row, active or [True] * rows, strict=True):
                 if is_active:
-                    row.exponential_(generator=generator)
+                    row.uniform_(generator=generator)
         return noise.to(device, non_blocking=is_pinned)
 
     def sample(
@@ -335,10 +335,12 @@ def sample_categorical(probabilities: torch.Tensor, noise: torch.Tensor) -> torc
     """
     Samples indices `(rows,)` from `probabilities` `(rows, n)`, whose rows need not sum to 1.
 
-    It is an exponential race: for exponential `noise` `(rows, n)`, the index of the largest `p / noise` is i with
-    probability `p_i`. Unlike `torch.multinomial` it takes noise that was drawn before, and it never waits for the GPU.
+    It is an exponential race. For uniform `noise` `(rows, n)`, `-log(noise)` is exponential, and the index of the
+    largest `p / -log(noise)` is i with probability `p_i`. Unlike `torch.multinomial` it takes noise that was drawn
+    before, and it never waits for the GPU. On a CPU, uniform numbers take a sixth of the time of exponential ones, and
+    the logarithm is only needed for candidates.
     """
-    return (probabilities / noise).argmax(-1)
+    return (probabilities / noise.log()).argmin(-1)
 
 
 def num_candidates(top_k: int, codebook_size: int) -> int:

@@ -15,7 +15,7 @@ from .generation_positions_vilau import PositionDecoder
 _WINDOW_PER_ACCEPTED = 8
 
 # Bounds of a window that is not given, in positions of all rows. A pass of 8 positions costs little more than one of
-# a single position. Windows of more than 64 positions saved no more passes.
+# a single position. Videos with a window of 128 positions needed hardly fewer passes than with one of 64.
 _FEWEST_POSITIONS = 8
 _MOST_POSITIONS = 64
 
@@ -83,7 +83,8 @@ class ParallelSpanDecoder(SpanDecoder):
     codes that each position takes after the drafts before it, with the random numbers of sequential decoding. Codes
     after right drafts are right. So each row accepts its codes up to the first that differs from its draft, and this
     one too. The rest of the window is the next draft. The accepted codes are those of sequential decoding, unless two
-    codes tie up to rounding. See speculative Jacobi decoding (Teng et al., 2024), which samples again instead.
+    codes tie up to rounding, which is common in bfloat16 only. See speculative Jacobi decoding (Teng et al., 2024),
+    which samples again instead.
 
     The first draft of a position is the codes one image or frame before, if the row has codes there: those of the
     frame before, of the image that is edited, or of the image before in a story. Else it is the codes just before.
@@ -114,8 +115,9 @@ class ParallelSpanDecoder(SpanDecoder):
         self.num_final = [1 if is_active else count for is_active in active or [True] * rows]
         # positions of each row that hold codes or drafts
         self.num_filled = torch.ones(rows, 1, dtype=torch.long, device=hidden.device)
-        # fields of `DecodedPosition` by name, `(rows, count + largest window, ...)`, and noise of later positions
+        # fields of `DecodedPosition` by name, `(rows, count + largest window, ...)`
         self.buffers: dict[str, torch.Tensor] = {}
+        # noise of positions that some row still needs, up to the first that is not drawn yet
         self.noise: list[list[torch.Tensor]] = []
         self.num_drawn = 1
 
@@ -220,7 +222,7 @@ class ParallelSpanDecoder(SpanDecoder):
         return ahead - (num_missing + distance - 1) // distance * distance
 
     def _noise_at(self, positions: torch.Tensor) -> list[torch.Tensor]:
-        """Returns the random numbers of `positions` `(rows, n)`, for each depth `(rows * n, candidates)`."""
+        """Returns the random numbers of `positions` `(rows, n)`, for each depth `(rows * n, K)`."""
         rows, width = positions.shape
         decoder = self.position_decoder.decoder
         low = min(self.num_final)

@@ -141,10 +141,11 @@ class VilaUGenerationMixin:
                 of `visual_guidance_scale` and, in image and video mode, `do_sample` of `visual_do_sample`.
                 `visual_decoding="parallel"` decodes several positions in each pass of the language model, by default
                 one. `parallel_window` is their number, by default chosen from how many are accepted. The codes are
-                those of sequential decoding. Matrix products of other sizes may round otherwise, so codes that tie up
-                to rounding may change: rarely in bfloat16, and in no known case in float32. In interleaved mode,
-                visual positions are decoded singly while another row generates text. If stopping criteria stop all
-                rows, more random numbers than those of the returned codes have been drawn.
+                those of sequential decoding, up to rounding. Matrix products and attention round otherwise for other
+                sizes, so codes that nearly tie may change. No case is known in float32. In bfloat16 most images
+                change, without a change of their distribution. In interleaved mode, visual positions are decoded
+                singly while another row generates text. If stopping criteria stop all rows, more random numbers than
+                those of the returned codes have been drawn.
             generation_mode (`str`, *optional*, defaults to `"text"`): `"text"`, `"image"`, `"video"` or
                 `"interleaved"`. In interleaved mode the model itself opens images and videos.
             guidance_scale (`float`, or a list or tensor of shape `(B,)` or `(1 or B, P)`, *optional*): strength of
@@ -315,6 +316,7 @@ class VilaUGenerationMixin:
         streamer = kwargs.get("streamer")
         criteria = self._stop_strings(merged, kwargs.pop("tokenizer", None))
         is_parallel = settings.visual_decoding == "parallel"
+        cache_implementation = merged.cache_implementation
         cache = self._make_cache(merged, plan.longest_prompt + merged.max_new_tokens, is_parallel)
         check_parallel_decoding(
             mode,
@@ -322,6 +324,7 @@ class VilaUGenerationMixin:
             passed,
             arguments.code_logits_processor,
             self.config.text_config._attn_implementation,
+            cache_implementation,
             cache,
         )
         if cache is not None:
