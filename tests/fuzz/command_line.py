@@ -142,7 +142,8 @@ def commands(draw: Any) -> Case:
         arguments += ["--model", Given("FOLDER/new", lambda folder: str(folder / "new"))]
     for option in draw(st.lists(st.sampled_from(options.get(verb, ["--x"])), max_size=2)):
         arguments += [option, draw(value | path)]
-    names = ("file", "folder", "source", "arguments", "argument", "FOLDER", "repo_id", "choice", "config.json", "checkpoint", "Repo id")
+    # "." is the folder of an empty name
+    names = ("'.'", "file", "folder", "source", "arguments", "argument", "FOLDER", "repo_id", "choice", "config.json", "checkpoint", "Repo id")
     names += tuple(item.lstrip("-") for item in arguments if isinstance(item, str) and item.strip("-"))
     names += tuple(item.lstrip("-").replace("-", "_") for item in arguments if isinstance(item, str) and item.startswith("--"))
     return Case("vilau", run_command, {"arguments": arguments}, names, None, None)

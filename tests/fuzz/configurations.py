@@ -114,5 +114,5 @@ def cases(draw: Any) -> Case:
     content = json.dumps(values).encode()
     damage = draw(st.sampled_from(["none", "none", "cut", "empty", "list", "text", "bytes"]))
     content = {"none": content, "cut": content[: len(content) // 2], "empty": b"", "list": b"[]", "text": b'"x"', "bytes": b"\xff\xfe\x00"}[damage]
-    valid = valid if damage == "none" else None
+    valid = valid if damage == "none" else False
     return Case("VilaUConfig.from_pretrained", load, {"folder": _file(content)}, names, valid, _check)

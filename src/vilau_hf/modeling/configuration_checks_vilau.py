@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias
 
+import torch
 from huggingface_hub.dataclasses import strict as library_strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
@@ -51,6 +52,7 @@ _FIELDS: dict[str, Any] = {
     # fields of the base class, which reads them without a check of their types
     "model_type": str,
     "architectures": list[str],
+    "dtype": str | torch.dtype | Mapping,
     **dict.fromkeys(("id2label", "label2id"), Mapping),
     "start_marker_prefix_ids": list[NonNegativeInt] | tuple[NonNegativeInt, ...],
     **dict.fromkeys(
