@@ -56,7 +56,7 @@ def prompts(draw: Any) -> Case:
     is_text = isinstance(value, str)
     is_plain = is_text and "<image>" not in value and "<video>" not in value
     check = _check_prompt(value) if is_plain and not options else None
-    names = ("TruncationStrategy", "PaddingStrategy", "prompts")  # the classes of these arguments
+    names = ("TruncationStrategy", "PaddingStrategy", "TensorType", "prompts")  # the classes of these arguments
     return Case("processor", processor(), {"text": value, **options}, names, True if check else None, check)
 
 

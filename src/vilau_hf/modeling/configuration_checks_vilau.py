@@ -7,10 +7,11 @@ from typing import Annotated, Any, TypeAlias
 
 import torch
 from huggingface_hub.dataclasses import strict as library_strict
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import StrictDataclassError, StrictDataclassFieldValidationError
 from transformers import PreTrainedConfig
 
 from .argument_checks_vilau import NonNegativeFloat, NonNegativeInt, PositiveInt, Rule, check_value
+from .compat_modeling_vilau import ACT2FN
 
 
 # A larger number of layers is a mistake, and building them would take minutes. Published models have at most 126.
@@ -53,6 +54,10 @@ _FIELDS: dict[str, Any] = {
     "model_type": str,
     "architectures": list[str],
     "dtype": str | torch.dtype | Mapping,
+    **dict.fromkeys(
+        ("hidden_act", "hidden_activation", "activation_function"),
+        Annotated[str, Rule("that names an activation function of transformers", lambda value: value in ACT2FN)],
+    ),
     **dict.fromkeys(("id2label", "label2id"), Mapping),
     "start_marker_prefix_ids": list[NonNegativeInt] | tuple[NonNegativeInt, ...],
     **dict.fromkeys(
@@ -112,7 +117,10 @@ def _raising_value_errors(method: Callable) -> Callable:
         try:
             method(self, *args, **kwargs)
         except StrictDataclassError as error:
-            raise ValueError(" ".join(str(error.__cause__ or error).split())) from error
+            # The message for a field has its name. That for a validator has the name of a method, which is no help.
+            is_of_a_field = isinstance(error, StrictDataclassFieldValidationError)
+            cause = error if is_of_a_field or error.__cause__ is None else error.__cause__
+            raise ValueError(" ".join(str(cause).split())) from error
 
     return wrapped
 

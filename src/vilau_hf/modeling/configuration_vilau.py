@@ -78,6 +78,8 @@ class VilaUBaseConfig(PreTrainedConfig):
             raise OSError(
                 f"Cannot load {CONFIG_NAME} of the checkpoint {str(pretrained_model_name_or_path)!r}: {error}"
             ) from error
+        except TypeError:  # the library searches for a key in a value that is no dictionary
+            config_dict = {}
         # Without this key a file of another kind would give the defaults.
         if not isinstance(config_dict, dict) or "model_type" not in config_dict:
             raise ValueError(
