@@ -35,8 +35,9 @@ CLEAR_TYPES = (ValueError, TypeError, OSError, ImportError)
 RAISING_FILES = ("torch/__init__.py", "transformers/utils/import_utils.py")
 # Words with which an error says what is accepted.
 ACCEPTED_WORDS = re.compile(
-    r"\b(must|should|expected|supported|available|valid|at least|at most|one of|not used|needs?|required|requires|cannot|could not|only|"
-    r"has to|have to|allowed|choose|unrecognized|unexpected keyword|not a|no such|does not|greater|incorrect)\b",
+    r"\b(must|should|expected|supported|available|valid|at least|at most|one of|not used|needs?|required|requires|"
+    r"cannot|could not|only|has to|have to|allowed|choose|unrecognized|unexpected keyword|not a|no such|does not|"
+    r"greater|incorrect)\b",
     re.IGNORECASE,
 )
 

@@ -261,3 +261,9 @@ def test_training_mode_with_checkpointing_gives_the_codes_of_evaluation_or_is_re
                 model.generate(**left_padded(PROMPTS), **settings)
         else:
             assert torch.equal(model.generate(**left_padded(PROMPTS), **settings), expected)
+
+
+@pytest.mark.parametrize("max_length", [1, 6])
+def test_rejects_a_length_without_room_for_new_tokens(idle_model, max_length):
+    with pytest.raises(ValueError, match="`max_length` must be greater than the number of tokens of the prompt"):
+        idle_model.generate(IDS, generation_mode="interleaved", max_length=max_length)

@@ -543,5 +543,7 @@ def test_names_the_release_that_cannot_be_downloaded(tmp_path, monkeypatch):
         raise OSError("no connection")
 
     monkeypatch.setattr("vilau_hf.original.release.snapshot_download", fail)
-    with pytest.raises(OSError, match="`source` 'someone/vila-u' is no folder and cannot be downloaded: no connection"):
+    with pytest.raises(
+        OSError, match="`source` 'someone/vila-u' is no folder and cannot be downloaded: no connection"
+    ):
         convert_original_checkpoint("someone/vila-u", tmp_path / "out")

@@ -86,7 +86,10 @@ def test_a_setting_of_another_type_is_a_value_error(processor, image):
         ({"videos": [3]}, "`videos` must be a list with a list for each sample"),
         ({"codes": torch.zeros(1)}, "`codes` must be a list with a list for each sample"),
         ({"images": [[], []]}, "`images` must have a list for each of the 1 samples, got 2 lists"),
-        *(({"max_length": value}, "`max_length` must be an integer of at least 1") for value in (0, -1, "x", True, 1.5)),
+        *(
+            ({"max_length": value}, "`max_length` must be an integer of at least 1")
+            for value in (0, -1, "x", True, 1.5)
+        ),
     ],
 )
 def test_rejects_samples_of_another_structure(processor, arguments, message):
@@ -102,7 +105,9 @@ def test_rejects_lengths_of_texts_that_are_no_positive_integers(processor):
     check_max_length(None)
 
 
-@pytest.mark.parametrize("outputs", [None, 3, "ab", [["a"]], [[1.5]], [[-1]], torch.zeros(2, 3), torch.zeros(1, 2, 3, 4)])
+@pytest.mark.parametrize(
+    "outputs", [None, 3, "ab", [["a"]], [[1.5]], [[-1]], torch.zeros(2, 3), torch.zeros(1, 2, 3, 4)]
+)
 def test_rejects_outputs_that_are_no_ids(processor, outputs):
     with pytest.raises(ValueError, match=r"`generated_outputs` of text must be ids of shape \(B, T\)"):
         processor.post_process_multimodal_output(outputs)
@@ -152,10 +157,20 @@ def test_rejects_a_call_without_any_input(processor):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("resample", "x"), ("resample", 99), ("resample", True), ("resample", {"height": 5}), ("pad_size", ()), ("size", {})],
+    [
+        ("resample", "x"),
+        ("resample", 99),
+        ("resample", True),
+        ("resample", {"height": 5}),
+        ("pad_size", ()),
+        ("size", {}),
+    ],
 )
 def test_rejects_filters_and_sizes_that_do_not_exist(processor, image, name, value):
-    for call in (processor.image_processor, lambda images, **settings: processor.video_processor([images], **settings)):
+    for call in (
+        processor.image_processor,
+        lambda images, **settings: processor.video_processor([images], **settings),
+    ):
         with pytest.raises(ValueError, match=f"`{name}` must"):
             call(image, **{name: value})
 

@@ -90,13 +90,12 @@ def check_samples(
     """
     if not isinstance(conversations, (list, tuple)) or not conversations:
         raise ValueError(
-            f"`conversations` must be a list with the messages of at least one sample, got {_described(conversations)}."
+            "`conversations` must be a list with the messages of at least one sample, got "
+            f"{_described(conversations)}."
         )
     for index, conversation in enumerate(conversations):
         if not isinstance(conversation, (list, tuple)):
-            raise ValueError(
-                f"`conversations[{index}]` must be a list of messages, got {_described(conversation)}."
-            )
+            raise ValueError(f"`conversations[{index}]` must be a list of messages, got {_described(conversation)}.")
     check_conversations(conversations, "conversations")
     for name, media in (("images", images), ("videos", videos), ("codes", codes)):
         if media is None:
@@ -142,6 +141,20 @@ def check_image_settings(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"`{name}` must be an integer or have a height and a width, got {size!r}.")
 
 
+def check_image_lists(images: Any) -> None:
+    """Raises a `ValueError` unless images are one image, or a list of images, or a list of such lists."""
+    if not isinstance(images, list):
+        return
+    are_lists = [isinstance(row, list) for row in images]
+    flat = [image for row in images for image in row] if images and all(are_lists) else images
+    if not flat:
+        raise ValueError("`images` must have at least one image, got an empty list.")
+    if any(isinstance(image, list) for image in flat):
+        raise ValueError("`images` must be an image, a list of images or a list of such lists, got other lists.")
+    if len({getattr(image, "ndim", 3) == 4 for image in flat}) > 1:
+        raise ValueError("`images` must not have arrays of several images beside single images.")
+
+
 def check_video_lists(videos: Any) -> None:
     """
     Checks that lists hold single videos or frames.
@@ -173,7 +186,9 @@ def check_generated_ids(ids: Any) -> None:
     for row in map(_as_list, rows) if is_list else ():
         flat += map(_as_list, row) if isinstance(row, (list, tuple)) else [row]
     if not is_list or not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in flat):
-        raise ValueError(f"`generated_outputs` of text must be ids of shape (B, T), at least 0, got {_described(ids)}.")
+        raise ValueError(
+            f"`generated_outputs` of text must be ids of shape (B, T), at least 0, got {_described(ids)}."
+        )
 
 
 def _as_list(value: Any) -> Any:
@@ -190,8 +205,7 @@ def check_generated_spans(output: Any) -> None:
     """
     if not all(hasattr(output, name) for name in ("sequences", "spans", "prompt_length")):
         raise ValueError(
-            "`generated_outputs` must be the result of `generate` in interleaved mode, got "
-            f"{_described(output)}."
+            f"`generated_outputs` must be the result of `generate` in interleaved mode, got {_described(output)}."
         )
 
 
@@ -208,6 +222,7 @@ __all__ = [
     "check_conversations",
     "check_generated_ids",
     "check_generated_spans",
+    "check_image_lists",
     "check_image_settings",
     "check_max_length",
     "check_samples",
