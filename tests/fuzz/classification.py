@@ -37,7 +37,7 @@ RAISING_FILES = ("torch/__init__.py", "transformers/utils/import_utils.py")
 ACCEPTED_WORDS = re.compile(
     r"\b(must|should|expected|supported|available|valid|at least|at most|one of|not used|needs?|required|requires|"
     r"cannot|could not|only|has to|have to|allowed|choose|unrecognized|unexpected keyword|not a|no such|does not|"
-    r"greater|incorrect)\b",
+    r"do not support|greater|incorrect)\b",
     re.IGNORECASE,
 )
 

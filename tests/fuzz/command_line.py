@@ -45,9 +45,10 @@ SCALARS = st.sampled_from(
 )
 RECIPE_KEYS = (
     "stage", "model_name_or_path", "dataset", "output_dir", "max_steps", "per_device_train_batch_size",
-    "learning_rate", "seed", "save_steps", "lr_scheduler_type", "bf16", "use_cpu", "resume_from_checkpoint", "freeze", "lora_r",
-    "base_recipe", "mixture", "report_to", "logging_steps", "nonsense", "warmup_steps", "optim", "lora_target_modules",
-    "from_scratch", "max_length", "num_frames", "weight_decay", "dataloader_num_workers", "eval_strategy",
+    "learning_rate", "seed", "save_steps", "lr_scheduler_type", "bf16", "use_cpu", "resume_from_checkpoint",
+    "freeze", "lora_r", "base_recipe", "mixture", "report_to", "logging_steps", "nonsense", "warmup_steps",
+    "optim", "lora_target_modules", "from_scratch", "max_length", "num_frames", "weight_decay",
+    "dataloader_num_workers", "eval_strategy",
 )  # fmt: skip
 INTEGER_KEYS = (
     "max_steps",

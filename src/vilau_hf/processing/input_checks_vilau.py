@@ -182,7 +182,7 @@ def check_generated_ids(ids: Any) -> None:
     """
     rows = _as_list(ids)
     is_list = isinstance(rows, (list, tuple))
-    flat = []
+    flat: list[Any] = []
     for row in map(_as_list, rows) if is_list else ():
         flat += map(_as_list, row) if isinstance(row, (list, tuple)) else [row]
     if not is_list or not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in flat):
