@@ -13,7 +13,7 @@ TORCH ?=
 # What `make test-newest` installs over the newest releases, for example development versions.
 NEWER ?=
 
-.PHONY: demo test test-slow test-lowest test-newest lint docs lock wheel clean
+.PHONY: demo test test-slow fuzz test-lowest test-newest lint docs lock wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vilau demo
@@ -26,6 +26,11 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m slow
+
+# Tries the public functions with generated arguments: make fuzz CASES=20000
+CASES ?= 1000
+fuzz: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --cases $(CASES)
 
 test-lowest: $(VENV)-lowest/.installed
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/$(PYTEST)

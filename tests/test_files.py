@@ -173,3 +173,9 @@ def test_every_text_file_is_opened_with_its_encoding():
             if (name in ("read_text", "write_text") or (is_open and not binary)) and not has_encoding:
                 missing.append(f"{file.name}:{call.lineno}")
     assert not missing
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs the file system of processes")
+def test_rejects_folders_in_which_no_file_can_be_made():
+    with pytest.raises(OSError, match="/proc"), temporary_folder(Path("/proc")):
+        pass

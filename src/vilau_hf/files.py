@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -150,6 +151,9 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     _remove_temporary_folders(parent)
     folder = parent / f".vilau-{uuid.uuid4().hex}"
     lock = folder.with_name(f"{folder.name}.lock")
+    # filelock 4 waits for ever where no file can be made, for example in /proc. This raises an error there.
+    with tempfile.TemporaryFile(dir=parent):
+        pass
     try:
         # The system releases the lock of a killed process, so a folder whose lock is free belongs to nobody.
         with WeakFileLock(lock):

@@ -1,9 +1,10 @@
 import pytest
+from datasets import Dataset, Image, List
 from transformers import TrainingArguments
 
 from vilau_hf import TINY_CHECKPOINT, VilaUProcessor
 from vilau_hf.data import DataArguments, PackedDataset, ReadableRows, RecordStream, encode_dataset, write_records
-from vilau_hf.data.build import build_collator, build_dataset, build_eval_dataset, encoded_folders
+from vilau_hf.data.build import build_collator, build_dataset, build_eval_dataset, encoded_folders, load_records
 from vilau_hf.drawn import drawn_shapes
 from vilau_hf.loading import load_vision_tower
 
@@ -94,3 +95,14 @@ def test_builds_the_collator_of_each_row_format(processor, tmp_path):
     assert (padded.max_length, packed.max_length, padding_free.max_length) == (400, None, 400)
     assert padding_free.padding_free and not padded.padding_free and not packed.padding_free
     assert (padded.seed, padded.pad_to_multiple_of, padded.unconditional_probability) == (3, 8, 0.1)
+
+
+def test_records_of_any_schema_are_loaded_with_closed_media(folders):
+    records = Dataset.from_parquet([str(path) for path in (folders / "records").glob("*.parquet")])
+    folder = folders / "decoded"
+    folder.mkdir()
+    records.cast_column("images", List(Image(decode=True))).to_parquet(folder / "train.parquet")
+    loaded = load_records(str(folder), "train")
+    assert loaded.features["images"] == List(Image(decode=False))
+    with pytest.raises(ValueError, match="`dataset` must be the folder or the Hub id of records"):
+        load_records("", "train")

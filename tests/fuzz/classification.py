@@ -1,6 +1,7 @@
 """Says how one case of the fuzzer ended: fine, clear, unclear, hang or silently wrong."""
 
 import contextlib
+import faulthandler
 import random
 import re
 import signal
@@ -34,8 +35,9 @@ CLEAR_TYPES = (ValueError, TypeError, OSError, ImportError)
 RAISING_FILES = ("torch/__init__.py", "transformers/utils/import_utils.py")
 # Words with which an error says what is accepted.
 ACCEPTED_WORDS = re.compile(
-    r"\b(must|should|expected|supported|available|valid|at least|at most|one of|not used|needs?|required|requires|cannot|could not|only|"
-    r"has to|have to|allowed|choose|unrecognized|unexpected keyword|not a|no such|does not|greater|incorrect)\b",
+    r"\b(must|should|expected|supported|available|valid|at least|at most|one of|not used|needs?|required|requires|"
+    r"cannot|could not|only|has to|have to|allowed|choose|unrecognized|unexpected keyword|not a|no such|does not|"
+    r"do not support|greater|incorrect)\b",
     re.IGNORECASE,
 )
 
@@ -129,9 +131,12 @@ def time_limit(seconds: float) -> Iterator[None]:
     previous_of_process = signal.signal(signal.SIGPROF, stop)
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, seconds * WAITING)
+    # Signals do not end a loop inside of a compiled function. Then only the end of the process is left.
+    faulthandler.dump_traceback_later(2 * seconds * WAITING, exit=True)
     try:
         yield
     finally:
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGPROF, previous_of_process)

@@ -20,16 +20,61 @@ from .values import file
 
 
 SCALARS = st.sampled_from(
-    [None, True, False, 0, 1, -1, 10**30, 0.5, float("nan"), float("inf"), "", "x", "1", "tiny", [], ["x"], {}, {1: 2}, [None], "2020-01-01"]
+    [
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        10**30,
+        0.5,
+        float("nan"),
+        float("inf"),
+        "",
+        "x",
+        "1",
+        "tiny",
+        [],
+        ["x"],
+        {},
+        {1: 2},
+        [None],
+        "2020-01-01",
+    ]
 )
 RECIPE_KEYS = (
-    "stage", "model_name_or_path", "dataset", "output_dir", "max_steps", "per_device_train_batch_size", "learning_rate",
-    "seed", "save_steps", "lr_scheduler_type", "bf16", "use_cpu", "resume_from_checkpoint", "freeze", "lora_r",
-    "base_recipe", "mixture", "report_to", "logging_steps", "nonsense", "warmup_steps", "optim", "lora_target_modules",
-    "from_scratch", "max_length", "num_frames", "weight_decay", "dataloader_num_workers", "eval_strategy",
+    "stage", "model_name_or_path", "dataset", "output_dir", "max_steps", "per_device_train_batch_size",
+    "learning_rate", "seed", "save_steps", "lr_scheduler_type", "bf16", "use_cpu", "resume_from_checkpoint",
+    "freeze", "lora_r", "base_recipe", "mixture", "report_to", "logging_steps", "nonsense", "warmup_steps",
+    "optim", "lora_target_modules", "from_scratch", "max_length", "num_frames", "weight_decay",
+    "dataloader_num_workers", "eval_strategy",
 )  # fmt: skip
-INTEGER_KEYS = ("max_steps", "per_device_train_batch_size", "seed", "save_steps", "logging_steps", "dataloader_num_workers")
-DAMAGED_YAML = ["", "- a", "a: [", "a: {b", "\t", "a: !!python/object:x.y {}", "? [1]\n: 2", "&a [*a]", "a: 2020-13-45", "\x00", "a: 1\na: 2", "1: 2", "[" * 200, "x", "!!binary x"]
+INTEGER_KEYS = (
+    "max_steps",
+    "per_device_train_batch_size",
+    "seed",
+    "save_steps",
+    "logging_steps",
+    "dataloader_num_workers",
+)
+DAMAGED_YAML = [
+    "",
+    "- a",
+    "a: [",
+    "a: {b",
+    "\t",
+    "a: !!python/object:x.y {}",
+    "? [1]\n: 2",
+    "&a [*a]",
+    "a: 2020-13-45",
+    "\x00",
+    "a: 1\na: 2",
+    "1: 2",
+    "[" * 200,
+    "x",
+    "!!binary x",
+]
 
 
 def yaml_file(name: str, value: Any) -> Given:
@@ -41,11 +86,19 @@ def yaml_file(name: str, value: Any) -> Given:
 def recipes(draw: Any) -> Case:
     """Draws recipes with odd keys and values, and command lines that replace some of them."""
     stage = draw(st.sampled_from(["language_model", "vision_tower"]))
-    valid = {"stage": stage, "model_name_or_path": "tiny", "dataset": "drawn_shapes", "output_dir": "runs", "use_cpu": True}
+    valid = {
+        "stage": stage,
+        "model_name_or_path": "tiny",
+        "dataset": "drawn_shapes",
+        "output_dir": "runs",
+        "use_cpu": True,
+    }
     keys = draw(st.lists(st.sampled_from(RECIPE_KEYS), max_size=3, unique=True))
     integers = {key: draw(st.integers(1, 99)) for key in draw(st.lists(st.sampled_from(INTEGER_KEYS), max_size=3))}
     values: dict[Any, Any] = {**valid, **integers, **{key: draw(SCALARS) for key in keys}}
-    option = st.sampled_from([f"--{key}" for key in RECIPE_KEYS] + ["--x", "-", "", "1", "x", "nan", "-1", "true", "--max_steps=3"])
+    option = st.sampled_from(
+        [f"--{key}" for key in RECIPE_KEYS] + ["--x", "-", "", "1", "x", "nan", "-1", "true", "--max_steps=3"]
+    )
     overrides = draw(st.lists(option, max_size=3)) if draw(st.booleans()) else []
     given: Any = yaml_file("recipe.yaml", values)
     is_valid = True if not keys and not overrides else None
@@ -61,7 +114,21 @@ def recipes(draw: Any) -> Case:
                 raise Wrong(f"`{key}` is {found}, not {values[key]}")
 
     # classes of arguments of the training arguments
-    names = ("OptimizerNames", "SchedulerType", "IntervalStrategy", "SaveStrategy", *RECIPE_KEYS, "recipe.yaml", "keys", *keys, *(option.strip("-") for option in overrides if option.strip("-")), "argument", "arguments", "stage", "sources")
+    names = (
+        "OptimizerNames",
+        "SchedulerType",
+        "IntervalStrategy",
+        "SaveStrategy",
+        *RECIPE_KEYS,
+        "recipe.yaml",
+        "keys",
+        *keys,
+        *(option.strip("-") for option in overrides if option.strip("-")),
+        "argument",
+        "arguments",
+        "stage",
+        "sources",
+    )
     return Case("read_recipe", read_recipe, {"file": given, "overrides": overrides}, names, is_valid, check)
 
 
@@ -70,11 +137,19 @@ def mixtures(draw: Any) -> Case:
     """Draws mixtures of sources with odd values."""
     row = json.dumps({"question": "q", "answer": "a"}).encode()
     entry = {"name": "a", "format": "vflan", "source": "SOURCE"}
-    keys = draw(st.lists(st.sampled_from(["name", "format", "source", "weight", "target", "options", "nonsense"]), max_size=2, unique=True))
+    keys = draw(
+        st.lists(
+            st.sampled_from(["name", "format", "source", "weight", "target", "options", "nonsense"]),
+            max_size=2,
+            unique=True,
+        )
+    )
     changed = {key: draw(SCALARS) for key in keys}
     missing = draw(st.sampled_from([None, None, None, "name", "format", "source"]))
     entry = {key: value for key, value in {**entry, **changed}.items() if key != missing}
-    top: dict[str, Any] = {"datasets": draw(st.sampled_from([[entry], [entry, entry], [entry, {**entry, "name": "b"}], [], [3], entry]))}
+    top: dict[str, Any] = {
+        "datasets": draw(st.sampled_from([[entry], [entry, entry], [entry, {**entry, "name": "b"}], [], [3], entry]))
+    }
     for key in draw(st.lists(st.sampled_from(["seed", "stopping_strategy", "datasets", "x"]), max_size=1)):
         top[key] = draw(SCALARS)
     damaged = draw(st.sampled_from([None, None, None, *DAMAGED_YAML]))
@@ -115,12 +190,39 @@ def run_command(arguments: list[str]) -> str:
 def commands(draw: Any) -> Case:
     """Draws command lines of verbs that need neither a network nor a long time."""
     rows = file("rows.jsonl", json.dumps({"question": "q", "answer": "a"}).encode())
-    path = st.sampled_from([rows, Given("FOLDER", str), Given("FOLDER/new", lambda folder: str(folder / "new")), "", "none", "/dev/null", "/proc/none", "a" * 300])
+    path = st.sampled_from(
+        [
+            rows,
+            Given("FOLDER", str),
+            Given("FOLDER/new", lambda folder: str(folder / "new")),
+            "",
+            "none",
+            "/dev/null",
+            "/proc/none",
+            "a" * 300,
+        ]
+    )
     value = st.sampled_from(["0", "-1", "1", "2", "x", "", "1e9", "nan", "99999999999999999999", "true"])
-    verb = draw(st.sampled_from(["records", "estimate", "convert", "push", "encode", "train", "env", "serve", "x", "--version"]))
+    verb = draw(
+        st.sampled_from(
+            ["records", "estimate", "convert", "push", "encode", "train", "env", "serve", "x", "--version"]
+        )
+    )
     options: dict[str, list[str]] = {
         "records": ["--records-per-file", "--option", "--target"],
-        "estimate": ["--gpus", "--strategy", "--rows", "--length", "--batch-size", "--num-frames", "--lora-rank", "--prompt-length", "--lora-targets", "--text-targets", "--freeze"],
+        "estimate": [
+            "--gpus",
+            "--strategy",
+            "--rows",
+            "--length",
+            "--batch-size",
+            "--num-frames",
+            "--lora-rank",
+            "--prompt-length",
+            "--lora-targets",
+            "--text-targets",
+            "--freeze",
+        ],
         "convert": ["--dtype", "--tower-out", "--siglip-config"],
         "push": ["--dry-run", "--source", "--card"],
         "encode": ["--model", "--num-records", "--batch-size", "--shard-size", "--split"],
@@ -142,9 +244,25 @@ def commands(draw: Any) -> Case:
         arguments += ["--model", Given("FOLDER/new", lambda folder: str(folder / "new"))]
     for option in draw(st.lists(st.sampled_from(options.get(verb, ["--x"])), max_size=2)):
         arguments += [option, draw(value | path)]
-    names = ("file", "folder", "source", "arguments", "argument", "FOLDER", "repo_id", "choice", "config.json", "checkpoint", "Repo id")
+    # "." is the folder of an empty name
+    names = (
+        "'.'",
+        "file",
+        "folder",
+        "source",
+        "arguments",
+        "argument",
+        "FOLDER",
+        "repo_id",
+        "choice",
+        "config.json",
+        "checkpoint",
+        "Repo id",
+    )
     names += tuple(item.lstrip("-") for item in arguments if isinstance(item, str) and item.strip("-"))
-    names += tuple(item.lstrip("-").replace("-", "_") for item in arguments if isinstance(item, str) and item.startswith("--"))
+    names += tuple(
+        item.lstrip("-").replace("-", "_") for item in arguments if isinstance(item, str) and item.startswith("--")
+    )
     return Case("vilau", run_command, {"arguments": arguments}, names, None, None)
 
 

@@ -18,7 +18,18 @@ from .classification import Case, Given, Wrong
 from .values import odd
 
 
-MEDIA = ["a.png", "none.png", "../a.png", "/etc/passwd", "s3://b/a.png", "http://x/a.png", "", None, 3, {"path": "a.png"}]
+MEDIA = [
+    "a.png",
+    "none.png",
+    "../a.png",
+    "/etc/passwd",
+    "s3://b/a.png",
+    "http://x/a.png",
+    "",
+    None,
+    3,
+    {"path": "a.png"},
+]
 TURNS = [
     {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "a bus"}]},
     {"role": "assistant", "content": "b"},
@@ -29,13 +40,21 @@ FORMATS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "llava": ({"id": "1", "image": "a.png", "conversations": TALK}, {}),
     "mmc4": ({**mmc4_document(), "image_info": [{**mmc4_document()["image_info"][0], "image_name": "a.png"}]}, {}),
     "parquet": ({"key": "0", "caption": "a red circle", "jpg": "a.png"}, {"target": "text"}),
-    "openvid": ({"video": "a.png", "caption": "a"}, {"target": "media", "media_folder": Given("FOLDER/data", lambda folder: str(folder / "data"))}),
+    "openvid": (
+        {"video": "a.png", "caption": "a"},
+        {"target": "media", "media_folder": Given("FOLDER/data", lambda folder: str(folder / "data"))},
+    ),
     "vflan": ({"question": "q", "answer": "a", "image": ["a.png"]}, {}),
     "chat": ({"id": "0", "messages": TURNS, "images": ["a.png"]}, {}),
     "records": ({"id": "0", "messages": TURNS, "images": [{"path": "a.png", "bytes": None}], "videos": []}, {}),
 }
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from([*MEDIA, "<image>", "\ud83d", "</s>"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([*MEDIA, "<image>", "\ud83d", "</s>"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=5,
 )
@@ -147,7 +166,14 @@ def row_cases(draw: Any) -> Case:
     arguments = {"source": _source(f"rows.{kind}", content, folder_of), "format": format, **options}
     names = ("source", "rows", "FOLDER")
     folder = Given("FOLDER", str)
-    return Case("convert", convert, {**arguments, "folder": folder}, names, None if count is None else True, _check(count, folder_of, format))
+    return Case(
+        "convert",
+        convert,
+        {**arguments, "folder": folder},
+        names,
+        None if count is None else True,
+        _check(count, folder_of, format),
+    )
 
 
 @st.composite
@@ -155,7 +181,9 @@ def file_cases(draw: Any) -> Case:
     """Draws damaged files of any type."""
     format = draw(st.sampled_from(sorted(FORMATS)))
     good, options = FORMATS[format]
-    kind = draw(st.sampled_from(["jsonl", "json", "csv", "tsv", "parquet", "tar", "jsonl.gz", "pkl", "txt", "json.zip"]))
+    kind = draw(
+        st.sampled_from(["jsonl", "json", "csv", "tsv", "parquet", "tar", "jsonl.gz", "pkl", "txt", "json.zip"])
+    )
     content = json.dumps(good).encode()
     if kind == "parquet":
         stream = io.BytesIO()
@@ -177,8 +205,22 @@ def file_cases(draw: Any) -> Case:
     source = _source(f"rows.{kind}", damaged, folder_of)
     names = ("source", "rows", "FOLDER", "format", f"rows.{kind}", "file")
     if draw(st.integers(0, 4)) == 0:
-        return Case("convert", convert, {"source": source, "format": "webdataset", "target": "text", "folder": Given("FOLDER", str)}, names, None, _check(None, folder_of))
-    return Case("convert", convert, {"source": source, "format": format, **options, "folder": Given("FOLDER", str)}, names, None, _check(None, folder_of, format))
+        return Case(
+            "convert",
+            convert,
+            {"source": source, "format": "webdataset", "target": "text", "folder": Given("FOLDER", str)},
+            names,
+            None,
+            _check(None, folder_of),
+        )
+    return Case(
+        "convert",
+        convert,
+        {"source": source, "format": format, **options, "folder": Given("FOLDER", str)},
+        names,
+        None,
+        _check(None, folder_of, format),
+    )
 
 
 def _tar_content() -> bytes:
@@ -196,12 +238,27 @@ def _tar_content() -> bytes:
 def argument_cases(draw: Any) -> Case:
     """Draws odd arguments of the converters and of the writer."""
     folder_of: list[str] = []
-    source = draw(st.just(_source("rows.jsonl", json.dumps(FORMATS["vflan"][0]).encode(), folder_of)) | odd() | st.sampled_from(["", "none.jsonl", "/dev/zero", "\0", ["a.jsonl"], "a" * 300]))
+    source = draw(
+        st.just(_source("rows.jsonl", json.dumps(FORMATS["vflan"][0]).encode(), folder_of))
+        | odd()
+        | st.sampled_from(["", "none.jsonl", "/dev/zero", "\0", ["a.jsonl"], "a" * 300])
+    )
     arguments = {"source": source, "format": draw(st.sampled_from(["vflan", "llava", "pickle", "x"]) | odd())}
-    for name in draw(st.lists(st.sampled_from(["target", "media_folder", "num_shards", "name", "nonsense"]), max_size=2, unique=True)):
+    for name in draw(
+        st.lists(
+            st.sampled_from(["target", "media_folder", "num_shards", "name", "nonsense"]), max_size=2, unique=True
+        )
+    ):
         arguments[name] = draw(odd())
     arguments["folder"] = Given("FOLDER", str)
-    return Case("convert", convert, arguments, ("file", "option", "Options", "options", *([source] if isinstance(source, str) and source else [])), None, None)
+    return Case(
+        "convert",
+        convert,
+        arguments,
+        ("file", "option", "Options", "options", *([source] if isinstance(source, str) and source else [])),
+        None,
+        None,
+    )
 
 
 def cases() -> st.SearchStrategy[Case]:

@@ -33,7 +33,9 @@ def processor() -> vilau_hf.VilaUProcessor:
 @cache
 def config() -> vilau_hf.VilaUConfig:
     """Returns the configuration of the model."""
-    names = [f"{kind}_{role}" for kind in ("image", "video") for role in ("token_id", "start_token_id", "end_token_id")]
+    names = [
+        f"{kind}_{role}" for kind in ("image", "video") for role in ("token_id", "start_token_id", "end_token_id")
+    ]
     vision = {**VISION, "encoder_config": {**VISION["encoder_config"], "image_size": SIDE}}
     text = {**TEXT, "vocab_size": len(processor().tokenizer), "max_position_embeddings": POSITIONS}
     ids = {name: getattr(processor(), name) for name in names}

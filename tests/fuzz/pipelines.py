@@ -28,8 +28,9 @@ def options() -> st.SearchStrategy[dict[str, Any]]:
     images = st.sampled_from(
         [
             image_given(), [image_given()], [[image_given("L")]], array("uint8", (7, 9, 3), 0, 255),
-            tensor("float32", (3, 7, 9), 0, 1), tensor("float32", (1, 3, 7, 9), -1, 1), array("float32", (1, 7, 9, 3), 0, 1),
-            array("uint16", (7, 9), 0, 65535), array("float32", (7, 9, 3), 0, 300),
+            tensor("float32", (3, 7, 9), 0, 1), tensor("float32", (1, 3, 7, 9), -1, 1),
+            array("float32", (1, 7, 9, 3), 0, 1), array("uint16", (7, 9), 0, 65535),
+            array("float32", (7, 9, 3), 0, 300),
         ]
     )  # fmt: skip
     few = st.sampled_from([1, 2])

@@ -57,7 +57,9 @@ def scores(draw: Any) -> Case:
             "input_ids": prompt_ids() | odd(),
             "labels": prompt_ids() | odd(),
             "attention_mask": odd() | st.just(tensor("int64", (1, len(row)), 1, 1)),
-            "codes": odd() | st.sampled_from([tensor("uint8", (1, TOKENS, DEPTHS), 0, CODES), tensor("int64", (1, TOKENS), 0, 3)]),
+            "codes": odd() | st.sampled_from(
+                [tensor("uint8", (1, TOKENS, DEPTHS), 0, CODES), tensor("int64", (1, TOKENS), 0, 3)]
+            ),
             "pixel_values": odd() | st.just(tensor("float32", (1, 3, SIDE, 3), -1, 1)),
             "pixel_values_videos": odd() | st.just(tensor("float32", (1, 2, 3, SIDE, SIDE), -1, 1)),
             "visual_codes": odd() | st.just(tensor("int64", (1, len(row), DEPTHS), -1, CODES - 1)),
@@ -83,7 +85,9 @@ def scores(draw: Any) -> Case:
             is_text = labels[index] not in (-100, image[0])
             wanted = float(logits[0, index - 1, row[index]]) if is_text else 0.0
             if abs(wanted - float(result.text_log_probs[0, index])) > 1e-3:
-                raise Wrong(f"the log-probability at {index} is {result.text_log_probs[0, index]:.4f}, not {wanted:.4f}")
+                raise Wrong(
+                    f"the log-probability at {index} is {result.text_log_probs[0, index]:.4f}, not {wanted:.4f}"
+                )
 
     return Case("score", score, arguments, NAMES, True if is_labelled else None, check)
 
@@ -94,7 +98,9 @@ def decoded(draw: Any) -> Case:
     name, lead = draw(st.sampled_from([("decode_image_tokens", 1), ("decode_video_tokens", 2)]))
     dtype = draw(st.sampled_from(["int64", "int32", "uint8", "int8", "int16", "float32", "bool", "uint16"]))
     shape = tuple(draw(st.integers(0 if draw(st.integers(0, 4)) == 0 else 1, 2)) for _ in range(lead))
-    grid = draw(st.sampled_from([(GRID, GRID, DEPTHS)] * 4 + [(GRID, GRID), (GRID + 1, GRID, DEPTHS), (GRID, GRID, 1)]))
+    grid = draw(
+        st.sampled_from([(GRID, GRID, DEPTHS)] * 4 + [(GRID, GRID), (GRID + 1, GRID, DEPTHS), (GRID, GRID, 1)])
+    )
     low, high = draw(st.sampled_from([(0, CODES - 1)] * 3 + [(0, CODES), (-1, 5), (0, 0)]))
     low = 0 if dtype.startswith("u") or dtype == "bool" else low
     shape += grid
@@ -126,12 +132,21 @@ def spans(draw: Any) -> Case:
     codes = draw(
         st.sampled_from(
             [
-                tensor("int64", (GRID, GRID, DEPTHS), 0, CODES - 1), tensor("int64", (2, GRID, GRID, DEPTHS), 0, CODES - 1),
-                tensor("uint8", (GRID, GRID, DEPTHS), 0, 200), tensor("float32", (GRID, GRID, DEPTHS), 0, 1), None, "x",
+                tensor("int64", (GRID, GRID, DEPTHS), 0, CODES - 1),
+                tensor("int64", (2, GRID, GRID, DEPTHS), 0, CODES - 1),
+                tensor("uint8", (GRID, GRID, DEPTHS), 0, 200),
+                tensor("float32", (GRID, GRID, DEPTHS), 0, 1),
+                None,
+                "x",
             ]
         )
     )  # fmt: skip
-    span = Given(f"VisualSpan({kind}, {codes})", lambda folder: VisualSpan(kind=kind, begin=1, num_tokens=TOKENS, codes=codes.build(folder) if isinstance(codes, Given) else codes))
+    span = Given(
+        f"VisualSpan({kind}, {codes})",
+        lambda folder: VisualSpan(
+            kind=kind, begin=1, num_tokens=TOKENS, codes=codes.build(folder) if isinstance(codes, Given) else codes
+        ),
+    )
     value = draw(st.sampled_from([[[span]], [[span, span]], [span], span, [[]], []]) | odd())
 
     def check(result: Any) -> None:

@@ -56,7 +56,7 @@ def prompts(draw: Any) -> Case:
     is_text = isinstance(value, str)
     is_plain = is_text and "<image>" not in value and "<video>" not in value
     check = _check_prompt(value) if is_plain and not options else None
-    names = ("TruncationStrategy", "PaddingStrategy", "prompts")  # the classes of these arguments
+    names = ("TruncationStrategy", "PaddingStrategy", "TensorType", "prompts")  # the classes of these arguments
     return Case("processor", processor(), {"text": value, **options}, names, True if check else None, check)
 
 
@@ -103,14 +103,23 @@ def videos(draw: Any) -> Case:
     if draw(st.booleans()):
         arguments = {"videos": given, "return_tensors": "pt"}
         return Case("VilaUVideoProcessor", processor().video_processor, arguments, names, valid, check)
-    return Case("processor", processor(), {"text": "a<video>", "videos": given}, (*names, "text"), valid if valid is not False or frames else None, check)
+    return Case(
+        "processor",
+        processor(),
+        {"text": "a<video>", "videos": given},
+        (*names, "text"),
+        valid if valid is not False or frames else None,
+        check,
+    )
 
 
 def contents() -> st.SearchStrategy[Any]:
     """Draws the content of a message."""
     parts = st.one_of(
         text().map(lambda value: {"type": "text", "text": value}),
-        st.sampled_from([{"type": "image"}, {"type": "video"}, {"type": "audio"}, {"type": "text"}, {"text": "a"}, {}]),
+        st.sampled_from(
+            [{"type": "image"}, {"type": "video"}, {"type": "audio"}, {"type": "text"}, {"text": "a"}, {}]
+        ),
         odd().map(lambda value: {"type": "text", "text": value}),
         odd(),
     )
@@ -131,14 +140,18 @@ def chats(draw: Any) -> Case:
     if draw(st.booleans()):
         conversation = draw(conversations())
         arguments = {"conversation": conversation, "tokenize": True, "return_dict": True}
-        arguments.update(draw(st.sampled_from([{}, {"add_generation_prompt": True}, {"continue_final_message": True}])))
+        arguments.update(
+            draw(st.sampled_from([{}, {"add_generation_prompt": True}, {"continue_final_message": True}]))
+        )
         return Case("apply_chat_template", processor().apply_chat_template, arguments, names)
     value = draw(text())
     conversation = [{"role": "user", "content": value}]
     arguments = {"conversation": conversation, "add_generation_prompt": True, "tokenize": True, "return_dict": True}
 
     def check_turns(result: Any) -> None:
-        plain = processor()(text=processor().apply_chat_template([{"role": "user", "content": "a"}], add_generation_prompt=True))
+        plain = processor()(
+            text=processor().apply_chat_template([{"role": "user", "content": "a"}], add_generation_prompt=True)
+        )
         ids = np.asarray(result["input_ids"]).reshape(-1).tolist()
         expected = special_counts(np.asarray(plain["input_ids"]).reshape(-1).tolist())
         if special_counts(ids) != expected:
@@ -152,7 +165,20 @@ def chats(draw: Any) -> Case:
 def training_samples(draw: Any) -> Case:
     """Draws conversations with media or codes for training."""
     function = processor().encode_training_samples
-    names = ("message", "messages", "content", "role", "roles", "sample", "image", "video", "images", "videos", "text", "placeholders")
+    names = (
+        "message",
+        "messages",
+        "content",
+        "role",
+        "roles",
+        "sample",
+        "image",
+        "video",
+        "images",
+        "videos",
+        "text",
+        "placeholders",
+    )
     if draw(st.booleans()):
         arguments = {"conversations": draw(st.lists(conversations(), max_size=2) | odd())}
         arguments.update(
@@ -162,7 +188,10 @@ def training_samples(draw: Any) -> Case:
                     optional={
                         "images": odd() | st.sampled_from([[[]], [[array("uint8", (5, 5, 3), 0, 255)]]]),
                         "videos": odd() | st.sampled_from([[[]], [[array("uint8", (2, 5, 5, 3), 0, 255)]]]),
-                        "codes": odd() | st.sampled_from([[[array("uint8", (1, TOKENS, 3), 0, 9)]], [[array("float32", (1, TOKENS, 3))]]]),
+                        "codes": odd()
+                        | st.sampled_from(
+                            [[[array("uint8", (1, TOKENS, 3), 0, 9)]], [[array("float32", (1, TOKENS, 3))]]]
+                        ),
                         "max_length": odd() | st.sampled_from([1, 10, 1000]),
                     },
                 )
@@ -199,14 +228,18 @@ def outputs(draw: Any) -> Case:
     mode = draw(st.sampled_from(["text", "image", "video", "interleaved", "x", 3, None]))
     low, high = draw(st.sampled_from([(-1, 1), (-3, 3), (0, 0)]))
     special = draw(st.sampled_from([None, None, None, float("nan"), float("inf")]))
-    shape = draw(st.sampled_from([(1, 3, 4, 4), (2, 3, 4, 4), (1, 2, 3, 4, 4), (1, 1, 4, 4), (0, 3, 4, 4), (3, 4, 4), ()]))
+    shape = draw(
+        st.sampled_from([(1, 3, 4, 4), (2, 3, 4, 4), (1, 2, 3, 4, 4), (1, 1, 4, 4), (0, 3, 4, 4), (3, 4, 4), ()])
+    )
     seed = draw(st.integers(0, 99))
     values = array_values("float32", shape, low, high, seed)
     if special is not None and values.size:
         values.reshape(-1)[0] = special
     given: Any = Given(f"tensor({shape}, {low}..{high}, {special})", lambda folder: torch.from_numpy(np.array(values)))
     if draw(st.integers(0, 3)) == 0:
-        given = draw(odd() | st.sampled_from([[[1, 2]], [[10**9]], [[-1]]]) | st.builds(lambda: tensor("int64", (1, 5), 0, 400)))
+        given = draw(
+            odd() | st.sampled_from([[[1, 2]], [[10**9]], [[-1]]]) | st.builds(lambda: tensor("int64", (1, 5), 0, 400))
+        )
     valid = None
     check = None
     names = ("pixels", "generated_outputs", "generation_mode")
@@ -227,7 +260,9 @@ def outputs(draw: Any) -> Case:
                         raise Wrong("a pixel has another level")
 
     arguments = {"generated_outputs": given, "generation_mode": mode}
-    return Case("post_process_multimodal_output", processor().post_process_multimodal_output, arguments, names, valid, check)
+    return Case(
+        "post_process_multimodal_output", processor().post_process_multimodal_output, arguments, names, valid, check
+    )
 
 
 def cases() -> st.SearchStrategy[Case]:

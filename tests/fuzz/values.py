@@ -13,8 +13,45 @@ from .classification import Given
 
 FLOATS = ("float16", "float32", "float64")
 INTEGERS = ("uint8", "int8", "int16", "uint16", "int32", "int64")
-NOT_NUMBERS = [None, True, "", "x", "1", [], [None], ["x"], {}, {"a": 1}, (), b"x", 1j, math.nan, Given("object()", lambda folder: object())]
-NUMBERS = [0, 1, -1, 2, 3, 5, 7, 10**6, 2**31, 2**63, -(2**63) - 1, 0.0, 0.5, 1.0, 1.5, -0.5, 1e9, 1e300, math.inf, -math.inf]
+NOT_NUMBERS = [
+    None,
+    True,
+    "",
+    "x",
+    "1",
+    [],
+    [None],
+    ["x"],
+    {},
+    {"a": 1},
+    (),
+    b"x",
+    1j,
+    math.nan,
+    Given("object()", lambda folder: object()),
+]
+NUMBERS = [
+    0,
+    1,
+    -1,
+    2,
+    3,
+    5,
+    7,
+    10**6,
+    2**31,
+    2**63,
+    -(2**63) - 1,
+    0.0,
+    0.5,
+    1.0,
+    1.5,
+    -0.5,
+    1e9,
+    1e300,
+    math.inf,
+    -math.inf,
+]
 
 
 def odd() -> st.SearchStrategy[Any]:

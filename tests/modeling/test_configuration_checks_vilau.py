@@ -103,3 +103,50 @@ def test_relations_are_checked_again_before_saving(tmp_path):
     config.num_attention_heads = 5
     with pytest.raises(ValueError, match="must be a multiple of `num_attention_heads`"):
         config.save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_start_token_id": 1.5}, "image_start_token_id.* expected int, got float"),
+        ({"tie_word_embeddings": "x"}, "tie_word_embeddings.* expected bool, got str"),
+        ({"image_start_token_id": 60}, "`image_start_token_id` .* must be in the vocabulary"),
+        ({"id2label": 5}, "`id2label` must be a mapping"),
+        ({"architectures": 5}, "`architectures` must be a list of strings"),
+        ({"dtype": [None]}, "`dtype` must be"),
+        ({"text_config": {**TEXT, "pad_token_id": 60}}, "`text_config.pad_token_id` must be in the vocabulary"),
+        ({"text_config": {**TEXT, "hidden_act": "x"}}, "`text_config.hidden_act` must be a string that names"),
+        ({"text_config": {**TEXT, "model_type": [None]}}, "`text_config.model_type` must be a string"),
+        ({"text_config": {**TEXT, "rope_parameters": 5}}, "rope_parameters"),
+    ],
+)
+def test_types_and_names_raise_value_errors(changes, message):
+    sizes = {"vision_config": VISION, "depth_config": DEPTH, "text_config": TEXT}
+    with pytest.raises(ValueError, match=message):
+        VilaUConfig(**{**sizes, **TOKEN_IDS, **changes})
+
+
+def test_setting_a_field_raises_a_value_error():
+    config = VilaUDepthConfig(**DEPTH)
+    config.initializer_range = 0.5
+    with pytest.raises(ValueError, match="hidden_size.* expected int, got str"):
+        config.hidden_size = "x"
+
+
+def test_rejects_heads_that_do_not_divide_the_width_of_the_encoder():
+    encoder = {**VISION["encoder_config"], "num_attention_heads": 5}
+    with pytest.raises(ValueError, match="`encoder_config.hidden_size` .32. must be a multiple of"):
+        VilaUVisionConfig(**{**VISION, "encoder_config": encoder})
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{}", '{"question": "q"}'])
+def test_rejects_json_files_that_are_no_configurations(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    for name in (tmp_path, tmp_path / "config.json"):
+        with pytest.raises(ValueError, match="must hold fields by name, with `model_type`"):
+            VilaUConfig.from_pretrained(name)
+
+
+def test_names_the_checkpoint_that_cannot_be_found():
+    with pytest.raises(OSError, match="nobody/nothing"):
+        VilaUConfig.from_pretrained("nobody/nothing", local_files_only=True)

@@ -178,6 +178,16 @@ IDS = torch.ones(2, 6, dtype=torch.long)
         {"pixel_values": []},
         {"streamer": "x"},
         {"stopping_criteria": [1]},
+        {"pad_token_id": ""},
+        {"pad_token_id": torch.ones(2)},
+        {"eos_token_id": 1.5},
+        {"eos_token_id": torch.ones(2, 3)},
+        {"repetition_penalty": 2},
+        {"repetition_penalty": -1.0},
+        {"top_k": torch.ones(2)},
+        {"top_p": "x"},
+        {"temperature": NAN},
+        {"assistant_model": torch.ones(2)},
         {"output_log_probs": torch.tensor(True)},
         {"code_logits_processor": "x"},
         {"code_logits_processor": [abs]},
@@ -275,3 +285,9 @@ def test_rejects_a_text_head_that_is_not_a_number_in_interleaved_output(model):
         model.lm_head.weight.fill_(NAN)
     with pytest.raises(ValueError, match="text tokens are NaN"):
         model.generate(torch.tensor([[1, 5, 6]]), generation_mode="interleaved", max_new_tokens=4)
+
+
+@pytest.mark.parametrize("max_length", [1, 6])
+def test_rejects_a_length_without_room_for_new_tokens(idle_model, max_length):
+    with pytest.raises(ValueError, match="`max_length` must be greater than the number of tokens of the prompt"):
+        idle_model.generate(IDS, generation_mode="interleaved", max_length=max_length)

@@ -2,6 +2,9 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
+
+from vilau_hf.modeling.generation_prompts_vilau import infer_attention_mask
 
 from .test_generation_vilau import PROMPTS as TEXT_PROMPTS
 from .test_generation_vilau import left_padded
@@ -108,3 +111,12 @@ def test_a_bos_token_that_is_also_the_padding_token_is_not_masked(model):
     expected = model.generate(**left_padded(TEXT_PROMPTS), **GREEDY_IMAGE)
     model.generation_config.pad_token_id = 1
     assert torch.equal(model.generate(**left_padded(TEXT_PROMPTS), **GREEDY_IMAGE), expected)
+
+
+@pytest.mark.parametrize(
+    ("ends", "is_masked"), [(2, True), (0, False), ([2, 0], False), (torch.tensor([2, 3]), True), (None, True)]
+)
+def test_padding_is_masked_unless_it_is_an_end_token(ends, is_masked):
+    ids = torch.tensor([[0, 5, 6]])
+    mask = infer_attention_mask(ids, GenerationConfig(pad_token_id=0, eos_token_id=ends))
+    assert mask.tolist() == [[0 if is_masked else 1, 1, 1]]

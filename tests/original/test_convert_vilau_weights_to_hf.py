@@ -536,3 +536,14 @@ def test_hub_ids_are_downloaded_and_uploaded(source, tmp_path, monkeypatch):
     assert calls[2] == ("upload", "me/vila-u", sorted(path.name for path in (tmp_path / "out").iterdir()))
     card = ModelCard.load(tmp_path / "out" / "README.md")
     assert card.data.base_model == "someone/vila-u" and 'from_pretrained("me/vila-u"' in card.text
+
+
+def test_names_the_release_that_cannot_be_downloaded(tmp_path, monkeypatch):
+    def fail(repo_id, allow_patterns):
+        raise OSError("no connection")
+
+    monkeypatch.setattr("vilau_hf.original.release.snapshot_download", fail)
+    with pytest.raises(
+        OSError, match="`source` 'someone/vila-u' is no folder and cannot be downloaded: no connection"
+    ):
+        convert_original_checkpoint("someone/vila-u", tmp_path / "out")

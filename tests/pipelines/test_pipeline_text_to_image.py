@@ -94,3 +94,14 @@ def test_text_to_video_returns_frames():
     animate = pipeline("text-to-video", model=TINY_CHECKPOINT)
     (result,) = animate("a large blue circle moving left on a gray background", num_frames=3, seed=0)
     assert len(result["generated_video"]) == 3 and isinstance(result["generated_video"][0], Image.Image)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "x", torch.ones(2)])
+def test_rejects_other_batch_sizes(draw, value):
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1"):
+        draw([CROSS], batch_size=value)
+
+
+def test_rejects_an_empty_list_of_prompts(draw):
+    with pytest.raises(ValueError, match="`prompt` must have at least one prompt"):
+        draw([])

@@ -111,3 +111,30 @@ def test_rejects_pixels_that_are_not_finite(value, output_type):
     pixels[1, 2, 3, 0] = value
     with pytest.raises(ValueError, match="`pixels` must be finite, got NaN or infinite values"):
         pixels_to_images(pixels, output_type)
+
+
+@pytest.mark.parametrize("height", [1, 3, 4, 5])
+@pytest.mark.parametrize("cls", [VilaUImageProcessor, VilaUImageProcessorPil])
+@pytest.mark.parametrize("kind", ["array", "tensor"])
+def test_a_grey_array_gives_the_pixels_of_a_grey_image_at_any_height(cls, kind, height):
+    array = np.random.default_rng(0).integers(0, 256, (height, 7), dtype=np.uint8)
+    processor = cls(size={"height": height, "width": 7})
+    given = torch.from_numpy(array) if kind == "tensor" else array
+    found = np.asarray(processor(given)["pixel_values"][0])
+    assert np.allclose(found, np.repeat(array[None] / 127.5 - 1, 3, 0), atol=1e-5)
+    assert np.allclose(found, np.asarray(processor(Image.fromarray(array))["pixel_values"][0]))
+
+
+def test_a_video_of_grey_arrays_has_the_pixels_of_grey_images():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 7), dtype=np.uint8)
+    processor = VilaUVideoProcessor(size={"height": 3, "width": 7})
+    found = processor([list(frames)])["pixel_values_videos"][0]
+    assert np.allclose(np.asarray(found), np.repeat(frames[:, None] / 127.5 - 1, 3, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["max_image_pixels", "max_aspect_ratio"])
+@pytest.mark.parametrize("value", ["x", True, 0, -1, float("nan"), torch.ones(2)])
+@pytest.mark.parametrize("cls", [VilaUImageProcessor, VilaUVideoProcessor])
+def test_rejects_limits_that_are_no_positive_numbers(cls, name, value, image):
+    with pytest.raises(ValueError, match=f"`{name}` must be a positive number or None"):
+        cls()([image], **{name: value})

@@ -57,7 +57,7 @@ def test_rejects_wrong_prompts_before_opening_images(processor, prompts):
 
 
 def test_rejects_no_input_and_an_unknown_mode(processor):
-    with pytest.raises(ValueError, match="at least one input"):
+    with pytest.raises(ValueError, match="`text`, `images` or `videos` must be given"):
         processor()
     with pytest.raises(ValueError, match="generation_mode"):
         processor(text="a", generation_mode="audio")

@@ -407,3 +407,9 @@ def test_mistakes_in_the_arguments_are_told_before_the_model_is_loaded(tmp_path)
         command = [Path(sys.executable).with_name("vilau"), "serve", "--model", str(tmp_path / "no model"), *arguments]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 1 and expected in result.stderr
+
+
+def test_names_the_model_that_cannot_be_found(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="Cannot load the `model` 'nobody/nothing'"):
+        serve_model("nobody/nothing")

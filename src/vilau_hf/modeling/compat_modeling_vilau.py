@@ -12,6 +12,7 @@ import torch
 from diffusers.models.autoencoders.vae import Decoder as PixelDecoder
 from transformers import Cache, PreTrainedConfig
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import SubConfigSpec
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
@@ -30,6 +31,9 @@ from transformers.utils.output_capturing import capture_outputs
 
 # PixelDecoder: diffusers exports whole autoencoders only, and the tower has its own encoder. Read in diffusers 0.40.0
 # and 0.42.1. It can go when diffusers exports its decoder.
+#
+# ACT2FN: names of the activation functions that configurations accept. A wrong name would be a KeyError when the model
+# is built. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library's configurations check the name.
 #
 # init: initialisers that skip weights which a checkpoint has filled. `_init_weights` of the library's own models uses
 # them. Read in 5.20.2, 5.23.0 and 5.24.0. It can go when the library exports the module.
@@ -132,6 +136,7 @@ def adapter_names_of_hooks(model: torch.nn.Module) -> list[str] | None:
 
 
 __all__ = [
+    "ACT2FN",
     "CACHE_NAME",
     "CACHE_NAMES",
     "CHECKPOINTING_DROPS_CACHE",

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias, TypeVar
 
+import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import (
     StrictDataclassClassValidationError,
@@ -14,6 +15,7 @@ from huggingface_hub.errors import (
 from transformers import PreTrainedConfig
 
 from .argument_checks_vilau import NonNegativeFloat, NonNegativeInt, PositiveInt, Rule, check_value
+from .compat_modeling_vilau import ACT2FN
 
 
 # A larger number of layers is a mistake, and building them would take minutes. Published models have at most 126.
@@ -52,6 +54,15 @@ _FIELDS: dict[str, Any] = {
     "block_out_channels": Annotated[
         list[PositiveInt] | tuple[PositiveInt, ...], Rule("with at least one entry", lambda value: len(value) > 0)
     ],
+    # fields of the base class, which reads them without a check of their types
+    "model_type": str,
+    "architectures": list[str],
+    "dtype": str | torch.dtype | Mapping,
+    **dict.fromkeys(
+        ("hidden_act", "hidden_activation", "activation_function"),
+        Annotated[str, Rule("that names an activation function of transformers", lambda value: value in ACT2FN)],
+    ),
+    **dict.fromkeys(("id2label", "label2id"), Mapping),
     "start_marker_prefix_ids": list[NonNegativeInt] | tuple[NonNegativeInt, ...],
     **dict.fromkeys(
         (
@@ -64,10 +75,6 @@ _FIELDS: dict[str, Any] = {
         NonNegativeFloat,
     ),
     "codebook_decay": Annotated[float, Rule("from 0 to 1", lambda value: 0 <= value <= 1)],
-    # fields of the base class, which reads them without a check of their types
-    "model_type": str,
-    "architectures": list[str],
-    **dict.fromkeys(("id2label", "label2id"), Mapping),
 }
 
 

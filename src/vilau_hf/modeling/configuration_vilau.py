@@ -63,7 +63,7 @@ class VilaUBaseConfig(PreTrainedConfig):
 
         Raises:
             OSError: if the checkpoint cannot be found, or is a folder without a configuration file.
-            ValueError: if the file holds no fields, or the checkpoint has the layout of the original release.
+            ValueError: if the file has no `model_type`, or the checkpoint has the layout of the original release.
         """
         # The base method would return the defaults, and so a 7B model with random weights.
         folder = Path(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
@@ -78,10 +78,12 @@ class VilaUBaseConfig(PreTrainedConfig):
             raise OSError(
                 f"Cannot load {CONFIG_NAME} of the checkpoint {str(pretrained_model_name_or_path)!r}: {error}"
             ) from error
-        if not isinstance(config_dict, dict):
+        except TypeError:  # the library searches for a key in a value that is no dictionary
+            config_dict = {}
+        # Without this key a file of another kind would give the defaults.
+        if not isinstance(config_dict, dict) or "model_type" not in config_dict:
             raise ValueError(
-                f"{CONFIG_NAME} of {pretrained_model_name_or_path} must hold fields by name, got "
-                f"{type(config_dict).__name__}."
+                f"{CONFIG_NAME} of {pretrained_model_name_or_path} must hold fields by name, with `model_type`."
             )
         if config_dict.get("model_type") in ORIGINAL_MODEL_TYPES:
             raise _original_layout_error(pretrained_model_name_or_path)

@@ -81,11 +81,14 @@ _LIBRARY_ARGUMENTS: dict[str, Any] = {
     **dict.fromkeys(("min_length", "min_new_tokens"), NonNegativeInt),
     **dict.fromkeys(("do_sample", "return_dict_in_generate", "output_scores", "output_logits", "use_cache"), bool),
     **dict.fromkeys(("bos_token_id", "pad_token_id", "top_k", "no_repeat_ngram_size"), NonNegativeInt),
-    "eos_token_id": int | list[int] | tuple[int, ...] | torch.Tensor,
+    "eos_token_id": int | list[int] | tuple[int, ...] | IntegerTensor,
+    **dict.fromkeys(("temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), float),
+    **dict.fromkeys(("length_penalty", "penalty_alpha"), float),
+    # The library accepts floats only, except for 1, which is no penalty.
     **dict.fromkeys(
-        ("temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty"), float
+        ("repetition_penalty", "encoder_repetition_penalty"),
+        Annotated[float, Rule("above 0, as a float", lambda value: value > 0 and type(value) is float or value == 1)],
     ),
-    **dict.fromkeys(("length_penalty", "penalty_alpha", "encoder_repetition_penalty"), float),
     "assistant_model": Annotated[Any, Rule("a model", lambda value: hasattr(value, "config"))],
     "stop_strings": str | list[str],
     **dict.fromkeys(("stopping_criteria", "logits_processor"), Functions),

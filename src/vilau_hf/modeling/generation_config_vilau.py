@@ -101,6 +101,8 @@ def fix_lengths(merged: MergedGenerationConfig, mode: str, num_positions: int, m
     if mode != "interleaved":
         merged.fix(max_length=None, max_new_tokens=num_positions, min_length=0, min_new_tokens=None)
         return
+    if most < 1:
+        raise ValueError(f"`max_length` must be greater than the number of tokens of the prompt, got {most} more.")
     merged.fix(max_length=None, max_new_tokens=most)
     if merged.min_new_tokens is not None:
         merged.fix(min_length=None)  # the library warns where both are set

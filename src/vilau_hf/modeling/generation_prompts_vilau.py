@@ -19,7 +19,8 @@ def infer_attention_mask(input_ids: torch.Tensor, generation_config: GenerationC
     """
     pad = generation_config.pad_token_id
     ends = generation_config.eos_token_id
-    ends = [ends] if isinstance(ends, int) else ends or []
+    # an integer, several in a list or a tensor, or `None`
+    ends = [] if ends is None else torch.as_tensor(ends).flatten().tolist()
     if pad is None or pad in ends:
         return torch.ones_like(input_ids)
     return input_ids.ne(pad).long()

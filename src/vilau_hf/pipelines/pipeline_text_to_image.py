@@ -59,6 +59,8 @@ class VilaUTextToImagePipeline(Pipeline):
         Raises:
             ValueError: for a prompt or a seed of another type, and for settings that `generate` rejects.
         """
+        if isinstance(prompt, (list, tuple)) and not prompt:
+            raise ValueError("`prompt` must have at least one prompt, got an empty list.")
         batch_size = kwargs.get("batch_size")
         if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
             raise ValueError(f"`batch_size` must be an integer of at least 1, got {str(batch_size)[:80]}.")

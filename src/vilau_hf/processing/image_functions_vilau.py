@@ -13,7 +13,7 @@ from PIL.Image import Resampling
 from transformers import BatchFeature, ImagesKwargs
 
 from .compat_processing_vilau import SizeDict, is_valid_image
-from .input_checks_vilau import readable_errors
+from .input_checks_vilau import check_image_lists, check_image_settings, readable_errors
 from .media_bytes_vilau import bytes_of_data_url, download, is_web_address
 from .pixel_rules_vilau import (
     MAX_ASPECT_RATIO,
@@ -348,18 +348,6 @@ def _pixels_in_one_pass(images: list[np.ndarray] | list[torch.Tensor], settings:
     return pixels
 
 
-def _check_nesting(images: Any) -> None:
-    """Raises a `ValueError` unless images are one image, or a list of images, or a list of such lists."""
-    if not isinstance(images, list):
-        return
-    are_lists = [isinstance(row, list) for row in images]
-    flat = [image for row in images for image in row] if images and all(are_lists) else images
-    if not flat:
-        raise ValueError("`images` must have at least one image, got an empty list.")
-    if any(isinstance(image, list) for image in flat):
-        raise ValueError("`images` must be an image, a list of images or a list of such lists, got other lists.")
-
-
 def _is_float(image: np.ndarray | torch.Tensor) -> bool:
     """Returns whether an array or a tensor has floats."""
     return image.is_floating_point() if isinstance(image, torch.Tensor) else image.dtype.kind == "f"
@@ -392,7 +380,8 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
         """
         # The base class opens images with the settings of the processor. Those of this call are known only here.
         images = open_images(images, **reading_settings(self, kwargs))  # type: ignore[arg-type]  # a TypedDict
-        _check_nesting(images)
+        check_image_lists(images)
+        check_image_settings(kwargs)
         with readable_errors():
             return super().preprocess(images, *args, **kwargs)  # type: ignore[misc]  # a backend follows in the bases
 
@@ -414,6 +403,12 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
             options = {name: kwargs[name] for name in names}
             image = prepare_image(image, do_convert_rgb=bool(do_convert_rgb), **options)
             image = image.convert("L") if image.mode == "1" else image  # arrays of mode 1 are booleans
+            mean = kwargs["image_mean"]
+            if kwargs["do_normalize"] and np.ndim(mean) == 1 and len(mean) != len(image.getbands()):
+                raise ValueError(
+                    f"`do_convert_rgb` must be True for an image of mode {image.mode} and an `image_mean` of "
+                    f"{len(mean)} channels, got {do_convert_rgb}."
+                )
             do_convert_rgb = False
         else:
             if kwargs["do_rescale"] or not _is_float(image):

@@ -3,9 +3,11 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from enum import Enum
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
+from PIL import Image
 
 from .compat_processing_vilau import TemplateError
 
@@ -20,7 +22,7 @@ def readable_errors() -> Iterator[None]:
     try:
         yield
     except StrictDataclassError as error:
-        raise ValueError(_one_line(error.__cause__ or error)) from error
+        raise ValueError(_one_line(error)) from error
     except TemplateError as error:
         raise ValueError(f"The chat template cannot render the messages: {_one_line(error)}") from error
 
@@ -59,8 +61,8 @@ def _check_message(message: Any, name: str) -> None:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise ValueError(f"`{name}` must be a dictionary with a string `role`, got {_described(message)}.")
     content = message.get("content")
-    # messages that call tools have no content
-    if content is None or isinstance(content, str):
+    is_tool_call = content is None and "tool_calls" in message
+    if is_tool_call or isinstance(content, str):
         return
     if not isinstance(content, (list, tuple)):
         raise ValueError(
@@ -88,13 +90,12 @@ def check_samples(
     """
     if not isinstance(conversations, (list, tuple)) or not conversations:
         raise ValueError(
-            f"`conversations` must be a list with the messages of at least one sample, got {_described(conversations)}."
+            "`conversations` must be a list with the messages of at least one sample, got "
+            f"{_described(conversations)}."
         )
     for index, conversation in enumerate(conversations):
         if not isinstance(conversation, (list, tuple)):
-            raise ValueError(
-                f"`conversations[{index}]` must be a list of messages, got {_described(conversation)}."
-            )
+            raise ValueError(f"`conversations[{index}]` must be a list of messages, got {_described(conversation)}.")
     check_conversations(conversations, "conversations")
     for name, media in (("images", images), ("videos", videos), ("codes", codes)):
         if media is None:
@@ -118,6 +119,40 @@ def check_max_length(value: Any) -> None:
     """
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
         raise ValueError(f"`max_length` must be an integer of at least 1, got {_described(value)}.")
+
+
+def check_image_settings(settings: Mapping[str, Any]) -> None:
+    """
+    Checks settings of image processors that the library uses without a check of their values.
+
+    Args:
+        settings (`Mapping`): settings by name; `None` stands for a default.
+
+    Raises:
+        ValueError: for a filter or a size that does not exist.
+    """
+    resample = settings.get("resample")
+    is_filter = isinstance(resample, Enum) or (type(resample) is int and resample in set(Image.Resampling))
+    if resample is not None and not is_filter:
+        raise ValueError(f"`resample` must be a filter of `PIL.Image.Resampling`, got {_described(resample)}.")
+    for name in ("size", "crop_size", "pad_size"):
+        size = settings.get(name)
+        if isinstance(size, (list, tuple, Mapping)) and not size:
+            raise ValueError(f"`{name}` must be an integer or have a height and a width, got {size!r}.")
+
+
+def check_image_lists(images: Any) -> None:
+    """Raises a `ValueError` unless images are one image, or a list of images, or a list of such lists."""
+    if not isinstance(images, list):
+        return
+    are_lists = [isinstance(row, list) for row in images]
+    flat = [image for row in images for image in row] if images and all(are_lists) else images
+    if not flat:
+        raise ValueError("`images` must have at least one image, got an empty list.")
+    if any(isinstance(image, list) for image in flat):
+        raise ValueError("`images` must be an image, a list of images or a list of such lists, got other lists.")
+    if len({getattr(image, "ndim", 3) == 4 for image in flat}) > 1:
+        raise ValueError("`images` must not have arrays of several images beside single images.")
 
 
 def check_video_lists(videos: Any) -> None:
@@ -145,12 +180,20 @@ def check_generated_ids(ids: Any) -> None:
     Raises:
         ValueError: for other values, and for negative ids.
     """
-    rows = ids.tolist() if hasattr(ids, "tolist") else ids
+    rows = _as_list(ids)
     is_list = isinstance(rows, (list, tuple))
-    flat = [each for row in rows for each in (row if isinstance(row, (list, tuple)) else [row])] if is_list else []
-    flat = [each.item() if getattr(each, "ndim", None) == 0 else each for each in flat]
+    flat: list[Any] = []
+    for row in map(_as_list, rows) if is_list else ():
+        flat += map(_as_list, row) if isinstance(row, (list, tuple)) else [row]
     if not is_list or not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in flat):
-        raise ValueError(f"`generated_outputs` of text must be ids of shape (B, T), at least 0, got {_described(ids)}.")
+        raise ValueError(
+            f"`generated_outputs` of text must be ids of shape (B, T), at least 0, got {_described(ids)}."
+        )
+
+
+def _as_list(value: Any) -> Any:
+    """Returns an array or a tensor as nested lists, or as a number if it has no dimension, and others unchanged."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def check_generated_spans(output: Any) -> None:
@@ -162,8 +205,7 @@ def check_generated_spans(output: Any) -> None:
     """
     if not all(hasattr(output, name) for name in ("sequences", "spans", "prompt_length")):
         raise ValueError(
-            "`generated_outputs` must be the result of `generate` in interleaved mode, got "
-            f"{_described(output)}."
+            f"`generated_outputs` must be the result of `generate` in interleaved mode, got {_described(output)}."
         )
 
 
@@ -180,6 +222,8 @@ __all__ = [
     "check_conversations",
     "check_generated_ids",
     "check_generated_spans",
+    "check_image_lists",
+    "check_image_settings",
     "check_max_length",
     "check_samples",
     "check_video_lists",

@@ -29,7 +29,7 @@ from .image_functions_vilau import (
     prepare_image,
     reading_settings,
 )
-from .input_checks_vilau import check_video_lists, readable_errors
+from .input_checks_vilau import check_image_settings, check_video_lists, readable_errors
 from .media_bytes_vilau import MediaBytes, to_media_bytes
 from .pixel_rules_vilau import (
     check_image,
@@ -164,6 +164,7 @@ class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVi
         do_rescale = kwargs.get("do_rescale")
         is_rescaled = bool(self.do_rescale if do_rescale is None else do_rescale)
         check_video_lists(videos)
+        check_image_settings(kwargs)
         videos = make_batched_videos(_check_and_normalize(videos, settings, is_rescaled))
         has_frame_files = any(isinstance(video, list) for video in videos)
         videos = [

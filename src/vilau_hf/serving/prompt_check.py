@@ -24,8 +24,12 @@ class PromptCheck:
 
     def __init__(self, model: str) -> None:
         name, _, revision = (model, "", "") if os.path.exists(model) else model.partition("@")
-        self.processor = AutoProcessor.from_pretrained(name, revision=revision or "main")
-        config = AutoConfig.from_pretrained(name, revision=revision or "main").text_config
+        try:
+            self.processor = AutoProcessor.from_pretrained(name, revision=revision or "main")
+            config = AutoConfig.from_pretrained(name, revision=revision or "main").text_config
+        except OSError as error:
+            # without a connection, the message of the library does not have the name of the model (5.24.0)
+            raise OSError(f"Cannot load the `model` {model!r}: {error}") from error
         self.max_positions = config.max_position_embeddings
         self.vocab_size = config.vocab_size
         tokenizer = self.processor.tokenizer
