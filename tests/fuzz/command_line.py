@@ -247,6 +247,7 @@ def commands(draw: Any) -> Case:
     # "." is the folder of an empty name
     names = (
         "'.'",
+        "(.)",
         "file",
         "folder",
         "source",
