@@ -108,7 +108,7 @@ def recipes(draw: Any) -> Case:
 
     def check(recipe: Any) -> None:
         # An integer of the file must be read as this integer.
-        for key in integers:
+        for key in integers.keys() - set(keys):
             found = [getattr(arguments, key) for arguments in vars(recipe).values() if hasattr(arguments, key)]
             if not any(option.startswith(f"--{key}") for option in overrides) and found[:1] != [values[key]]:
                 raise Wrong(f"`{key}` is {found}, not {values[key]}")
@@ -247,6 +247,7 @@ def commands(draw: Any) -> Case:
     # "." is the folder of an empty name
     names = (
         "'.'",
+        "(.)",
         "file",
         "folder",
         "source",

@@ -43,6 +43,7 @@ class Sample:
     levels: np.ndarray | None
     tolerance: float = 1.01
     is_array: bool = False
+    is_batch: bool = False
 
 
 def _odd_ranges() -> st.SearchStrategy[tuple[float, float]]:
@@ -91,7 +92,7 @@ def array_samples(draw: Any) -> Sample:
         expected = pixels.levels(image)
         if expected is not None:
             expected = np.repeat(expected, 3, -1) if expected.shape[-1] == 1 else pixels.on_white(expected)
-    return Sample(given, expected, 2 if 4 in ends else 1.01, is_array=True)
+    return Sample(given, expected, 2 if 4 in ends else 1.01, is_array=True, is_batch=len(shape) == 4)
 
 
 @st.composite
@@ -291,6 +292,8 @@ def cases(draw: Any) -> Case:
         known = _check(drawn, options)
         check = known if is_known else _check_finite if options.keys() & {"size", "resample"} else None
     valid = is_accepted if is_certain and is_known else None
+    if len({sample.is_batch for sample in drawn}) > 1:
+        valid = None  # an array of several images may not be beside single images
     name = draw(st.sampled_from([*PROCESSORS, "VilaUProcessor"]))
     if name in PROCESSORS:
         return Case(name, PROCESSORS[name], {"images": images, **options}, NAMES, valid, check)

@@ -24,8 +24,8 @@ def differ(result):
     raise Wrong("another result")
 
 
-def kind_of(function, arguments, **options):
-    return run_case(Case("f", function, arguments, **options), seconds=1).kind
+def kind_of(function, arguments, seconds=30, **options):
+    return run_case(Case("f", function, arguments, **options), seconds=seconds).kind
 
 
 def test_a_right_result_is_fine():
@@ -66,8 +66,8 @@ def test_our_errors_need_only_the_name():
 
 def test_a_case_that_computes_or_waits_too_long_is_a_hang(monkeypatch):
     monkeypatch.setattr(f"{__package__}.classification.WAITING", 1)
-    assert kind_of(lambda: all(each is None for each in itertools.repeat(None)), {}) == HANG
-    assert kind_of(lambda: time.sleep(60), {}) == HANG
+    assert kind_of(lambda: all(each is None for each in itertools.repeat(None)), {}, seconds=1) == HANG
+    assert kind_of(lambda: time.sleep(60), {}, seconds=1) == HANG
 
 
 def test_values_are_built_in_a_folder_that_is_the_working_directory():

@@ -159,3 +159,10 @@ def test_reports_a_recipe_that_is_not_valid_in_one_line(text, message, tmp_path)
 def test_accepts_the_types_that_yaml_gives(tmp_path):
     recipe = read(TINY_SFT, learning_rate=1, resume_from_checkpoint=True, media_roots=[str(tmp_path)], run_name="run")
     assert recipe.training.learning_rate == 1 and recipe.data.media_roots == [str(tmp_path)]
+
+
+@pytest.mark.parametrize("base", ["''", "3", "[]"])
+def test_rejects_a_base_recipe_that_is_no_name(tmp_path, base):
+    (tmp_path / "recipe.yaml").write_text(f"stage: language_model\nbase_recipe: {base}\n")
+    with pytest.raises(ValueError, match="`base_recipe` in `file` .*recipe.yaml' must be the name of a file"):
+        read_recipe(tmp_path / "recipe.yaml")

@@ -68,7 +68,7 @@ def read_layers(file: str | Path) -> dict[str, Any]:
             if not isinstance(key, str):
                 raise ValueError(f"keys in `file` {str(path)!r} must be names of arguments, got {reprlib.repr(key)}.")
         base = layer.pop("base_recipe", None)
-        if base is not None and not isinstance(base, str):
+        if base is not None and not (isinstance(base, str) and base):
             raise ValueError(
                 f"`base_recipe` in `file` {str(path)!r} must be the name of a file, got {reprlib.repr(base)}."
             )
