@@ -151,6 +151,8 @@ def test_rejects_names_without_adapters(model):
 
 
 def test_rejects_adapters_and_states_that_rows_cannot_choose(config, both):
+    with pytest.raises(ValueError, match='`adapter_names` is not supported with `visual_decoding="parallel"`'):
+        both.generate(PROMPTS, adapter_names=NAMES, visual_decoding="parallel", **SETTINGS["guidance"])
     both.train()
     with pytest.raises(ValueError, match="needs a model in evaluation mode"):
         both.generate(PROMPTS, adapter_names=NAMES, **SETTINGS["guidance"])

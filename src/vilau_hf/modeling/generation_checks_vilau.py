@@ -326,6 +326,7 @@ def check_parallel_decoding(
     attention: str,
     cache_implementation: str | None,
     cache: Cache | None,
+    adapter_names: list[str] | None,
 ) -> None:
     """
     Checks that parallel decoding supports the arguments and the language model.
@@ -342,6 +343,7 @@ def check_parallel_decoding(
         attention (`str`): attention function of the language model.
         cache_implementation (`str`, *optional*): kind of cache, by the call or the checkpoint.
         cache (`Cache`, *optional*): the cache of the call, if it is not made by the library.
+        adapter_names (`list[str]`, *optional*): adapters of the rows.
 
     Raises:
         ValueError: for an argument or a model that is not supported.
@@ -353,6 +355,8 @@ def check_parallel_decoding(
     advice = 'is not supported with `visual_decoding="parallel"`: use "sequential", or leave it out.'
     if code_logits_processor is not None:
         raise ValueError(f"`code_logits_processor` {advice}")
+    if adapter_names is not None:  # the names are those of rows, and a window has several positions of a row
+        raise ValueError(f"`adapter_names` {advice}")
     if mode == "interleaved":
         for name in ("stopping_criteria", "stop_strings", "max_time"):
             if passed.get(name):

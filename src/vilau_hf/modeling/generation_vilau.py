@@ -326,6 +326,7 @@ class VilaUGenerationMixin:
             self.config.text_config._attn_implementation,
             cache_implementation,
             cache,
+            adapter_names,
         )
         if cache is not None:
             kwargs[CACHE_NAME] = cache
