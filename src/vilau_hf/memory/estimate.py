@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # defaults of DeepSpeed, numbers of elements
 REDUCE_BUCKET_SIZE = 5 * 10**8
 STAGE3_MAX_LIVE_PARAMETERS = 10**9
+# Positions of a batch at most. With more, the bytes of a tensor overflow 64 bits.
+MOST_POSITIONS = 10**12
 
 
 def estimate_training_memory(
@@ -119,6 +121,8 @@ def _check_training(
     for name, value in (("gpus", gpus), ("rows", rows), ("length", length)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if rows * length > MOST_POSITIONS:
+        raise ValueError(f"`rows` * `length` must be at most {MOST_POSITIONS:,}, got {rows} * {length}.")
     for name, value in (("text_targets", text_targets), ("visual_targets", visual_targets)):
         if not 0 <= value <= rows * length:
             raise ValueError(f"`{name}` must be in [0, `rows` * `length`] = [0, {rows * length}], got {value}.")
@@ -303,6 +307,8 @@ def estimate_generation_memory(
     for name, value in (("batch_size", batch_size), ("num_frames", num_frames), ("prompt_length", prompt_length)):
         if value < 1:
             raise ValueError(f"`{name}` must be at least 1, got {value}.")
+    if batch_size > MOST_POSITIONS:
+        raise ValueError(f"`batch_size` must be at most {MOST_POSITIONS:,}, got {batch_size}.")
     frames = num_frames if generation_mode == "video" else 1
     positions = frames * vision.num_visual_tokens
     if prompt_length + positions > text.max_position_embeddings:
