@@ -1,6 +1,7 @@
 """Decoding of video files: display matrix, damaged and hostile files."""
 
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,3 +97,14 @@ def test_a_playlist_cannot_name_other_files(tmp_path, video_file):
     (tmp_path / "list.m3u8").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
     with pytest.raises(ValueError, match="Cannot read the video"):
         VilaUVideoProcessor(size=SIZE)(str(tmp_path / "list.m3u8"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads in /proc")
+def test_the_pixels_of_a_frame_need_no_threads():
+    """A forked process that frees a frame with threads of its parent would wait for ever."""
+    av = pytest.importorskip("av")
+    frame = av.VideoFrame(256, 256, "yuv420p")
+    before = len(list(Path("/proc/self/task").iterdir()))
+    values = video_decoding_vilau._rgb_values(av, frame)
+    assert len(list(Path("/proc/self/task").iterdir())) == before
+    assert values.shape == (256, 256, 3) and np.array_equal(values, frame.to_ndarray(format="rgb24"))

@@ -123,7 +123,7 @@ def _selected_frames(
     for count, frame in enumerate(_frames(av, file), start=1):
         if wanted is None or count - 1 in wanted:
             check_size(frame.width, frame.height, **limits)
-            found[count - 1] = _turn(frame.to_ndarray(format="rgb24"), _display_matrix(frame))
+            found[count - 1] = _turn(_rgb_values(av, frame), _display_matrix(frame))
         if wanted is not None and len(found) == len(wanted):
             break
     if not count:
@@ -135,6 +135,14 @@ def _selected_frames(
         metadata.total_num_frames = count
     metadata.frames_indices = indices
     return [found[index] for index in indices], metadata.total_num_frames
+
+
+def _rgb_values(av: Any, frame: Any) -> np.ndarray:
+    """Returns the pixels `(h, w, 3)` of a frame of PyAV, uint8."""
+    # Since version 17, PyAV starts threads for the conversion. A frame may outlive this call, for example in the
+    # traceback of an error. If a forked process frees it, FFmpeg waits for ever for threads that only its parent has.
+    has_threads = int(av.__version__.partition(".")[0]) >= 17
+    return frame.to_ndarray(format="rgb24", **({"threads": 1} if has_threads else {}))
 
 
 def _display_matrix(frame: Any) -> tuple[int, ...] | None:
