@@ -78,7 +78,8 @@ def test_commands_of_the_guides_run(page, tmp_path):
 
 def test_all_commands_of_the_guides_run_somewhere():
     pages = {page.name for page in (DOCS / "guides").glob("*.md") if "```bash" in page.read_text()}
-    assert pages == {"train_a_tower.md", "push.md"}
+    # the commands of the second page train for hours; `tests/emoji` runs them with a thousandth of the steps
+    assert pages == {"train_a_tower.md", "train_a_picture_model.md", "push.md"}
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.name)

@@ -54,6 +54,7 @@ def test_a_sampling_setting_is_named_in_three_places():
         ("generation_sampling_vilau.py", "truncated_probabilities"),
         ("generation_vilau.py", "generate"),
         # the `min_p` of text, an option of the library
+        ("generation_checks_vilau.py", None),
         ("protocol.py", "GenerationOptions"),
     }
 

@@ -142,7 +142,7 @@ class VilaUGenerationMixin:
                 `visual_decoding="parallel"` decodes several positions in each pass of the language model, by default
                 one. `parallel_window` is their number, by default chosen from how many are accepted. The codes are
                 those of sequential decoding, up to rounding. Matrix products and attention round otherwise for other
-                sizes, so codes that nearly tie may change. No case is known in float32. In bfloat16 most images
+                sizes, so codes that nearly tie may change. In float32 this is rare. In bfloat16 most images
                 change, without a change of their distribution. In interleaved mode, visual positions are decoded
                 singly while another row generates text. If stopping criteria stop all rows, more random numbers than
                 those of the returned codes have been drawn.
