@@ -12,8 +12,8 @@ from .test_generation_loops_vilau import talker  # noqa: F401 - a fixture
 from .test_generation_vilau import PROMPTS, left_padded
 
 
-# All comparisons are in float64. A pass over several positions rounds differently from a pass over one. In float32 this
-# changes a code now and then where two candidates nearly tie, and such a test would fail on some machines.
+# All comparisons are in float64. A pass over several positions rounds differently from a pass over one. In float32
+# this changes a code now and then where two candidates nearly tie, and such a test would fail on some machines.
 @pytest.fixture
 def model(model):
     return model.double()
