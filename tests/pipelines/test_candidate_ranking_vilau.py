@@ -57,8 +57,13 @@ def test_the_best_of_four_images_is_right_more_often(pipe, rankers, name):
     settings = {"guidance_scale": 1.0, "temperature": 1.6, "top_p": 1.0, "output_type": "pt"}
 
     def score(**kwargs):
-        images = pipe(captions, generator=torch.Generator().manual_seed(0), **settings, **kwargs).images
-        return evaluate_images((images * 255).round().to(torch.uint8), targets)["picture_color_and_shape"]
+        shares = []
+        # With 36 images, the gain of one seed varies by about 0.1. The mean gain of the likelihood is 0.13 here.
+        for seed in range(3):
+            images = pipe(captions, generator=torch.Generator().manual_seed(seed), **settings, **kwargs).images
+            scores = evaluate_images((images * 255).round().to(torch.uint8), targets)
+            shares.append(scores["picture_color_and_shape"])
+        return sum(shares) / len(shares)
 
     rank_by = name if name in ("likelihood", "answer") else rankers[name]
     assert score(num_candidates=4, rank_by=rank_by) >= score() + 0.08
