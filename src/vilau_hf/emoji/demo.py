@@ -196,8 +196,8 @@ class EmojiDemo:
         for index, asked in enumerate(self.targets[:NUM_ROWS]):
             given = self._other_style(asked)
             # A row teaches the two styles by a concept whose images were not held out in either.
-            others = self.targets[index + 1 :] + self.targets[:index]
-            shown = next(one for one in others if not {one.style} & {given.style, asked.style})
+            others = [one for one in self.targets if one.style not in (given.style, asked.style)]
+            shown = random.Random(f"{self.seed} {index}").choice(others)
             styles = self.styles[shown.concept.key]
             rows.append([styles[given.style], styles[asked.style], given, asked])
         messages = [user_message(row_messages(row)[0]) for row in rows]
