@@ -78,6 +78,9 @@ def test_gpu_benchmark_measures_all_metrics_at_small_sizes(tmp_path):
     measured = {(row["metric"], row["model"]) for row in found["rows"]}
     assert measured >= {(metric, model) for metric in ("G1", "G2", "G3", "G4", "G6", "G7") for model in ("256", "384")}
     assert ("G5", "256") in measured
+    assert measured >= {(f"G11 {width}", model) for width in (1, 4, 8, 16, 32) for model in ("256", "384")}
+    parallel = [row["note"] for row in found["rows"] if row["metric"] == "parallel"]
+    assert [note.split(";")[0] for note in parallel] == ["not compiled", "compiled"] * 2
     assert all(row["value"] > 0 for row in found["rows"] if row["metric"] != "sync")
     assert set(found["profiles"]["384"]) == {"not compiled", "compiled"}
 
