@@ -37,16 +37,15 @@ def how_much_worse(figure: Figure, value: float, committed: float) -> float:
 def compare(folder: Path, tolerance: float) -> int:
     """Prints the figures of the results in `folder` beside the committed ones, and returns how many are worse."""
     count = 0
-    print(f"{'figure':46} {'now':>8} {'before':>8} {'worse by':>8}   goal")
+    print(f"{'figure':56} {'now':>8} {'before':>8} {'worse by':>8}   goal")
     for file in sorted(folder.glob("*.json")):
         committed = {figure.key: value for figure, value in figures_of(json.loads((RESULTS / file.name).read_text()))}
         for figure, value in figures_of(json.loads(file.read_text())):
             factor = how_much_worse(figure, value, committed[figure.key])
             is_worse = factor > tolerance
             count += is_worse
-            goal = f"{'at most' if figure.at_most else 'at least'} {figure.goal:g}"
-            verdict = f"{goal}, {'met' if figure.is_met(value) else 'MISSED'}{'  WORSE' * is_worse}"
-            print(f"{figure.key:46} {value:8.4g} {committed[figure.key]:8.4g} {factor:8.2f}   {verdict}")
+            verdict = f"{figure.goal_text}, {'met' if figure.is_met(value) else 'MISSED'}{'  WORSE' * is_worse}"
+            print(f"{figure.key:56} {value:8.4g} {committed[figure.key]:8.4g} {factor:8.2f}   {verdict}")
     return count
 
 

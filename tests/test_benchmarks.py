@@ -75,6 +75,12 @@ def test_every_figure_is_in_the_committed_results(short):
         assert len(figures.figures_of(line)) == sum(figure.benchmark == name for figure in figures.FIGURES)
 
 
+def test_page_on_speed_has_the_committed_figures(short):
+    import figures
+
+    assert figures.PAGE.read_text() == figures.page_with_table()
+
+
 def test_comparison_names_figures_that_are_worse_than_the_committed_ones(short, tmp_path, capsys):
     line = json.loads((BENCHMARKS / "results" / "depth.json").read_text())
     first = line["results"][0]
@@ -121,7 +127,17 @@ def test_parallel_benchmark_finds_equal_codes(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert json.loads((tmp_path / "parallel.json").read_text())["different_float32"] == 0
-    assert re.search(r"C3 shipped model in parallel +[0-9.]+ +goal at least 2 ", run.stdout)
+    assert re.search(r"C3 shipped model in parallel +[0-9.]+ +goal ≥ 2 ", run.stdout)
+
+
+@pytest.mark.slow
+def test_training_benchmark_compares_a_step_with_its_products(tmp_path):
+    command = [sys.executable, BENCHMARKS / "bench_training.py", "--tiny", "--out", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = json.loads((tmp_path / "training.json").read_text())["results"]
+    for row in rows:
+        assert row["step_ms"] >= row["products_ms"] and sum(row["shares"].values()) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.slow
