@@ -102,7 +102,7 @@ def code_loss(
     """
     Computes the summed cross-entropy over codes (VILA-U, eq. 7).
 
-    For more than `max_logits` logits, the depth transformer runs on chunks of the visual tokens, and only the logits of
+    For more than `max_logits` logits, the depth transformer runs on chunks of the visual tokens. So only the logits of
     one chunk exist at a time. With gradient checkpointing, it keeps only the inputs of its head, and runs on each chunk
     again in the backward pass. Without, it keeps its activations, which is faster.
 
