@@ -60,9 +60,7 @@ class Layout:
         allowed = self.allowed_samples
         if num_samples < 1 or (allowed and num_samples not in allowed):
             accepted = " or ".join(map(str, allowed)) if allowed else "at least 1"
-            raise ValueError(
-                f"`num_images` must be {accepted} for the layout {self.name!r}, got {num_samples}."
-            )
+            raise ValueError(f"`num_images` must be {accepted} for the layout {self.name!r}, got {num_samples}.")
         if self.makes_videos is not None and is_video != self.makes_videos:
             expected = "videos" if self.makes_videos else "images"
             raise ValueError(f"the layout {self.name!r} has {expected}, got {'videos' if is_video else 'images'}.")
@@ -92,7 +90,9 @@ class Layout:
             path = self.files(len(selected), prompt, 1)[0].path
             size = len(path.rpartition("/")[2].encode())
             if size > LONGEST_NAME:
-                raise ValueError(f"{prompt.source}: the name of its file has {size} bytes, at most {LONGEST_NAME} fit.")
+                raise ValueError(
+                    f"{prompt.source}: the name of its file has {size} bytes, at most {LONGEST_NAME} fit."
+                )
             other = first.setdefault(path, prompt)
             if other is prompt:
                 selected.append(prompt)
@@ -334,8 +334,8 @@ def _check_name(name: str, what: str, prompt: Prompt, layout: str) -> str:
     """Returns `name` if it can be the name of a file or folder in the output folder."""
     if not name or name in (".", "..") or any(letter in "/\\\0\r\n" for letter in name):
         raise ValueError(
-            f"{prompt.source}: the layout {layout!r} names a file after {what}. So it cannot be empty, and cannot have "
-            f"a slash, a backslash, a line end or a zero byte, got {name!r}."
+            f"{prompt.source}: the layout {layout!r} names a file after {what}. So it cannot be empty, and it cannot "
+            f"have a slash, a backslash, a line end or a zero byte, got {name!r}."
         )
     return name
 
