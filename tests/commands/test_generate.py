@@ -87,9 +87,9 @@ def test_keeps_the_best_candidate(capsys, rank):
 
 
 def test_draws_a_file_of_prompts(tmp_path, capsys):
-    lines = [{"prompt": CROSS, "prompt_id": 7}, {"prompt": "a blue circle", "prompt_id": 9}]
-    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    arguments = ["--prompts", "a.jsonl", "--layout", "wise", "--out", "images", "--greedy"]
+    for name, prompt_id in (("a", 7), ("b", 9)):
+        (tmp_path / f"{name}.json").write_text(json.dumps([{"Prompt": CROSS, "prompt_id": prompt_id}]))
+    arguments = ["--prompts", "a.json", "b.json", "--layout", "wise", "--out", "images", "--greedy"]
     assert generate(capsys, *arguments) == ["images"]
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["7.png", "9.png", "settings.json"]
     (line,) = generate(capsys, *arguments, "--json")

@@ -64,6 +64,7 @@ def test_makes_folders_and_writes_videos(tmp_path):
         ("a.mp4", False, "must have a suffix of an image, .png, .jpg, .jpeg, .webp, got "),
         ("a.png", True, "must have a suffix of a video, .mp4, .gif, .webp, got "),
         ("plain", False, "is a file without a suffix"),
+        ("plain/new/a.png", False, "cannot be written: .*plain is a file"),
     ],
 )
 def test_rejects_other_suffixes(tmp_path, name, is_video, message):

@@ -114,8 +114,9 @@ def _add_files_of_prompts(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--prompts",
         type=Path,
+        nargs="+",
         metavar="FILE",
-        help=".txt, .jsonl, .json, .csv or .tsv file, or a folder of .txt files",
+        help=".txt, .jsonl, .json, .csv or .tsv files, or a folder of .txt files",
     )
     group.add_argument(
         "--layout",
@@ -205,7 +206,7 @@ def _draw_file(args: argparse.Namespace, is_video: bool) -> None:
     # Before the model is loaded, so that a bad line costs no time.
     layout = get_layout(args.layout, is_video)
     layout.check(args.num_images or layout.num_samples, is_video)
-    prompts = layout.select(read_prompts(args.prompts))
+    prompts = layout.select([prompt for path in args.prompts for prompt in read_prompts(path)])
     DrawingFolder(args.out, layout).check_usable()
     is_main_process = launched_processes().is_main_process
     pipe, options, model = _load(args, is_video, describe=is_main_process)

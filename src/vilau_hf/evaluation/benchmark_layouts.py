@@ -296,7 +296,7 @@ class WiseLayout(IdLayout):
     `1.png` to `1000.png`, named after `prompt_id`.
 
     Described in README.md ("Usage Guide") of github.com/PKU-YuanGroup/WISE, and read by its `gpt_eval.py`. The three
-    files of prompts in `data` have different ids, so one folder can hold the images of all.
+    files of prompts in `data` have different ids. So one run can draw all, with the three files after `--prompts`.
     """
 
     name = "wise"

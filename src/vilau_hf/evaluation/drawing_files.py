@@ -1,6 +1,7 @@
 """Names and writes the files of one prompt, without overwriting any silently."""
 
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,10 +34,12 @@ def name_files(
         The path of each result.
 
     Raises:
-        ValueError: if `out` has an unknown suffix, or is a file that exists and `overwrite` is not set.
+        ValueError: if `out` has an unknown suffix, cannot be written, or is a file that exists and `overwrite` is not
+            set.
     """
     if not seeds:
         raise ValueError("`num_images` must be at least 1, got 0.")
+    _check_writable(Path() if out is None else out)
     if out is None or out.is_dir() or not out.suffix:
         if out is not None and out.is_file():
             raise ValueError(f"`out` ({out}) is a file without a suffix: choose another name.")
@@ -84,6 +87,17 @@ def _check_absent(paths: Sequence[Path], overwrite: bool) -> None:
     found = [path for path in paths if path.exists()]
     if found and not overwrite:
         raise ValueError(f"{found[0]} exists. Choose another name, or replace it by `--overwrite`.")
+
+
+def _check_writable(out: Path) -> None:
+    """Checks that files can be made in the folder of `out`, or in the first of its folders that exists."""
+    folder = out.absolute()
+    while not folder.is_dir():
+        if folder.is_file() and folder != out.absolute():
+            raise ValueError(f"`out` ({out}) cannot be written: {folder} is a file.")
+        folder = folder.parent
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"`out` ({out}) cannot be written: no permission to make files in {folder}.")
 
 
 def _stem(prompt: str) -> str:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,15 +117,44 @@ def _read_json(path: Path, text: str) -> list[Prompt]:
         raise ValueError(f"{path}, line {error.lineno}: not valid JSON, {error.msg}.") from error
     except RecursionError as error:
         raise ValueError(f"{path}: not valid JSON, it is nested too deeply.") from error
-    if isinstance(content, list):
-        return [_prompt_of_entry(entry, f"{path}, entry {number}") for number, entry in enumerate(content, 1)]
-    if not isinstance(content, dict):
+    if not isinstance(content, (list, dict)):
         raise ValueError(f"{path} must hold a list or an object, got {type(content).__name__}.")
     prompts = []
-    for key, entry in content.items():
-        prompt = _prompt_of_entry(entry, f"{path}, entry {key!r}")
-        prompts.append(Prompt(prompt.text, prompt.source, {**prompt.fields, "id": key}))
+    for name, entry, line in _json_entries(text):
+        prompt = _prompt_of_entry(entry, f"{path}, line {line}, entry {name!r}")
+        # In an object, the names are ids.
+        fields = {**prompt.fields, "id": name} if isinstance(content, dict) else prompt.fields
+        prompts.append(Prompt(prompt.text, prompt.source, fields))
     return prompts
+
+
+def _json_entries(text: str) -> Iterator[tuple[str | int, Any, int]]:
+    """Yields name or number, value and line of each entry of a JSON list or object, which must be valid."""
+    # `json.loads` does not tell the lines of values, which error messages need.
+    decoder = json.JSONDecoder()
+    position = _skip_separators(text, 0)
+    is_object = text[position] == "{"
+    position = _skip_separators(text, position + 1)
+    line = 1 + text.count("\n", 0, position)
+    number = 0
+    while text[position] not in "]}":
+        number += 1
+        begin = position
+        name: str | int = number
+        if is_object:
+            name, position = decoder.raw_decode(text, position)
+            position = _skip_separators(text, position)
+        value, position = decoder.raw_decode(text, position)
+        yield name, value, line
+        position = _skip_separators(text, position)
+        line += text.count("\n", begin, position)
+
+
+def _skip_separators(text: str, position: int) -> int:
+    """Returns the position of the next character that is not white space, a comma or a colon."""
+    while text[position] in " \t\r\n,:":
+        position += 1
+    return position
 
 
 def _read_table(path: Path, text: str, delimiter: str) -> list[Prompt]:
