@@ -1,14 +1,18 @@
 """`vilau generate`: one prompt into a file, files of prompts into layouts, and mistakes in the arguments."""
 
+import argparse
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+import vilau_hf
 from vilau_hf import TINY_CHECKPOINT, VilaUPipeline
 from vilau_hf.choices import PROMPT_LAYOUTS, RANKERS
 from vilau_hf.cli import main
+from vilau_hf.commands.generate import DEFAULT_MODEL, add_arguments
 
 
 CROSS = "a small red cross at the bottom on a white background"
@@ -27,7 +31,7 @@ def in_a_new_folder(tmp_path, monkeypatch):
 
 
 def generate(capsys, *arguments):
-    main(["generate", *map(str, arguments)])
+    main(["generate", *map(str, arguments), "--model", TINY_CHECKPOINT])
     return capsys.readouterr().out.splitlines()
 
 
@@ -42,6 +46,13 @@ def test_draws_the_image_of_the_pipeline_and_prints_its_path(pipe, tmp_path, cap
     assert image.tobytes() == pipe(CROSS, generator=seeded(3)).images[0].tobytes()
     (second,) = generate(capsys, CROSS, "--seed", 3)
     assert second != name and Image.open(second).tobytes() == image.tobytes()
+
+
+def test_draws_with_a_shipped_checkpoint_by_default():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert parser.parse_args(["a cat"]).model == DEFAULT_MODEL
+    assert Path(DEFAULT_MODEL).is_relative_to(Path(vilau_hf.__file__).parent) and Path(DEFAULT_MODEL).is_dir()
 
 
 def test_settings_reach_the_pipeline(pipe, capsys):

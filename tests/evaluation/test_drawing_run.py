@@ -28,9 +28,7 @@ MODEL = {"name": "tiny", "fingerprint": "1"}
 
 @pytest.fixture(scope="module")
 def pipe():
-    pipe = load_pipeline(TINY_CHECKPOINT)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return load_pipeline(TINY_CHECKPOINT)
 
 
 def prompts(texts=TEXTS):

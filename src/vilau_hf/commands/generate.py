@@ -176,7 +176,6 @@ def _draw_one(args: argparse.Namespace) -> None:
     paths = name_files(args.out, args.prompt, seeds, args.video, args.overwrite)
     images = None if args.edit is None else [Image.open(path) for path in args.edit]
     pipe, options, model = _load(args, args.video, describe=args.json)
-    pipe.set_progress_bar_config(disable=args.json)
     arguments = options.pipeline_arguments(pipe)
     results: list = []
     for begin in range(0, num_images, args.batch_size):
@@ -210,7 +209,6 @@ def _draw_file(args: argparse.Namespace, is_video: bool) -> None:
     DrawingFolder(args.out, layout).check_usable()
     is_main_process = launched_processes().is_main_process
     pipe, options, model = _load(args, is_video, describe=is_main_process)
-    pipe.set_progress_bar_config(disable=True)
     report = draw_prompts(pipe, prompts, layout, args.out, options, model, args.batch_size)
     if not is_main_process:
         return
@@ -230,7 +228,8 @@ def _load(
     from ..evaluation.drawing_settings import DrawingOptions
 
     device = launched_processes().device if args.device == "auto" else args.device
-    pipe = load_pipeline(args.model, args.revision, device, args.dtype)
+    show_progress = args.prompts is None and not args.json
+    pipe = load_pipeline(args.model, args.revision, device, args.dtype, show_progress)
     # All weights are read once more for it, so it is made only where it is stored or printed.
     model = describe_checkpoint(args.model, args.revision) if describe else {}
     rank_by: Any = args.rank or "likelihood"

@@ -131,7 +131,7 @@ class PlainLayout(Layout):
     """
 
     name = "plain"
-    makes_videos = None
+    makes_videos: bool | None = None
     suffix = ".png"
 
     def files(self, index: int, prompt: Prompt, num_samples: int) -> list[PlannedFile]:

@@ -20,7 +20,11 @@ _CHECKPOINT_SUFFIXES = (".safetensors", ".json", ".jinja")
 
 
 def load_pipeline(
-    name: str, revision: str | None = None, device: torch.device | str = "cpu", dtype: str = "auto"
+    name: str,
+    revision: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: str = "auto",
+    show_progress: bool = False,
 ) -> VilaUPipeline:
     """
     Loads the pipeline of a checkpoint: of a model, or of a pipeline that was saved with or without subfolders.
@@ -33,6 +37,7 @@ def load_pipeline(
         revision (`str`, *optional*): branch, tag or commit on the Hub.
         device (`torch.device` or `str`, *optional*, defaults to `"cpu"`): device of the model.
         dtype (`str`, *optional*, defaults to `"auto"`): dtype of the weights. `"auto"` is that of the checkpoint.
+        show_progress (`bool`, *optional*, defaults to `False`): whether each call shows a bar of its positions.
 
     Raises:
         ValueError: if the checkpoint is not one of a complete model, or the device is not there.
@@ -44,8 +49,10 @@ def load_pipeline(
     if config.model_type != "vilau":
         raise ValueError(f"{name} must be a checkpoint of a VILA-U model, got one of type {config.model_type!r}.")
     model = VilaUForConditionalGeneration.from_pretrained(name, revision=revision, subfolder=model_folder, dtype=dtype)
-    processor = VilaUProcessor.from_pretrained(name, revision=revision, subfolder=processor_folder)
-    return VilaUPipeline(model=model.eval(), processor=processor).to(device)
+    processor = VilaUProcessor.from_pretrained(name, revision=revision or "main", subfolder=processor_folder)
+    pipe: Any = VilaUPipeline(model=model.eval().to(device), processor=processor)
+    pipe.set_progress_bar_config(disable=not show_progress)
+    return pipe
 
 
 def load_tower_ranker(

@@ -142,8 +142,9 @@ def draw_rows(pipe: VilaUPipeline, prompts: list[str], seeds: list[int], argumen
         N images, or N lists of frames.
     """
     # On the device of the model: numbers from the CPU would be copied at each visual position.
-    generators = [torch.Generator(pipe.device).manual_seed(seed) for seed in seeds]
-    return pipe(prompts, generator=generators, return_dict=False, **arguments)[0]
+    generators = [torch.Generator(pipe.model.device).manual_seed(seed) for seed in seeds]
+    result: Any = pipe(prompts, generator=generators, return_dict=False, **arguments)
+    return result[0]
 
 
 def check_seeds(seed: int, number: int) -> None:
@@ -189,7 +190,7 @@ def _all_processes(state: PartialState) -> Iterator[Callable[[], object]]:
         yield lambda: None
         return
     # With gloo, since NCCL ends a process that waits for ten minutes.
-    group = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
+    group: Any = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
     yield lambda: torch.distributed.barrier(group)
 
 
@@ -285,7 +286,8 @@ class DrawingFolder:
             results (`Sequence[PIL.Image.Image]` or `Sequence[list[PIL.Image.Image]]`): its images or its video.
         """
         for path, text in self.layout.texts(drawing.index, drawing.prompt).items():
-            self._write_text(path, text)
+            if not (self.folder / path).is_file():
+                self._write_text(path, text)
         suffix = PurePosixPath(drawing.file.path).suffix
         if not isinstance(results[0], Image.Image):
             self._write(drawing.file.path, lambda path: save_video(results[0], path, suffix))

@@ -149,7 +149,7 @@ def describe_drawing(
     versions = {name: environment["packages"][name] for name in PACKAGES}
     description |= {
         "model": {**model, "dtype": str(pipe.model.dtype).removeprefix("torch.")},
-        "device": pipe.device.type,  # its type has its random numbers
+        "device": pipe.model.device.type,  # its type has its random numbers
         "versions": {"vilau_hf": environment["vilau_hf"], **versions},
     }
     return json.loads(json.dumps(description))  # as it is read back: tuples are lists
