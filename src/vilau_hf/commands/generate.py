@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 HELP = "draw images or videos: one prompt into a file, or a file of prompts into the folder of a benchmark"
 # The checkpoint that draws if no other is named.
 DEFAULT_MODEL = TINY_CHECKPOINT
+# Larger numbers of images are mistakes. Lists of their names and seeds alone could fill the memory.
+LARGEST_NUMBER = 10_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,9 +148,13 @@ def run(args: argparse.Namespace) -> None:
     ):
         if is_given and not is_there:
             raise ValueError(f"`{option}` needs {needed}.")
-    for option, number in (("--num-images", args.num_images), ("--batch-size", args.batch_size)):
-        if number is not None and number < 1:
-            raise ValueError(f"`{option}` must be at least 1, got {number}.")
+    for option, number in (
+        ("--num-images", args.num_images),
+        ("--candidates", args.candidates),
+        ("--batch-size", args.batch_size),
+    ):
+        if number is not None and not 1 <= number <= LARGEST_NUMBER:
+            raise ValueError(f"`{option}` must be from 1 to {LARGEST_NUMBER}, got {number}.")
     if args.prompts is None:
         _draw_one(args)
     else:

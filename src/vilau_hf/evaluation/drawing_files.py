@@ -41,7 +41,7 @@ def name_files(
         raise ValueError("`num_images` must be at least 1, got 0.")
     _check_writable(Path() if out is None else out)
     if out is None or out.is_dir() or not out.suffix:
-        if out is not None and out.is_file():
+        if out is not None and out.exists() and not out.is_dir():
             raise ValueError(f"`out` ({out}) is a file without a suffix: choose another name.")
         folder = Path() if out is None else out
         suffix = ".mp4" if is_video else ".png"
@@ -93,7 +93,7 @@ def _check_writable(out: Path) -> None:
     """Checks that files can be made in the folder of `out`, or in the first of its folders that exists."""
     folder = out.absolute()
     while not folder.is_dir():
-        if folder.is_file() and folder != out.absolute():
+        if folder.exists() and folder != out.absolute():
             raise ValueError(f"`out` ({out}) cannot be written: {folder} is a file.")
         folder = folder.parent
     if not os.access(folder, os.W_OK):

@@ -40,9 +40,12 @@ def load_pipeline(
         show_progress (`bool`, *optional*, defaults to `False`): whether each call shows a bar of its positions.
 
     Raises:
-        ValueError: if the checkpoint is not one of a complete model, or the device is not there.
+        ValueError: if the checkpoint is not one of a complete model, if the device is not there, or if a folder gets a
+            revision.
     """
     _check_device(device)
+    if revision is not None and Path(name).is_dir():
+        raise ValueError(f"`revision` is for models on the Hub, got {revision!r} for the folder {name}.")
     model_folder = "model" if _has_subfolders(name, revision) else ""
     processor_folder = "processor" if model_folder else ""
     config = AutoConfig.from_pretrained(name, revision=revision, subfolder=model_folder)
