@@ -7,6 +7,7 @@ import torch
 
 from vilau_hf import TINY_CHECKPOINT, VilaUPipeline
 from vilau_hf.evaluation.drawing_model import describe_checkpoint, load_pipeline, load_tower_ranker
+from vilau_hf.loading import load_vision_tower
 
 
 def weights(pipe):
@@ -38,6 +39,11 @@ def test_says_how_to_get_a_tower(tmp_path):
     assert load_tower_ranker(TINY_CHECKPOINT, "tower").tower.dtype == torch.float32
     with pytest.raises(ValueError, match=r"tower has no config\.json\. .* by `--tower`, or rank by 'likelihood'"):
         load_tower_ranker(str(tmp_path), "tower")
+    with pytest.raises(ValueError, match=r"tiny is a checkpoint of type 'vilau'\. .* by `--tower`"):
+        load_tower_ranker(TINY_CHECKPOINT)
+    load_vision_tower(TINY_CHECKPOINT).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"has no text encoder\. .* by `--tower`"):
+        load_tower_ranker(str(tmp_path))
 
 
 def test_fingerprints_follow_weights_and_settings(tmp_path):

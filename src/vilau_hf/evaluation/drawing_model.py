@@ -29,8 +29,7 @@ def load_pipeline(
     """
     Loads the pipeline of a checkpoint: of a model, or of a pipeline that was saved with or without subfolders.
 
-    `VilaUPipeline.from_pretrained` loads weights as float32 unless it is given a dtype. This function follows the
-    checkpoint, like the models of transformers.
+    `VilaUPipeline.from_pretrained` requires a `model_index.json`, which the output of a training run does not have.
 
     Args:
         name (`str`): folder or Hub id.
@@ -76,10 +75,19 @@ def load_tower_ranker(
     Raises:
         ValueError: if there is no tower with a text encoder.
     """
+    problem = None
     if Path(name).is_dir() and not Path(name, subfolder, CONFIG_NAME).is_file():
+        problem = f"has no {CONFIG_NAME}"
+    else:
+        config = AutoConfig.from_pretrained(name, revision=revision, subfolder=subfolder)
+        if config.model_type != "vilau_vision":
+            problem = f"is a checkpoint of type {config.model_type!r}"
+        elif config.text_config is None:
+            problem = "has no text encoder"
+    if problem is not None:
         raise ValueError(
-            f"{Path(name, subfolder)} has no {CONFIG_NAME}. Ranking by the tower needs a vision tower with its text "
-            "encoder: give its folder or Hub id by `--tower`, or rank by 'likelihood' or 'answer'."
+            f"{Path(name, subfolder)} {problem}. Ranking by the tower needs a vision tower with a text encoder: give "
+            "its folder or Hub id by `--tower`, or rank by 'likelihood' or 'answer'."
         )
     tower = VilaUVisionTowerForPreTraining.from_pretrained(
         name, revision=revision, subfolder=subfolder, dtype=torch.float32
