@@ -42,7 +42,7 @@ def test_reads_a_folder_of_one_file_for_each_prompt(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "place", "reason"),
+    ("name", "content", "position", "reason"),
     [
         ("a.txt", "a cat\n\na dog", "a.txt, line 2", "the prompt is empty"),
         ("a.txt", "", "a.txt", "has no prompts"),
@@ -69,12 +69,12 @@ def test_reads_a_folder_of_one_file_for_each_prompt(tmp_path):
         ("a.parquet", "", "a.parquet", "the suffix must be one of .txt, .jsonl, .csv, .tsv, .json"),
     ],
 )
-def test_names_file_line_and_reason(tmp_path, name, content, place, reason):
+def test_names_file_line_and_reason(tmp_path, name, content, position, reason):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError) as error:
         read_prompts(path)
-    assert str(error.value).startswith(f"{tmp_path}/{place}") and reason in str(error.value)
+    assert str(error.value).startswith(f"{tmp_path}/{position}") and reason in str(error.value)
 
 
 def test_rejects_missing_files_and_folders_without_prompts(tmp_path):

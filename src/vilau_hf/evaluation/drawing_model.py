@@ -98,7 +98,7 @@ def load_tower_ranker(
 
 def describe_checkpoint(name: str, revision: str | None = None, subfolder: str = "") -> dict[str, Any]:
     """
-    Describes which checkpoint a name stands for now.
+    Describes the checkpoint that a name refers to.
 
     Args:
         name (`str`): folder or Hub id, which has been loaded.
