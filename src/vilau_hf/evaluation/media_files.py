@@ -53,7 +53,7 @@ def save_video(frames: list[Image.Image], path: Path, suffix: str, fps: int = FR
         fps (`int`, *optional*, defaults to 8): frames per second.
     """
     if suffix != ".mp4":
-        save_animation(frames, path, 1000 // fps, format=suffix[1:].upper())
+        save_animation(frames, path, 1000 // fps, image_format=suffix[1:])
         return
     with av.open(str(path), "w", format="mp4") as container:
         # trac.ffmpeg.org/wiki/Encode/H.264 calls 17 visually lossless. All players can show yuv420p.

@@ -70,17 +70,19 @@ def beside(left: Image.Image, right: Image.Image, gap: int = 4) -> Image.Image:
     return both
 
 
-def save_animation(frames: list[Image.Image], path: Path, milliseconds: int = 350, format: str | None = None) -> None:
+def save_animation(
+    frames: list[Image.Image], path: Path, milliseconds: int = 350, image_format: str | None = None
+) -> None:
     """
-    Writes a GIF or WebP that repeats without end.
+    Writes an animation that repeats without end.
 
     Args:
         frames (`list[PIL.Image.Image]`): the frames, at least one.
         path (`Path`): the file.
         milliseconds (`int`, *optional*, defaults to 350): time of a frame.
-        format (`str`, *optional*): `"GIF"` or `"WEBP"`. By default it follows from the suffix of `path`.
+        image_format (`str`, *optional*): `"gif"` or `"webp"` (default: by the suffix of `path`).
     """
-    frames[0].save(path, format, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    frames[0].save(path, format=image_format, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
 __all__ = ["beside", "contact_sheet", "enlarge", "save_animation", "to_pil", "to_uint8"]
