@@ -118,6 +118,7 @@ def test_draws_a_file_of_prompts(tmp_path, capsys):
         ([], "give one prompt, or a file of prompts by `--prompts`"),
         (["a", "--prompts", "a.txt"], "give one prompt, or a file of prompts"),
         ([" "], "`prompt` is empty"),
+        (["\udcff"], "`prompt`: the text is not UTF-8"),
         (["a", "--num-frames", "2"], "`--num-frames` needs --video"),
         (["a", "--rank", "tower"], "`--rank` needs --candidates of at least 2"),
         (["a", "--tower", "x"], "`--tower` needs --rank tower"),
@@ -158,6 +159,12 @@ def test_reports_mistakes_in_one_line_and_draws_nothing(tmp_path, capsys, argume
     assert stop.value.code == 1 and error.startswith("vilau: ") and message in error, error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "bad.txt", "there.png"]
     assert (tmp_path / "there.png").read_text() == "of a user"
+
+
+def test_rejects_empty_paths(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["generate", "--prompts", "", "--out", "new"])
+    assert stop.value.code == 2 and "argument --prompts: the path is empty" in capsys.readouterr().err
 
 
 def test_lists_the_layouts_if_the_name_is_unknown(capsys):

@@ -30,7 +30,7 @@ def test_loads_models_and_saved_pipelines(tmp_path):
 def test_rejects_towers_and_devices_that_are_not_there():
     with pytest.raises(ValueError, match="must be a checkpoint of a VILA-U model, got one of type 'vilau_vision'"):
         load_pipeline(f"{TINY_CHECKPOINT}/tower")
-    for device in ("no-device", "cuda:99"):
+    for device in ("no-device", "cuda:99", "meta"):
         with pytest.raises(ValueError, match=f"`device` '{device}' cannot be used"):
             load_pipeline(TINY_CHECKPOINT, device=device)
 

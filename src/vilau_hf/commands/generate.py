@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub (default: main)")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         help="with a prompt: file or folder of the result (default: a file in this folder, named after the prompt); "
         "with --prompts: the folder of the run, which is required",
     )
@@ -53,12 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _path(text: str) -> Path:
+    """Returns the path of an argument."""
+    # An empty text would be the working folder, for example that of a variable that is not set.
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
 def _add_results(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--video", action="store_true", help="draw a video instead of an image")
     group.add_argument("--num-frames", type=int, help="number of frames of a video (default: as the model saves)")
     group.add_argument(
         "--edit",
-        type=Path,
+        type=_path,
         action="append",
         metavar="IMAGE",
         help="image that the prompt says how to change (repeat it for several images)",
@@ -115,7 +123,7 @@ def _add_sampling(group: argparse._ArgumentGroup) -> None:
 def _add_files_of_prompts(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--prompts",
-        type=Path,
+        type=_path,
         nargs="+",
         metavar="FILE",
         help=".txt, .jsonl, .json, .csv or .tsv files, or a folder of .txt files",
@@ -170,9 +178,11 @@ def _draw_one(args: argparse.Namespace) -> None:
     from ..data.code_cache import launched_processes
     from ..evaluation.drawing_files import name_files, write_results
     from ..evaluation.drawing_run import check_seeds, draw_rows
+    from ..evaluation.prompt_files import check_text
 
     if not args.prompt.strip():
         raise ValueError("`prompt` is empty.")
+    check_text(args.prompt, "`prompt`")
     if launched_processes().num_processes > 1:
         raise ValueError("one prompt is drawn by one process. Several processes need `--prompts`.")
     num_images = args.num_images or 1

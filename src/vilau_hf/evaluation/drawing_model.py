@@ -124,6 +124,7 @@ def describe_checkpoint(name: str, revision: str | None = None, subfolder: str =
 def _check_device(device: torch.device | str) -> None:
     try:
         torch.empty(0, device=device)
+        torch.Generator(device)  # the device "meta" has none
     # torch raises the second if it was built without the backend
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"`device` {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error

@@ -12,7 +12,7 @@ from ..modeling.generation_settings_vilau import VisualArguments, VisualGenerati
 from ..pipelines import VilaUPipeline
 from ..pipelines.prompt_encoding_vilau import encode_prompts
 from .benchmark_layouts import Layout
-from .prompt_files import Prompt
+from .prompt_files import Prompt, check_text
 
 
 PACKAGES = ("torch", "transformers", "diffusers")
@@ -68,6 +68,8 @@ class DrawingOptions:
             raise ValueError(f"`num_candidates` must be 1 for videos, got {self.num_candidates}.")
         if not self.is_video and self.num_frames is not None:
             raise ValueError(f"`num_frames` is for videos, got {self.num_frames} for images.")
+        if self.negative_prompt is not None:
+            check_text(self.negative_prompt, "`negative_prompt`")
         given = {name: value for name, value in self.sampling.items() if value is not None}
         guidance_scale = given.pop("guidance_scale", None)
         unknown = sorted(given.keys() - set(pipe.model.sampling_settings) - set(_SHARED))

@@ -55,6 +55,8 @@ def read_prompts(path: str | Path) -> list[Prompt]:
     path = Path(path)
     if path.is_dir():
         prompts = _read_folder(path)
+    elif not path.exists():
+        raise ValueError(f"cannot read {path}: there is no such file or folder.")
     elif path.suffix.lower() not in READERS:
         known = ", ".join(READERS)
         raise ValueError(f"{path}: the suffix must be one of {known}, or the path a folder of .txt files.")
@@ -206,12 +208,26 @@ def _prompt_of_entry(entry: Any, source: str) -> Prompt:
 def _prompt(text: str, source: str, fields: Mapping[str, Any] | None = None) -> Prompt:
     if not text.strip():
         raise ValueError(f"{source}: the prompt is empty.")
+    check_text(text, source)
+    return Prompt(text.strip(), source, fields or {})
+
+
+def check_text(text: str, source: str) -> None:
+    """
+    Checks that a text can be written as UTF-8.
+
+    Args:
+        text (`str`): the text.
+        source (`str`): file and line, or the name of the argument, for the error message.
+
+    Raises:
+        ValueError: if it has half of a surrogate pair. JSON can hold one as an escape sequence, and arguments of the
+            command line that are not UTF-8 have them. No tokenizer accepts one.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        # JSON can hold one as an escape sequence. No tokenizer and no file name can.
-        raise ValueError(f"{source}: the prompt has half of a surrogate pair, {text[error.start]!r}.") from error
-    return Prompt(text.strip(), source, fields or {})
+        raise ValueError(f"{source}: the text is not UTF-8, it has {text[error.start]!r}.") from error
 
 
 def _read_commas(path: Path, text: str) -> list[Prompt]:
@@ -231,4 +247,4 @@ READERS: dict[str, Callable[[Path, str], list[Prompt]]] = {
 }
 
 
-__all__ = ["TEXT_FIELDS", "Prompt", "read_prompts"]
+__all__ = ["TEXT_FIELDS", "Prompt", "check_text", "read_prompts"]
