@@ -43,7 +43,10 @@ def test_blocks_of_the_training_page_run(tmp_path):
 DOCS = ROOT / "docs"
 # Each group runs in one process, because the imports take longer than most pages.
 GROUPS = {
-    "generation": ["index.md", *(f"guides/{name}.md" for name in ("edit", "animate", "ask", "interleave", "draw"))],
+    "generation": [
+        *("index.md", "guides/generate.md"),
+        *(f"guides/{name}.md" for name in ("edit", "animate", "ask", "interleave", "draw")),
+    ],
     "the rest": [
         *(f"guides/{name}.md" for name in ("convert", "quantize", "push", "serve", "fine_tune")),
         *("guides/train_a_tower.md", "guides/evaluate.md", "memory.md"),

@@ -20,3 +20,7 @@ EMOJI_FORMAT = "emoji"
 # A copy of the names of `modeling.sub_models_vilau.SUB_MODELS`, since its source imports torch. `tests/test_cli.py`
 # compares them.
 SUB_MODELS = ("vision_tower", "projector", "language_model", "depth_transformer")
+# Layouts of `vilau generate`: `evaluation.benchmark_layouts.LAYOUTS` has a class for each.
+PROMPT_LAYOUTS = ("plain", "geneval", "dpg", "mjhq", "genai", "vbench", "wise")
+# How `vilau generate` ranks candidates: the names of `pipelines.candidate_ranking_vilau`, and `TowerRanker`.
+RANKERS = ("likelihood", "answer", "tower")

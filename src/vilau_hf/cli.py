@@ -5,11 +5,12 @@ import io
 import sys
 
 from . import __version__
-from .commands import convert, demo, encode, env, estimate, push, records, serve, train
+from .commands import convert, demo, encode, env, estimate, generate, push, records, serve, train
 
 
 COMMANDS = {
     "demo": demo,
+    "generate": generate,
     "convert": convert,
     "push": push,
     "serve": serve,

@@ -10,6 +10,8 @@ How this package is organised:
 - `alignment.py` compares images and texts inside of a language model.
 - `zero_shot.py` classifies images with a vision tower and its text encoder.
 - `sheets.py` shows results to people: contact sheets and animations.
+- `prompt_files.py`, `benchmark_layouts.py` and `drawing_run.py` draw the prompts of a benchmark into files that its
+  scorer reads. `drawing_settings.py`, `drawing_model.py`, `drawing_files.py` and `media_files.py` belong to them.
 
 Nothing here imports `training` or `drawn`. So `evaluate_metrics/`, which `evaluate.load` reads, imports this package
 without a trainer. The scores of drawn shapes are in `drawn/scores.py`, those
