@@ -20,3 +20,9 @@ EMOJI_FORMAT = "emoji"
 # A copy of the names of `modeling.sub_models_vilau.SUB_MODELS`, since its source imports torch. `tests/test_cli.py`
 # compares them.
 SUB_MODELS = ("vision_tower", "projector", "language_model", "depth_transformer")
+
+# Tasks of `vilau evaluate`, with file and class in the package.
+EVALUATION_TASKS = {
+    "shapes-text-to-image": "drawn.evaluation_tasks.ShapesTextToImage",
+    "shapes-reconstruction": "drawn.evaluation_tasks.ShapesReconstruction",
+}

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..training.hub_weights import require_package
+from ..evaluation.hub_weights import require_package
 from .judge import EmojiJudge
 
 
