@@ -24,5 +24,13 @@ SUB_MODELS = ("vision_tower", "projector", "language_model", "depth_transformer"
 # Tasks of `vilau evaluate`, with file and class in the package.
 EVALUATION_TASKS = {
     "shapes-text-to-image": "drawn.evaluation_tasks.ShapesTextToImage",
+    "shapes-text-to-video": "drawn.evaluation_tasks.ShapesTextToVideo",
+    "shapes-continuation": "drawn.evaluation_tasks.ShapesContinuation",
+    "shapes-edits": "drawn.evaluation_tasks.ShapesEdits",
+    "shapes-stories": "drawn.evaluation_tasks.ShapesStories",
+    "shapes-questions": "drawn.evaluation_tasks.ShapesQuestions",
+    "shapes-captions": "drawn.evaluation_tasks.ShapesCaptions",
+    "shapes-caption-choice": "drawn.evaluation_tasks.ShapesCaptionChoice",
     "shapes-reconstruction": "drawn.evaluation_tasks.ShapesReconstruction",
+    "shapes-zero-shot": "drawn.evaluation_tasks.ShapesZeroShot",
 }

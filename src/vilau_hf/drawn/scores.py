@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 
 import torch
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 from ..evaluation.metrics import codebook_usage, exact_match, psnr
 from ..evaluation.model_outputs import answer_questions, generate_from_captions
 from ..evaluation.sheets import to_uint8
 from ..evaluation.task import evenly
-from ..evaluation.zero_shot import embed_classes
+from ..evaluation.zero_shot import ZeroShotClassifier
 from ..modeling import VilaUForConditionalGeneration, VilaUVisionTower, VilaUVisionTowerForPreTraining
 from ..processing import VilaUProcessor
 from .dataset import drawn_shapes
@@ -131,17 +132,28 @@ def evaluate_tower(
     Returns:
         `zero_shot_color_and_shape`, the share of drawings in the right class.
     """
-    classes = [(color, shape) for color in COLORS for shape in SHAPES]
-    captions = [f"a {color} {shape}" for color, shape in classes]
-    texts = embed_classes(tower, processor.tokenizer, captions, caption_length)
+    classifier = shape_classifier(tower, processor.tokenizer, processor.image_processor)
     pixels, attributes = _held_out_images(processor, num_samples, tower.config.image_size, seed)
-    images = tower.get_image_features(pixels.to(tower.device)).float()
-    chosen = (images @ texts.T).argmax(-1)
+    chosen = classifier.classify_pixels(pixels)
     right = [
-        classes[index] == (drawing["color"], drawing["shape"])
-        for index, drawing in zip(chosen.tolist(), attributes, strict=True)
+        name == f"{drawing['color']} {drawing['shape']}" for (name,), drawing in zip(chosen, attributes, strict=True)
     ]
     return {"zero_shot_color_and_shape": sum(right) / len(right)}
+
+
+def shape_classifier(
+    tower: VilaUVisionTowerForPreTraining, tokenizer: PreTrainedTokenizerBase, image_processor: BaseImageProcessor
+) -> ZeroShotClassifier:
+    """
+    Makes a classifier of 24 classes such as "red cross", whose captions are "a red cross".
+
+    Args:
+        tower ([`VilaUVisionTowerForPreTraining`]): a vision tower with its text encoder.
+        tokenizer (`PreTrainedTokenizerBase`): tokenizer of the text encoder.
+        image_processor (`BaseImageProcessor`): image processor of the tower.
+    """
+    classes = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+    return ZeroShotClassifier(tower, tokenizer, image_processor, classes, ["a {}"])
 
 
 @torch.no_grad()
@@ -188,4 +200,5 @@ __all__ = [
     "evaluate_reconstruction",
     "evaluate_tower",
     "motion_hits",
+    "shape_classifier",
 ]

@@ -15,9 +15,10 @@ from ..evaluation.model_outputs import (
     generate_from_messages,
     user_message,
 )
-from ..evaluation.sheets import to_pil, to_uint8
-from ..evaluation.zero_shot import embed_classes
-from ..modeling import VilaUForConditionalGeneration, VilaUVisionTower, VilaUVisionTowerForPreTraining
+from ..evaluation.reconstruction import rebuild
+from ..evaluation.sheets import to_pil
+from ..evaluation.zero_shot import ZeroShotClassifier
+from ..modeling import VilaUForConditionalGeneration, VilaUVisionTowerForPreTraining
 from ..pipelines.candidate_ranking_vilau import TowerRanker
 from ..processing import VilaUProcessor
 from .dataset import Emoji, compose
@@ -163,38 +164,21 @@ def score_tower(
     Returns:
         `reconstruction_psnr` in dB, the mean over images, and `zero_shot_top_1` and `zero_shot_top_5`.
     """
-    pixels = processor.image_processor([one.on(BACKGROUND) for one in emoji], return_tensors="pt")["pixel_values"]
-    length = tower.config.text_config.max_position_embeddings
-    captions = [f"{name}, {style} style" for name in names for style in STYLES]
-    texts = torch.cat(
-        [
-            embed_classes(tower, processor.tokenizer, captions[row : row + 256], length)
-            for row in range(0, len(captions), 256)
-        ]
-    )
-    texts = texts.unflatten(0, (len(names), len(STYLES))).mean(1)
-    texts = torch.nn.functional.normalize(texts, dim=-1)
+    templates = [f"{{}}, {style} style" for style in STYLES]
+    classifier = ZeroShotClassifier(tower, processor.tokenizer, processor.image_processor, names, templates)
     values = []
     ranks = []
-    for batch in pixels.split(64):
-        batch = batch.to(tower.device)
-        reconstruction = reconstruct(tower.vision_tower, batch)
-        original = to_uint8(batch).cpu()
-        values += [psnr(a, b, data_range=255) for a, b in zip(reconstruction, original, strict=True)]
-        best = (tower.get_image_features(batch).float() @ texts.T).topk(min(5, len(names))).indices
-        ranks += [[names[index] for index in row] for row in best.tolist()]
+    for begin in range(0, len(emoji), 64):
+        images = [one.on(BACKGROUND) for one in emoji[begin : begin + 64]]
+        original, rebuilt = rebuild(tower.vision_tower, processor.image_processor, images)
+        values += [psnr(a, b, data_range=255) for a, b in zip(rebuilt, original, strict=True)]
+        ranks += classifier.classify(images, count=5)
     expected = [one.concept.name for one in emoji]
     return {
         "reconstruction_psnr": mean(values),
         "zero_shot_top_1": share([name == row[0] for name, row in zip(expected, ranks, strict=True)]),
         "zero_shot_top_5": share([name in row for name, row in zip(expected, ranks, strict=True)]),
     }
-
-
-@torch.no_grad()
-def reconstruct(tower: VilaUVisionTower, pixels: torch.Tensor) -> torch.Tensor:
-    """Returns what the codes keep of images `(N, 3, S, S)` in [-1, 1], as uint8 of the same shape on the CPU."""
-    return to_uint8(tower.decode(tower.encode(pixels).codes)).cpu()
 
 
 def score_answers(
@@ -353,7 +337,6 @@ __all__ = [
     "drawing_prompt",
     "judged",
     "motion_energy",
-    "reconstruct",
     "restyle",
     "score_answers",
     "score_best_of",

@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    BaseImageProcessor,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from ..loading import load_vision_tower
 from ..modeling import VilaUForConditionalGeneration, VilaUVisionTower, VilaUVisionTowerForPreTraining
@@ -74,6 +82,19 @@ class EvaluatedModel:
         return VilaUProcessor.from_pretrained(self.processor_source)
 
     @cached_property
+    def image_processor(self) -> BaseImageProcessor:
+        """Returns the image processor, also for a vision tower, which has no other processor."""
+        if self.config.model_type == "vilau" or self.processor_source != self.source:
+            return self.processor.image_processor
+        return AutoImageProcessor.from_pretrained(self.source)
+
+    @property
+    def num_frames(self) -> int:
+        """Returns the number of frames of a video, a generation setting of the model."""
+        settings: Any = GenerationConfig.from_pretrained(self.source)  # which does not declare our settings
+        return settings.num_frames
+
+    @cached_property
     def vision_tower(self) -> VilaUVisionTower:
         """Returns the vision tower, that of the complete model if it is loaded."""
         if "model" in vars(self):
@@ -91,6 +112,11 @@ class EvaluatedModel:
         source = self.text_tower_source()
         tower = VilaUVisionTowerForPreTraining.from_pretrained(source, dtype=self.dtype)
         return tower.to(self.device).eval()
+
+    @cached_property
+    def text_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Returns the tokenizer of the text encoder, which can differ from that of the language model."""
+        return AutoTokenizer.from_pretrained(self.text_tower_source())
 
     def text_tower_source(self) -> str:
         """

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import torch
 from PIL import Image
 from torch import nn
+from transformers import BaseImageProcessor
 
 from ..modeling import VilaUVisionTower
-from ..processing import VilaUProcessor
 from .hub_weights import require_package
 from .metric_networks import load_lpips
 from .metrics import psnr
@@ -79,7 +79,7 @@ class ReconstructionTask(EvaluationTask):
     def run(self, indices: Sequence[int]) -> list[SampleResult]:
         """Encodes and decodes the images, and compares them in 8 bits."""
         images = [self.image(index) for index in indices]
-        original, rebuilt = rebuild(self.model.vision_tower, self.model.processor, images)
+        original, rebuilt = rebuild(self.model.vision_tower, self.model.image_processor, images)
         values = self.compare(indices, original, rebuilt)
         return [
             SampleResult(
@@ -116,20 +116,20 @@ class ReconstructionTask(EvaluationTask):
 
 
 def rebuild(
-    tower: VilaUVisionTower, processor: VilaUProcessor, images: Sequence[Image.Image]
+    tower: VilaUVisionTower, image_processor: BaseImageProcessor, images: Sequence[Image.Image]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Encodes and decodes images.
 
     Args:
         tower ([`VilaUVisionTower`]): the vision tower.
-        processor ([`VilaUProcessor`]): its processor.
+        image_processor (`BaseImageProcessor`): its image processor.
         images (`Sequence[PIL.Image.Image]` of length N): the images.
 
     Returns:
         The images as the tower sees them and their reconstructions, both uint8 of shape `(N, 3, S, S)`.
     """
-    pixels = processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
+    pixels = image_processor(list(images), return_tensors="pt")["pixel_values"]
     return to_uint8(pixels), reconstruct(tower, pixels)
 
 

@@ -32,6 +32,8 @@ class TaskOptions:
         data (`str`, *optional*): folder or Hub id of a dataset.
         split (`str`, *optional*): split of the dataset.
         classes (`str`, *optional*): file with one class name a line, in the order of the labels.
+        templates (`str`, *optional*): file with one text a line, in which `{}` is replaced by the name of a class.
+        instruction (`str`, *optional*): text after each question.
         prompts (`str`, *optional*): file of prompts.
         reference (`str`, *optional*): folder of real images.
         features (`str`, *optional*): network whose features give FID and KID.
@@ -48,6 +50,8 @@ class TaskOptions:
     data: str | None = None
     split: str | None = None
     classes: str | None = None
+    templates: str | None = None
+    instruction: str | None = None
     prompts: str | None = None
     reference: str | None = None
     features: str | None = None
@@ -196,11 +200,13 @@ class Conversation:
             filled with `images` in order.
         reference (`Any`): what a right answer is compared with.
         images (`list[PIL.Image.Image]`, *optional*): images in the messages.
+        first_frames (`list[PIL.Image.Image]`, *optional*): first frames of a video that the model continues.
     """
 
     messages: list[dict]
     reference: Any
     images: list[Image.Image] = field(default_factory=list)
+    first_frames: list[Image.Image] = field(default_factory=list)
 
     @property
     def prompt(self) -> str:
@@ -247,7 +253,8 @@ class ConversationTask(EvaluationTask):
         results = []
         for row, (index, conversation) in enumerate(zip(indices, conversations, strict=True)):
             texts = {"prompt": conversation.prompt}
-            media: dict[str, Medium] = {f"given-{n}": image for n, image in enumerate(conversation.images)}
+            given = [*conversation.images, *conversation.first_frames]
+            media: dict[str, Medium] = {f"given-{n}": image for n, image in enumerate(given)}
             if self.mode == "text":
                 texts["answer"] = outputs[row]
                 texts["expected"] = str(conversation.reference)
@@ -266,6 +273,11 @@ class ConversationTask(EvaluationTask):
             records = [{"messages": [*each.messages, {}], "images": each.images} for each in conversations]
             settings = {"max_new_tokens": self.max_new_tokens, **self.options.generation}
             return answer_questions(model, processor, records, batch_size=len(records), **settings)
+        settings = dict(self.options.generation)
+        if conversations[0].first_frames:
+            frames = [frame for each in conversations for frame in each.first_frames]
+            pixels = processor.image_processor(frames, return_tensors="pt")["pixel_values"].to(model.device)
+            settings["first_frames"] = pixels.unflatten(0, (len(conversations), -1))
         return generate_from_messages(
             model,
             processor,
@@ -274,8 +286,13 @@ class ConversationTask(EvaluationTask):
             [self.options.seed + index for index in indices],
             [each.images for each in conversations] if conversations[0].images else None,
             batch_size=len(conversations),
-            **self.options.generation,
+            **settings,
         )
+
+
+def rows_of(columns: dict[str, list[bool]]) -> list[dict[str, MetricValue]]:
+    """Returns the metrics of each sample, from a list of values for each metric."""
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def evenly(items: Sequence[Any], count: int) -> list[Any]:
@@ -296,4 +313,5 @@ __all__ = [
     "StoredResult",
     "TaskOptions",
     "evenly",
+    "rows_of",
 ]
