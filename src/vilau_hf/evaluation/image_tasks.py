@@ -159,7 +159,7 @@ class ZeroShot(ImageDataTask):
         images = [self.images[self.indices[index]] for index in indices]
         chosen = self.classifier.classify(images, count=5)
         results = []
-        for index, image, names in zip(indices, images, chosen, strict=True):
+        for index, names in zip(indices, chosen, strict=True):
             expected = self.class_names[(self.images.labels or [])[self.indices[index]]]
             metrics: dict[str, MetricValue] = {"top_1": names[0] == expected, "top_5": expected in names}
             results.append(SampleResult(index, metrics, {"chosen": names[0], "expected": expected}))
