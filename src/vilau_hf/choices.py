@@ -41,4 +41,13 @@ EVALUATION_TASKS = {
     "shapes-caption-choice": "drawn.evaluation_tasks.ShapesCaptionChoice",
     "shapes-reconstruction": "drawn.evaluation_tasks.ShapesReconstruction",
     "shapes-zero-shot": "drawn.evaluation_tasks.ShapesZeroShot",
+    "emoji-text-to-image": "emoji.evaluation_tasks.EmojiTextToImage",
+    "emoji-edits": "emoji.evaluation_tasks.EmojiEdits",
+    "emoji-rows": "emoji.evaluation_tasks.EmojiRows",
+    "emoji-clips": "emoji.evaluation_tasks.EmojiClips",
+    "emoji-questions": "emoji.evaluation_tasks.EmojiQuestions",
+    "emoji-captions": "emoji.evaluation_tasks.EmojiCaptions",
+    "emoji-yes-no": "emoji.evaluation_tasks.EmojiYesNo",
+    "emoji-reconstruction": "emoji.evaluation_tasks.EmojiReconstruction",
+    "emoji-zero-shot": "emoji.evaluation_tasks.EmojiZeroShot",
 }

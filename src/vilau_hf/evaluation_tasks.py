@@ -4,8 +4,14 @@ import importlib
 from collections.abc import Sequence
 
 from .choices import EVALUATION_TASKS
+from .emoji.feature_distances import judge_features
 from .evaluation.evaluated_model import EvaluatedModel
+from .evaluation.feature_distances import FEATURE_NETWORKS
 from .evaluation.task import EvaluationTask, TaskOptions
+
+
+# Here, because `evaluation` may not import `emoji`.
+FEATURE_NETWORKS["judge"] = judge_features
 
 
 def task_class(name: str) -> type[EvaluationTask]:

@@ -10,9 +10,23 @@ from .. import TINY_CHECKPOINT
 from ..choices import EVALUATION_TASKS
 
 
-HELP = "measure a model by tasks with 95 %% intervals, resumable and on one or several processes"
+HELP = "measure a model by tasks, with intervals of confidence; resumable, on one or several processes"
 # options of the command that are fields of `TaskOptions`
-OPTIONS = ("samples", "seed", "metrics", "download_metric_weights", "generation")
+OPTIONS = (
+    "samples",
+    "seed",
+    "data",
+    "split",
+    "classes",
+    "templates",
+    "instruction",
+    "prompts",
+    "reference",
+    "features",
+    "judge",
+    "records",
+    "download_metric_weights",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +59,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dtype", default="auto", help="dtype of the weights (default: %(default)s, the dtype of the checkpoint)"
+    )
+    parser.add_argument(
+        "--data",
+        help="for reconstruction, rfid and zero-shot: folder with one subfolder of images for each class, or Hub id "
+        "of a dataset with images and labels; for vqa: .jsonl file with image, question and answers in each line, or "
+        "Hub id",
+    )
+    parser.add_argument("--split", help="subfolder of the data, or split of a Hub dataset (default: validation)")
+    parser.add_argument(
+        "--classes", metavar="FILE", help="names of the classes, one a line in the order of the labels (zero-shot)"
+    )
+    parser.add_argument(
+        "--templates",
+        metavar="FILE",
+        help="texts with {} for the name of a class, one a line (zero-shot; default: a photo of a {}.)",
+    )
+    parser.add_argument("--instruction", metavar="TEXT", help="text in a new line after each question (vqa)")
+    parser.add_argument("--prompts", metavar="FILE", help=".txt, .jsonl, .csv or .json file of prompts (fid)")
+    parser.add_argument("--reference", metavar="DIR", help="folder of real images, also in subfolders (fid)")
+    parser.add_argument(
+        "--features",
+        metavar="NETWORK",
+        help="network whose features give FID and KID: inception, tower or judge; the last two need no download "
+        "(fid and rfid; default: inception)",
+    )
+    parser.add_argument("--judge", metavar="DIR", help="folder of the judge of emoji")
+    parser.add_argument(
+        "--records", metavar="DIR", help="records of vilau records emoji (default: the few that are shipped)"
     )
     parser.add_argument(
         "--metrics", nargs="+", metavar="METRIC", help="metrics of reconstructions: psnr, ssim, lpips (default: all)"

@@ -60,7 +60,9 @@ class Layout:
         allowed = self.allowed_samples
         if num_samples < 1 or (allowed and num_samples not in allowed):
             accepted = " or ".join(map(str, allowed)) if allowed else "at least 1"
-            raise ValueError(f"`num_images` must be {accepted} for the layout {self.name!r}, got {num_samples}.")
+            raise ValueError(
+                f"`num_images` must be {accepted} for the layout {self.name!r}, got {num_samples}."
+            )
         if self.makes_videos is not None and is_video != self.makes_videos:
             expected = "videos" if self.makes_videos else "images"
             raise ValueError(f"the layout {self.name!r} has {expected}, got {'videos' if is_video else 'images'}.")
@@ -90,9 +92,7 @@ class Layout:
             path = self.files(len(selected), prompt, 1)[0].path
             size = len(path.rpartition("/")[2].encode())
             if size > LONGEST_NAME:
-                raise ValueError(
-                    f"{prompt.source}: the name of its file has {size} bytes, at most {LONGEST_NAME} fit."
-                )
+                raise ValueError(f"{prompt.source}: the name of its file has {size} bytes, at most {LONGEST_NAME} fit.")
             other = first.setdefault(path, prompt)
             if other is prompt:
                 selected.append(prompt)

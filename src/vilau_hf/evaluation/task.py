@@ -211,7 +211,8 @@ class Conversation:
     @property
     def prompt(self) -> str:
         """Returns the texts of all messages, joined by spaces."""
-        return " ".join(part["text"] for message in self.messages for part in message["content"] if "text" in part)
+        # stored records have all fields in all parts, with `None` for those of other types
+        return " ".join(part["text"] for message in self.messages for part in message["content"] if part.get("text"))
 
 
 class ConversationTask(EvaluationTask):
