@@ -30,7 +30,9 @@ def images_of(result):
     return {name: image.tobytes() for name, image in result.media.items() if not isinstance(image, list)}
 
 
-@pytest.mark.parametrize("task_class", [ShapesTextToImage, ShapesEdits, ShapesStories])
+@pytest.mark.parametrize(
+    "task_class", [ShapesTextToImage, ShapesEdits, pytest.param(ShapesStories, marks=pytest.mark.slow)]
+)
 def test_batch_size_and_neighbours_do_not_change_samples(model, task_class):
     task = task_class(model, TaskOptions(samples=6, seed=3))
     together = task.run([1, 5])

@@ -75,16 +75,11 @@ def run_tasks(
 def _run_task(task: EvaluationTask, folder: Path, batch_size: int, state: PartialState) -> dict[str, Any]:
     """Computes the missing samples of a task, and returns its entry of `results.json` in the main process."""
     files = ResultFolder(folder, state.process_index)
-    environment = describe_environment()
-    settings = {
-        **task.settings(),
-        "model": task.model.describe(),
-        "versions": {
-            "vilau_hf": environment["vilau_hf"],
-            **{name: environment["packages"][name] for name in VERSIONS},
-        },
-    }
+    environment: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if state.is_main_process:
+        environment = describe_environment()
+        settings = _all_settings(task, environment)
         files.begin(settings)
     # The folder must exist before another process reads it.
     state.wait_for_everyone()
@@ -113,6 +108,16 @@ def _run_task(task: EvaluationTask, folder: Path, batch_size: int, state: Partia
             "samples": round(sum(result.seconds for result in results), 1),
             "summary": round(time.perf_counter() - began, 1),
         },
+    }
+
+
+def _all_settings(task: EvaluationTask, environment: dict[str, Any]) -> dict[str, Any]:
+    """Returns everything that the results depend on, which a resumed run must not change."""
+    versions = {name: environment["packages"][name] for name in VERSIONS}
+    return {
+        **task.settings(),
+        "model": task.model.describe(),
+        "versions": {"vilau_hf": environment["vilau_hf"], **versions},
     }
 
 
