@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from .feature_distances import FeatureNetwork, distances_of_features, extract_features, make_feature_network
-from .image_data import check_count, choose_evenly, image_files, square
+from .image_data import check_count, choose_evenly, image_files, open_image, square
 from .intervals import Score
 from .model_outputs import user_message
 from .prompt_files import Prompt, read_prompts
@@ -67,9 +67,15 @@ class PromptFid(ConversationTask):
         folder = Path(str(self.options.reference))
         if not folder.is_dir():
             raise ValueError(f"`--reference` must be a folder of images, got {str(folder)!r}.")
-        check_count(image_files(folder), max(2, len(self)), folder)
+        check_count(image_files(folder), len(self), folder)
         for name, indices in self.categories.items():
-            check_count(image_files(folder / name), max(2, len(indices)), folder / name)
+            check_count(image_files(folder / name), len(indices), folder / name)
+        # A covariance needs two images.
+        for name, count in [("all", len(self)), *((name, len(each)) for name, each in self.categories.items())]:
+            if count < 2:
+                raise ValueError(
+                    f"FID needs at least 2 prompts of each category, got {count} of the category {name!r}."
+                )
         _ = self.network
 
     def settings(self) -> dict[str, Any]:
@@ -105,8 +111,7 @@ class PromptFid(ConversationTask):
 
 def _load_square(file: Path, side: int) -> Image.Image:
     """Returns the central square of an image file, at the size of the model, as MJHQ-30K is scored."""
-    with Image.open(file) as image:
-        return square(image, side)
+    return square(open_image(file), side)
 
 
 __all__ = ["PromptFid"]

@@ -60,6 +60,11 @@ class LabelledImages:
         if isinstance(feature, ClassLabel):
             self.classes = list(feature.names)
             self.labels = list(self.dataset["label"])
+            # Published test splits hide their labels behind -1, which would be the last class.
+            if any(label not in range(len(self.classes)) for label in self.labels):
+                raise ValueError(
+                    f"the split {split!r} of {source!r} has images without a label. Give another `split`."
+                )
         self.identity = f"{split} of {len(self.dataset)} rows"
 
     def __len__(self) -> int:
@@ -67,13 +72,30 @@ class LabelledImages:
 
     def __getitem__(self, index: int) -> Image.Image:
         """Returns an image in RGB."""
-        image = Image.open(self.files[index]) if self.files else self.dataset[index]["image"]
-        return image.convert("RGB")
+        return open_image(self.files[index]) if self.files else self.dataset[index]["image"].convert("RGB")
 
 
 def image_files(folder: Path) -> list[Path]:
     """Returns all image files in a folder and its subfolders, sorted by their path."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def open_image(path: Path) -> Image.Image:
+    """
+    Reads an image file, in RGB.
+
+    Args:
+        path (`Path`): the file.
+
+    Raises:
+        ValueError: if the file cannot be read as an image. The message names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    # Pillow raises the second for images of very many pixels, and the third for damaged PNG files.
+    except (OSError, Image.DecompressionBombError, SyntaxError) as error:
+        raise ValueError(f"cannot read the image {path}: {error}") from error
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
@@ -151,6 +173,7 @@ __all__ = [
     "check_count",
     "choose_evenly",
     "image_files",
+    "open_image",
     "read_lines",
     "square",
 ]

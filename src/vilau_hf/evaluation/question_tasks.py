@@ -11,7 +11,7 @@ from typing import Any
 from datasets import load_dataset
 from PIL import Image
 
-from .image_data import HUB_SPLIT, choose_evenly
+from .image_data import HUB_SPLIT, choose_evenly, open_image
 from .model_outputs import user_message
 from .task import Conversation, ConversationTask, MetricValue
 from .vqa_accuracy import answer_accuracy, normalize_answer
@@ -34,7 +34,7 @@ class Question:
 
     def open(self) -> Image.Image:
         """Returns the image in RGB."""
-        return (Image.open(self.image) if isinstance(self.image, Path) else self.image).convert("RGB")
+        return open_image(self.image) if isinstance(self.image, Path) else self.image.convert("RGB")
 
 
 class VisualQuestions(ConversationTask):
