@@ -56,7 +56,7 @@ def test_rejects_hidden_labels_and_damaged_files(tmp_path, monkeypatch):
         LabelledImages("someone/images", "test")
     save(tmp_path / "a.png", size=(64, 64))
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
-    with pytest.raises(ValueError, match=r"cannot read the image .*a\.png"):
+    with pytest.raises(ValueError, match=r"Cannot read the image .*a\.png"):
         LabelledImages(str(tmp_path))[0]
 
 

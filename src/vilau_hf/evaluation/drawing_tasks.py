@@ -8,8 +8,9 @@ from typing import Any
 
 from PIL import Image
 
+from ..processing.image_functions_vilau import open_images
 from .feature_distances import FeatureNetwork, distances_of_features, extract_features, make_feature_network
-from .image_data import check_count, choose_evenly, image_files, open_image, square
+from .image_data import check_count, choose_evenly, image_files, square
 from .intervals import Score
 from .model_outputs import user_message
 from .prompt_files import Prompt, read_prompts
@@ -111,7 +112,7 @@ class PromptFid(ConversationTask):
 
 def _load_square(file: Path, side: int) -> Image.Image:
     """Returns the central square of an image file, at the size of the model, as MJHQ-30K is scored."""
-    return square(open_image(file), side)
+    return square(open_images(file), side)
 
 
 __all__ = ["PromptFid"]

@@ -7,6 +7,8 @@ from pathlib import Path
 from datasets import ClassLabel, load_dataset
 from PIL import Image
 
+from ..processing.image_functions_vilau import open_images
+
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 HUB_SPLIT = "validation"
@@ -71,31 +73,13 @@ class LabelledImages:
         return len(self.files) or len(self.dataset)
 
     def __getitem__(self, index: int) -> Image.Image:
-        """Returns an image in RGB."""
-        return open_image(self.files[index]) if self.files else self.dataset[index]["image"].convert("RGB")
+        """Returns an image in RGB. A file that cannot be read is an error with its name."""
+        return open_images(self.files[index]) if self.files else self.dataset[index]["image"].convert("RGB")
 
 
 def image_files(folder: Path) -> list[Path]:
     """Returns all image files in a folder and its subfolders, sorted by their path."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-
-
-def open_image(path: Path) -> Image.Image:
-    """
-    Reads an image file, in RGB.
-
-    Args:
-        path (`Path`): the file.
-
-    Raises:
-        ValueError: if the file cannot be read as an image. The message names the file.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    # Pillow raises the second for images of very many pixels, and the third for damaged PNG files.
-    except (OSError, Image.DecompressionBombError, SyntaxError) as error:
-        raise ValueError(f"cannot read the image {path}: {error}") from error
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
@@ -173,7 +157,6 @@ __all__ = [
     "check_count",
     "choose_evenly",
     "image_files",
-    "open_image",
     "read_lines",
     "square",
 ]
