@@ -19,6 +19,7 @@ from vilau_hf.emoji.evaluation_tasks import (
 )
 from vilau_hf.emoji.judge import EmojiJudge
 from vilau_hf.emoji.nearest import as_pixels
+from vilau_hf.emoji.scores import clip_pixels
 from vilau_hf.evaluation.evaluated_model import EvaluatedModel
 from vilau_hf.evaluation.run_tasks import run_tasks
 from vilau_hf.evaluation.task import StoredResult, TaskOptions
@@ -63,6 +64,16 @@ def test_edits_and_rows_show_images_of_training_only(model, judge):
             assert conversation.images[-1].tobytes() == given.on("white").tobytes()
     row = EmojiRows(model, TaskOptions(samples=3, judge=judge)).run([1])[0]
     assert list(row.media) == ["given-0", "given-1", "given-2", "generated"] and "top_1_real" in row.metrics
+
+
+def test_true_clips_move_as_they_should_and_are_named_as_real_ones(model, records_folder, judge):
+    task = EmojiClips(model, TaskOptions(records=str(records_folder), judge=judge, samples=1))
+    task.check()
+    conversations = [task.conversation(0)]
+    assert conversations[0].prompt.endswith(", animated style")
+    rows = task.score(conversations, torch.stack([clip_pixels(each.reference) for each in conversations]))
+    assert all(row["clip_moves"] and row["clip_named"] == row["clip_named_real"] for row in rows)
+    assert list(task.run([0])[0].media) == ["generated"]
 
 
 def test_questions_are_those_of_the_training_tasks(model):

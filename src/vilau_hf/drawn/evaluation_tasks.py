@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
@@ -225,7 +225,7 @@ class ShapesStories(EvaluationTask):
 
     name = "shapes-stories"
     description = "tell stories of two sentences and two images; the oracle compares each image with its sentence"
-    uses = ("generation",)
+    uses: ClassVar[tuple[str, ...]] = ("generation",)
     right = "second"
 
     def __len__(self) -> int:

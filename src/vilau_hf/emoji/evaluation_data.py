@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 from ..evaluation.image_data import choose_evenly
 from ..evaluation.intervals import Score, ratio
@@ -18,7 +19,9 @@ from .tasks import EmojiTasks
 class EmojiTask(EvaluationTask):
     """A task about the images of `records` that were held out of training, each in a style that is new for it."""
 
-    uses = ("records",)
+    uses: ClassVar[tuple[str, ...]] = ("records",)
+    # what a sample is, for the error message
+    sample_kind: ClassVar[str] = "images"
 
     @property
     def folder(self) -> Path:
@@ -57,10 +60,10 @@ class EmojiTask(EvaluationTask):
         return random.Random(f"{self.options.seed} {index}")
 
     def check(self) -> None:
-        """Checks that the records have held-out images."""
+        """Checks that the records have held-out samples."""
         super().check()
-        if not self.held_out:
-            raise ValueError(f"{self.folder} has no held-out images, which the task {self.name!r} needs.")
+        if not len(self):
+            raise ValueError(f"{self.folder} has no held-out {self.sample_kind}, which the task {self.name!r} needs.")
 
     def other_style(self, one: Emoji) -> Emoji:
         """Returns the image of the same concept in the first style of training."""
@@ -71,8 +74,8 @@ class EmojiTask(EvaluationTask):
 class JudgedEmojiTask(EmojiTask):
     """A task whose images the judge names."""
 
-    uses = (*EmojiTask.uses, "judge")
-    needs = ("judge",)
+    uses: ClassVar[tuple[str, ...]] = (*EmojiTask.uses, "judge")
+    needs: ClassVar[tuple[str, ...]] = ("judge",)
     right = "top_1"
 
     @cached_property
@@ -81,7 +84,7 @@ class JudgedEmojiTask(EmojiTask):
         return EmojiJudge.load(str(self.options.judge))
 
     def check(self) -> None:
-        """Checks that there are a judge and held-out images."""
+        """Checks that there are a judge and held-out samples."""
         super().check()
         _ = self.judge
 
@@ -89,8 +92,9 @@ class JudgedEmojiTask(EmojiTask):
         """Adds the ratio of each share to that of the real images, which is the ceiling."""
         scores = super().summarize(results)
         for name in [name for name in scores if f"{name}_real" in scores]:
-            columns = [[float(result.metrics[key] or 0) for result in results] for key in (name, f"{name}_real")]
-            scores[f"{name}_ratio"] = ratio(*columns, seed=self.options.seed)
+            hits = [float(result.metrics[name] or 0) for result in results]
+            ceiling = [float(result.metrics[f"{name}_real"] or 0) for result in results]
+            scores[f"{name}_ratio"] = ratio(hits, ceiling, seed=self.options.seed)
         return scores
 
 

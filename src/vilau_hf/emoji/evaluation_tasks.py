@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -37,7 +37,7 @@ from .tasks import Clip, load_clips, row_messages
 class _EmojiDrawing(JudgedEmojiTask, ConversationTask):
     """A task whose conversations end with an image that the judge names."""
 
-    uses = (*JudgedEmojiTask.uses, *ConversationTask.uses)
+    uses: ClassVar[tuple[str, ...]] = (*JudgedEmojiTask.uses, *ConversationTask.uses)
     mode = "image"
 
     def score(self, conversations: Sequence[Conversation], outputs: Any) -> list[dict[str, MetricValue]]:
@@ -99,9 +99,10 @@ class EmojiClips(JudgedEmojiTask, ConversationTask):
 
     name = "emoji-clips"
     description = "draw clips that were held out; the judge names first and last frame, and the motion is compared"
-    uses = (*JudgedEmojiTask.uses, *ConversationTask.uses)
+    uses: ClassVar[tuple[str, ...]] = (*JudgedEmojiTask.uses, *ConversationTask.uses)
     mode = "video"
     right = "clip_all"
+    sample_kind = "clips"
 
     @cached_property
     def clips(self) -> list[Clip]:
@@ -111,12 +112,6 @@ class EmojiClips(JudgedEmojiTask, ConversationTask):
 
     def __len__(self) -> int:
         return len(self.clips)
-
-    def check(self) -> None:
-        """Checks that there are a judge and held-out clips."""
-        super().check()
-        if not self.clips:
-            raise ValueError(f"{self.folder} has no held-out clips, which the task {self.name!r} needs.")
 
     def conversation(self, index: int) -> Conversation:
         """Returns the name of a clip as the message of the user."""
@@ -131,7 +126,7 @@ class EmojiClips(JudgedEmojiTask, ConversationTask):
 class _EmojiAnswers(EmojiTask, ConversationTask):
     """A task whose conversations are questions about held-out images."""
 
-    uses = (*EmojiTask.uses, *ConversationTask.uses)
+    uses: ClassVar[tuple[str, ...]] = (*EmojiTask.uses, *ConversationTask.uses)
     mode = "text"
     right = "right"
     kinds: tuple[str, ...]
@@ -208,7 +203,7 @@ class EmojiReconstruction(EmojiTask, ReconstructionTask):
 
     name = "emoji-reconstruction"
     description = "encode and decode held-out images: PSNR and SSIM"
-    uses = (*EmojiTask.uses, *ReconstructionTask.uses)
+    uses: ClassVar[tuple[str, ...]] = (*EmojiTask.uses, *ReconstructionTask.uses)
     metrics = ("psnr", "ssim")
 
     def image(self, index: int) -> Image.Image:

@@ -34,8 +34,8 @@ def feature_distances(
     for name, images in (("generated", generated), ("real", real)):
         if len(images) < 2:
             raise ValueError(f"`{name}` must contain at least two images, got {len(images)}.")
-    features = [judge.judge(list(images)).features for images in (generated, real)]
-    return distances_of_features(*features, subset_size=100, seed=seed)
+    features = {name: judge.judge(list(images)).features for name, images in (("drawn", generated), ("real", real))}
+    return distances_of_features(features["drawn"], features["real"], subset_size=100, seed=seed)
 
 
 def judge_features(model: EvaluatedModel, options: TaskOptions) -> FeatureNetwork:

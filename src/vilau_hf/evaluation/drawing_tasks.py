@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -28,8 +28,15 @@ class PromptFid(ConversationTask):
     name = "fid"
     description = "draw the prompts of --prompts: FID and KID to the images in --reference, also by category"
     mode = "image"
-    uses = (*ConversationTask.uses, "prompts", "reference", "features", "judge", "download_metric_weights")
-    needs = ("prompts", "reference")
+    uses: ClassVar[tuple[str, ...]] = (
+        *ConversationTask.uses,
+        "prompts",
+        "reference",
+        "features",
+        "judge",
+        "download_metric_weights",
+    )
+    needs: ClassVar[tuple[str, ...]] = ("prompts", "reference")
 
     @cached_property
     def prompts(self) -> list[Prompt]:

@@ -73,7 +73,8 @@ class EvaluatedModel:
                 f"the task needs a complete model, got {self.source!r}, a checkpoint of type "
                 f"{self.config.model_type!r}."
             )
-        model = VilaUForConditionalGeneration.from_pretrained(self.source, dtype=self.dtype)
+        # The types of `to` in transformers 5.24 take its decorator for the method.
+        model: Any = VilaUForConditionalGeneration.from_pretrained(self.source, dtype=self.dtype)
         return model.to(self.device).eval()
 
     @cached_property

@@ -109,7 +109,9 @@ def tower_features(model: EvaluatedModel, options: TaskOptions) -> FeatureNetwor
     def extract(images: list[Image.Image]) -> torch.Tensor:
         pixels = model.image_processor(images, return_tensors="pt")["pixel_values"].to(model.device)
         with torch.no_grad():
-            return model.vision_tower.encode_image(pixels).last_hidden_state.float().mean(1).cpu()
+            # `None` only in outputs of other models
+            features: Any = model.vision_tower.encode_image(pixels).last_hidden_state
+        return features.float().mean(1).cpu()
 
     return extract
 

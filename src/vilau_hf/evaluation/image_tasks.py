@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 from PIL import Image
 
@@ -20,8 +20,8 @@ DEFAULT_TEMPLATES = ("a photo of a {}.",)
 class ImageDataTask(EvaluationTask):
     """A task on the images of `--data`."""
 
-    uses = ("data", "split")
-    needs = ("data",)
+    uses: ClassVar[tuple[str, ...]] = ("data", "split")
+    needs: ClassVar[tuple[str, ...]] = ("data",)
 
     @cached_property
     def images(self) -> LabelledImages:
@@ -51,7 +51,7 @@ class Reconstruction(ImageDataTask, ReconstructionTask):
 
     name = "reconstruction"
     description = "encode and decode the images of --data: PSNR, SSIM and LPIPS of central squares"
-    uses = (*ImageDataTask.uses, *ReconstructionTask.uses)
+    uses: ClassVar[tuple[str, ...]] = (*ImageDataTask.uses, *ReconstructionTask.uses)
 
     def image(self, index: int) -> Image.Image:
         """Returns the central square of an image, at the size of the tower."""
@@ -63,7 +63,7 @@ class ReconstructionFid(Reconstruction):
 
     name = "rfid"
     description = "encode and decode the images of --data: FID and KID between images and reconstructions"
-    uses = (*ImageDataTask.uses, "metrics", "features", "judge", "download_metric_weights")
+    uses: ClassVar[tuple[str, ...]] = (*ImageDataTask.uses, "metrics", "features", "judge", "download_metric_weights")
     metrics = ("psnr",)
 
     @cached_property
@@ -93,7 +93,7 @@ class ZeroShot(ImageDataTask):
 
     name = "zero-shot"
     description = "classify the images of --data by the names of their classes, by the tower and its text encoder"
-    uses = (*ImageDataTask.uses, "classes", "templates")
+    uses: ClassVar[tuple[str, ...]] = (*ImageDataTask.uses, "classes", "templates")
     right = "top_1"
 
     def check(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from datasets import load_dataset
 from PIL import Image
@@ -44,8 +44,8 @@ class VisualQuestions(ConversationTask):
     name = "vqa"
     description = "answer the questions of --data about images: accuracy of the VQA challenge"
     mode = "text"
-    uses = (*ConversationTask.uses, "data", "split", "instruction")
-    needs = ("data",)
+    uses: ClassVar[tuple[str, ...]] = (*ConversationTask.uses, "data", "split", "instruction")
+    needs: ClassVar[tuple[str, ...]] = ("data",)
 
     @cached_property
     def questions(self) -> Any:

@@ -32,7 +32,7 @@ def reconstruct(tower: VilaUVisionTower, pixels: torch.Tensor) -> torch.Tensor:
 class ReconstructionTask(EvaluationTask):
     """A task whose samples are images that the vision tower encodes and decodes."""
 
-    uses = ("metrics", "download_metric_weights")
+    uses: ClassVar[tuple[str, ...]] = ("metrics", "download_metric_weights")
     # metrics that are computed unless the option `metrics` names others
     metrics: ClassVar[tuple[str, ...]] = METRICS
 

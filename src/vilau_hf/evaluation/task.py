@@ -219,7 +219,7 @@ class ConversationTask(EvaluationTask):
     """A task whose samples are conversations that the model continues with a text, an image or a video."""
 
     mode: ClassVar[Literal["text", "image", "video"]]
-    uses = ("generation",)
+    uses: ClassVar[tuple[str, ...]] = ("generation",)
     max_new_tokens: ClassVar[int] = 24
 
     @abstractmethod
@@ -256,13 +256,14 @@ class ConversationTask(EvaluationTask):
             texts = {"prompt": conversation.prompt}
             given = [*conversation.images, *conversation.first_frames]
             media: dict[str, Medium] = {f"given-{n}": image for n, image in enumerate(given)}
-            if self.mode == "text":
-                texts["answer"] = outputs[row]
+            output = outputs[row]
+            if isinstance(output, str):
+                texts["answer"] = output
                 texts["expected"] = str(conversation.reference)
-            elif self.mode == "image":
-                media["generated"] = to_pil(outputs[row])
+            elif output.ndim == 3:
+                media["generated"] = to_pil(output)
             else:
-                media["generated"] = [to_pil(frame) for frame in outputs[row]]
+                media["generated"] = [to_pil(frame) for frame in output]
             results.append(SampleResult(index, metrics[row], texts, media))
         return results
 
