@@ -73,8 +73,7 @@ class EvaluatedModel:
                 f"the task needs a complete model, got {self.source!r}, a checkpoint of type "
                 f"{self.config.model_type!r}."
             )
-        # The types of `to` in transformers 5.24 take its decorator for the method.
-        model: Any = VilaUForConditionalGeneration.from_pretrained(self.source, dtype=self.dtype)
+        model = VilaUForConditionalGeneration.from_pretrained(self.source, dtype=self.dtype)
         return model.to(self.device).eval()
 
     @cached_property
@@ -100,7 +99,9 @@ class EvaluatedModel:
         """Returns the vision tower, that of the complete model if it is loaded."""
         if "model" in vars(self):
             return self.model.model.vision_tower
-        return load_vision_tower(self.source).to(self.device)
+        tower = load_vision_tower(self.source)
+        tower.to(self.device)  # type: ignore[arg-type]  # transformers wraps `to` without its first argument
+        return tower
 
     @cached_property
     def text_tower(self) -> VilaUVisionTowerForPreTraining:
