@@ -44,7 +44,6 @@ TESTED_IN = {
     "training/dry_run_language_model.py": ("training/test_dry_run.py",),
     "training/dry_run_report.py": ("training/test_dry_run.py",),
     "training/dry_run_vision_tower.py": ("training/test_dry_run.py",),
-    "training/hub_weights.py": ("training/test_losses.py",),
     "training/loss_logging.py": ("training/test_trainer_vilau.py", "training/test_trainer_vision_tower.py"),
     "training/recipe_language_model.py": ("training/test_recipe.py",),
     "training/recipe_vision_tower.py": ("training/test_recipe.py",),

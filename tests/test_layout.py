@@ -60,6 +60,7 @@ FLOORS = (
     ("evaluation", "original", "hub", "serving"),
     ("training",),
     ("drawn", "emoji"),
+    ("evaluation_tasks",),
     ("integrations",),
     ("commands",),
     ("cli",),

@@ -5,7 +5,7 @@ import io
 import sys
 
 from . import __version__
-from .commands import convert, demo, encode, env, estimate, push, records, serve, train
+from .commands import convert, demo, encode, env, estimate, evaluate, push, records, serve, train
 
 
 COMMANDS = {
@@ -17,6 +17,7 @@ COMMANDS = {
     "records": records,
     "train": train,
     "estimate": estimate,
+    "evaluate": evaluate,
     "env": env,
 }
 

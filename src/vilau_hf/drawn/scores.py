@@ -1,27 +1,61 @@
 """Scores of a model on held-out drawn shapes, as the drawing oracle reads them."""
 
+from collections.abc import Sequence
+
 import torch
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 from ..evaluation.metrics import codebook_usage, exact_match, psnr
 from ..evaluation.model_outputs import answer_questions, generate_from_captions
 from ..evaluation.sheets import to_uint8
-from ..evaluation.zero_shot import embed_classes
+from ..evaluation.task import evenly
+from ..evaluation.zero_shot import ZeroShotClassifier
 from ..modeling import VilaUForConditionalGeneration, VilaUVisionTower, VilaUVisionTowerForPreTraining
 from ..processing import VilaUProcessor
 from .dataset import drawn_shapes
 from .oracle import read_drawing, read_motion
-from .shapes import COLORS, SHAPES, Drawing, drawings, motions
+from .shapes import COLORS, SHAPES, Drawing, Motion, drawings, motions
 
 
 ATTRIBUTES = ("color", "shape", "size", "place", "background")
 
 
-def _evenly(items: list, count: int) -> list:
-    """Returns `count` entries of `items`, spread evenly; all entries are repeated if there are fewer than `count`."""
-    return [
-        items[index * len(items) // count] if count < len(items) else items[index % len(items)]
-        for index in range(count)
-    ]
+def drawing_hits(pixels: torch.Tensor, targets: Sequence[Drawing]) -> dict[str, list[bool]]:
+    """
+    Compares what the oracle reads from images with their targets.
+
+    Args:
+        pixels (`torch.Tensor` of shape `(N, 3, S, S)`): images, uint8.
+        targets (`Sequence[Drawing]` of length N): the drawings that the images should show.
+
+    Returns:
+        For each attribute, `color_and_shape`, and `all` (the five attributes together): whether each image shows it.
+    """
+    pairs = list(zip(read_drawing(pixels), targets, strict=True))
+    right = {
+        name: [getattr(reading, name) == getattr(target, name) for reading, target in pairs] for name in ATTRIBUTES
+    }
+    right["color_and_shape"] = [a and b for a, b in zip(right["color"], right["shape"], strict=True)]
+    right["all"] = [all(values) for values in zip(*(right[name] for name in ATTRIBUTES), strict=True)]
+    return right
+
+
+def motion_hits(videos: torch.Tensor, targets: Sequence[Motion]) -> dict[str, list[bool]]:
+    """
+    Compares what the oracle reads from videos with their targets.
+
+    Args:
+        videos (`torch.Tensor` of shape `(N, F, 3, S, S)`): videos, uint8.
+        targets (`Sequence[Motion]` of length N): the motions that the videos should show.
+
+    Returns:
+        For direction, colour and shape: whether each video shows it.
+    """
+    pairs = list(zip(read_motion(videos), targets, strict=True))
+    return {
+        name: [getattr(reading, name) == getattr(target, name) for reading, target in pairs]
+        for name in ("direction", "color", "shape")
+    }
 
 
 def evaluate_images(pixels: torch.Tensor, targets: list[Drawing]) -> dict[str, float]:
@@ -36,14 +70,8 @@ def evaluate_images(pixels: torch.Tensor, targets: list[Drawing]) -> dict[str, f
         Shares in [0, 1] by name: `picture_color` and so on for each attribute, `picture_color_and_shape`, and
         `picture_all` for all five attributes together.
     """
-    readings = read_drawing(pixels)
-    pairs = list(zip(readings, targets, strict=True))
-    right = {
-        name: [getattr(reading, name) == getattr(target, name) for reading, target in pairs] for name in ATTRIBUTES
-    }
-    right["color_and_shape"] = [a and b for a, b in zip(right["color"], right["shape"], strict=True)]
-    right["all"] = [all(values) for values in zip(*(right[name] for name in ATTRIBUTES), strict=True)]
-    return {f"picture_{name}": sum(values) / len(values) for name, values in right.items()}
+    hits = drawing_hits(pixels, targets)
+    return {f"picture_{name}": sum(values) / len(values) for name, values in hits.items()}
 
 
 def _held_out_images(
@@ -104,17 +132,28 @@ def evaluate_tower(
     Returns:
         `zero_shot_color_and_shape`, the share of drawings in the right class.
     """
-    classes = [(color, shape) for color in COLORS for shape in SHAPES]
-    captions = [f"a {color} {shape}" for color, shape in classes]
-    texts = embed_classes(tower, processor.tokenizer, captions, caption_length)
+    classifier = shape_classifier(tower, processor.tokenizer, processor.image_processor)
     pixels, attributes = _held_out_images(processor, num_samples, tower.config.image_size, seed)
-    images = tower.get_image_features(pixels.to(tower.device)).float()
-    chosen = (images @ texts.T).argmax(-1)
+    chosen = classifier.classify_pixels(pixels)
     right = [
-        classes[index] == (drawing["color"], drawing["shape"])
-        for index, drawing in zip(chosen.tolist(), attributes, strict=True)
+        name == f"{drawing['color']} {drawing['shape']}" for (name,), drawing in zip(chosen, attributes, strict=True)
     ]
     return {"zero_shot_color_and_shape": sum(right) / len(right)}
+
+
+def shape_classifier(
+    tower: VilaUVisionTowerForPreTraining, tokenizer: PreTrainedTokenizerBase, image_processor: BaseImageProcessor
+) -> ZeroShotClassifier:
+    """
+    Makes a classifier of 24 classes such as "red cross", whose captions are "a red cross".
+
+    Args:
+        tower ([`VilaUVisionTowerForPreTraining`]): a vision tower with its text encoder.
+        tokenizer (`PreTrainedTokenizerBase`): tokenizer of the text encoder.
+        image_processor (`BaseImageProcessor`): image processor of the tower.
+    """
+    classes = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+    return ZeroShotClassifier(tower, tokenizer, image_processor, classes, ["a {}"])
 
 
 @torch.no_grad()
@@ -141,23 +180,25 @@ def evaluate_model(
     """
     side = model.config.vision_config.image_size
     scores = evaluate_reconstruction(model.model.vision_tower, processor, num_samples, seed)
-    targets = _evenly(drawings("test"), num_samples)
+    targets = evenly(drawings("test"), num_samples)
     captions = [drawing.caption for drawing in targets]
     scores.update(evaluate_images(generate_from_captions(model, processor, captions, "image", seed), targets))
     records = list(drawn_shapes("test", num_samples, side, tasks={"image_to_text": 1}, seed=seed))
     references = [record["messages"][-1]["content"][0]["text"] for record in records]
     scores["answer_exact_match"] = exact_match(answer_questions(model, processor, records), references)
-    moving = _evenly(motions("test"), num_videos)
+    moving = evenly(motions("test"), num_videos)
     videos = generate_from_captions(model, processor, [motion.caption for motion in moving], "video", seed)
-    pairs = list(zip(read_motion(videos), moving, strict=True))
-    for name in ("direction", "color", "shape"):
-        scores[f"video_{name}"] = sum(getattr(a, name) == getattr(b, name) for a, b in pairs) / len(pairs)
+    for name, values in motion_hits(videos, moving).items():
+        scores[f"video_{name}"] = sum(values) / len(values)
     return scores
 
 
 __all__ = [
+    "drawing_hits",
     "evaluate_images",
     "evaluate_model",
     "evaluate_reconstruction",
     "evaluate_tower",
+    "motion_hits",
+    "shape_classifier",
 ]

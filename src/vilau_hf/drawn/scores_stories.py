@@ -9,8 +9,8 @@ from ..evaluation.model_outputs import chat_prompts
 from ..evaluation.sheets import to_pil, to_uint8
 from ..modeling import VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
-from .oracle import Reading, read_drawing, read_motion
-from .scores import ATTRIBUTES
+from .oracle import Reading, read_drawing
+from .scores import ATTRIBUTES, motion_hits
 from .shapes import Drawing, animate, drawings, motions
 from .stories import EDITS, Edit, edit_images, make_edit, read_event
 
@@ -152,17 +152,17 @@ def evaluate_continuations(
     # a setting of this package, which `GenerationConfig` stores but does not declare
     num_frames = model.generation_config.num_frames  # type: ignore[attr-defined]
     videos = animate(targets, num_frames, side, torch.Generator().manual_seed(seed))
-    readings = read_motion(continue_videos(model, processor, videos, num_frames // 2, seed, **settings))
-    pairs = list(zip(readings, targets, strict=True))
-    return {
-        f"continued_{name}": sum(getattr(a, name) == getattr(b, name) for a, b in pairs) / len(pairs)
-        for name in ("direction", "color", "shape")
-    }
+    continued = continue_videos(model, processor, videos, num_frames // 2, seed, **settings)
+    return {f"continued_{name}": sum(hits) / len(hits) for name, hits in motion_hits(continued, targets).items()}
 
 
 @torch.no_grad()
 def tell_stories(
-    model: VilaUForConditionalGeneration, processor: VilaUProcessor, requests: list[str], seed: int, **settings: Any
+    model: VilaUForConditionalGeneration,
+    processor: VilaUProcessor,
+    requests: list[str],
+    seed: int | list[int],
+    **settings: Any,
 ) -> list[list[dict]]:
     """
     Lets the model tell a story for each request.
@@ -171,7 +171,7 @@ def tell_stories(
         model ([`VilaUForConditionalGeneration`]): the model.
         processor ([`VilaUProcessor`]): its processor.
         requests (`list[str]` of length N): requests such as "tell a story of a red cross".
-        seed (`int`): seed of sampling.
+        seed (`int` or `list[int]` of length N): seed of sampling; one for all, or one for each story.
         settings: arguments of `generate` that replace the saved generation settings of the model.
 
     Returns:

@@ -1,29 +1,22 @@
-"""FID and KID of generated emoji, by torchmetrics, in the features of the judge."""
+"""FID and KID of generated emoji, in the features of the judge."""
 
 from collections.abc import Sequence
 
-import torch
 from PIL import Image
-from torch import nn
 
-from ..training.hub_weights import require_package
+from ..evaluation.evaluated_model import EvaluatedModel
+from ..evaluation.feature_distances import FeatureNetwork, distances_of_features
+from ..evaluation.task import TaskOptions
 from .judge import EmojiJudge
-
-
-class _GivenFeatures(nn.Identity):
-    """Takes features in place of images, so that the judge's preprocessing is used."""
-
-    num_features = EmojiJudge.num_features
 
 
 def feature_distances(
     judge: EmojiJudge, generated: Sequence[Image.Image], real: Sequence[Image.Image], seed: int = 0
 ) -> dict[str, float]:
     """
-    Computes the distances of Fréchet (Heusel et al., 2017) and of the polynomial kernel (Bińkowski et al., 2018).
+    Computes FID and KID, as [`distances_of_features`] does.
 
-    Distances are comparable only with the same judge and about the same number of images. The features have 256
-    dimensions, so fewer than 256 images give a covariance without full rank.
+    The features have 256 dimensions, so fewer than 256 images give a covariance without full rank.
 
     Args:
         judge ([`EmojiJudge`]): gives the features.
@@ -38,26 +31,28 @@ def feature_distances(
         ImportError: if torchmetrics is not installed.
         ValueError: for fewer than two images.
     """
-    require_package("torchmetrics", "the distances of features")
-    from torchmetrics.image.fid import FrechetInceptionDistance
-    from torchmetrics.image.kid import KernelInceptionDistance
-
     for name, images in (("generated", generated), ("real", real)):
         if len(images) < 2:
             raise ValueError(f"`{name}` must contain at least two images, got {len(images)}.")
-    features = {True: judge.judge(list(real)).features, False: judge.judge(list(generated)).features}
-    frechet = FrechetInceptionDistance(feature=_GivenFeatures())
-    kernel = KernelInceptionDistance(
-        feature=_GivenFeatures(), subsets=50, subset_size=min(100, len(generated), len(real))
-    )
-    for is_real, values in features.items():
-        frechet.update(values, real=is_real)
-        kernel.update(values, real=is_real)
-    # KID draws its subsets from the global generator.
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        value, spread = kernel.compute()
-    return {"fid": frechet.compute().item(), "kid": value.item(), "kid_std": spread.item()}
+    features = [judge.judge(list(images)).features for images in (generated, real)]
+    return distances_of_features(*features, subset_size=100, seed=seed)
 
 
-__all__ = ["feature_distances"]
+def judge_features(model: EvaluatedModel, options: TaskOptions) -> FeatureNetwork:
+    """
+    Returns the features of the judge in the folder of the option `judge`.
+
+    Args:
+        model ([`EvaluatedModel`]): not used.
+        options ([`TaskOptions`]): the options.
+
+    Raises:
+        ValueError: if there is no such folder.
+    """
+    if options.judge is None:
+        raise ValueError("`--features judge` needs the folder of the judge by `--judge`, got none.")
+    judge = EmojiJudge.load(options.judge)
+    return lambda images: judge.judge(images).features
+
+
+__all__ = ["feature_distances", "judge_features"]

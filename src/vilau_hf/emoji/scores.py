@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import BaseImageProcessor, PreTrainedTokenizerBase
 
 from ..evaluation.intervals import Score, mean, ratio, share
 from ..evaluation.metrics import psnr
@@ -15,9 +16,10 @@ from ..evaluation.model_outputs import (
     generate_from_messages,
     user_message,
 )
-from ..evaluation.sheets import to_pil, to_uint8
-from ..evaluation.zero_shot import embed_classes
-from ..modeling import VilaUForConditionalGeneration, VilaUVisionTower, VilaUVisionTowerForPreTraining
+from ..evaluation.reconstruction import rebuild
+from ..evaluation.sheets import to_pil
+from ..evaluation.zero_shot import ZeroShotClassifier
+from ..modeling import VilaUForConditionalGeneration, VilaUVisionTowerForPreTraining
 from ..pipelines.candidate_ranking_vilau import TowerRanker
 from ..processing import VilaUProcessor
 from .dataset import Emoji, compose
@@ -84,11 +86,14 @@ def restyle(
     Returns:
         `torch.Tensor` of shape `(N, 3, S, S)`, uint8.
     """
-    messages = [
-        user_message([{"type": "image"}, {"type": "text", "text": restyle_instruction(style)}]) for style in styles
-    ]
+    messages = [restyle_message(style) for style in styles]
     images = [[one.on(BACKGROUND)] for one in before]
     return generate_from_messages(model, processor, messages, "image", seed, images, **settings)
+
+
+def restyle_message(style: str) -> list[dict]:
+    """Returns the conversation that asks for an image in another style."""
+    return user_message([{"type": "image"}, {"type": "text", "text": restyle_instruction(style)}])
 
 
 def judged(
@@ -134,16 +139,32 @@ def compare_with_real(
         For top 1, top 5 and style: the share of the drawings (`prefix_top_1`), that of the real images
         (`prefix_top_1_real`), and their ratio (`prefix_top_1_ratio`).
     """
+    hits = drawing_hits(judge, drawn, real)
+    scores = {}
+    for name in ("top_1", "top_5", "style"):
+        scores[f"{prefix}_{name}"] = share(hits[name])
+        scores[f"{prefix}_{name}_real"] = share(hits[f"{name}_real"])
+        scores[f"{prefix}_{name}_ratio"] = ratio(hits[name], hits[f"{name}_real"], seed)
+    return scores
+
+
+def drawing_hits(judge: EmojiJudge, drawn: torch.Tensor, real: Sequence[Emoji]) -> dict[str, list[bool]]:
+    """
+    Asks the judge what drawings show, and what the real images of the same pairs show.
+
+    Args:
+        judge ([`EmojiJudge`]): the judge.
+        drawn (`torch.Tensor` of shape `(N, 3, S, S)`): drawings, uint8.
+        real (`Sequence[Emoji]` of length N): what they should show.
+
+    Returns:
+        The lists of [`judged`] for the drawings, and those for the real images with names that end with `_real`.
+    """
     names = [one.concept.name for one in real]
     styles = [one.style for one in real]
     hits = judged(judge, [to_pil(image) for image in drawn], names, styles)
     ceiling = judged(judge, [one.on(BACKGROUND) for one in real], names, styles)
-    scores = {}
-    for name, values in hits.items():
-        scores[f"{prefix}_{name}"] = share(values)
-        scores[f"{prefix}_{name}_real"] = share(ceiling[name])
-        scores[f"{prefix}_{name}_ratio"] = ratio(values, ceiling[name], seed)
-    return scores
+    return {**hits, **{f"{name}_real": values for name, values in ceiling.items()}}
 
 
 @torch.no_grad()
@@ -157,32 +178,19 @@ def score_tower(
         tower ([`VilaUVisionTowerForPreTraining`]): the tower with its text encoder.
         processor ([`VilaUProcessor`]): its processor.
         emoji (`list[Emoji]`): the images.
-        names (`list[str]`): names to choose from. The name in each style stands for a concept; their embeddings are
-            averaged, as CLIP does with its templates (Radford et al., 2021, section 3.1.4).
+        names (`list[str]`): names to choose from, as for [`emoji_classifier`].
 
     Returns:
         `reconstruction_psnr` in dB, the mean over images, and `zero_shot_top_1` and `zero_shot_top_5`.
     """
-    pixels = processor.image_processor([one.on(BACKGROUND) for one in emoji], return_tensors="pt")["pixel_values"]
-    length = tower.config.text_config.max_position_embeddings
-    captions = [f"{name}, {style} style" for name in names for style in STYLES]
-    texts = torch.cat(
-        [
-            embed_classes(tower, processor.tokenizer, captions[row : row + 256], length)
-            for row in range(0, len(captions), 256)
-        ]
-    )
-    texts = texts.unflatten(0, (len(names), len(STYLES))).mean(1)
-    texts = torch.nn.functional.normalize(texts, dim=-1)
+    classifier = emoji_classifier(tower, processor.tokenizer, processor.image_processor, names)
     values = []
     ranks = []
-    for batch in pixels.split(64):
-        batch = batch.to(tower.device)
-        reconstruction = reconstruct(tower.vision_tower, batch)
-        original = to_uint8(batch).cpu()
-        values += [psnr(a, b, data_range=255) for a, b in zip(reconstruction, original, strict=True)]
-        best = (tower.get_image_features(batch).float() @ texts.T).topk(min(5, len(names))).indices
-        ranks += [[names[index] for index in row] for row in best.tolist()]
+    for begin in range(0, len(emoji), 64):
+        images = [one.on(BACKGROUND) for one in emoji[begin : begin + 64]]
+        original, rebuilt = rebuild(tower.vision_tower, processor.image_processor, images)
+        values += [psnr(a, b, data_range=255) for a, b in zip(rebuilt, original, strict=True)]
+        ranks += classifier.classify(images, count=5)
     expected = [one.concept.name for one in emoji]
     return {
         "reconstruction_psnr": mean(values),
@@ -191,10 +199,22 @@ def score_tower(
     }
 
 
-@torch.no_grad()
-def reconstruct(tower: VilaUVisionTower, pixels: torch.Tensor) -> torch.Tensor:
-    """Returns what the codes keep of images `(N, 3, S, S)` in [-1, 1], as uint8 of the same shape on the CPU."""
-    return to_uint8(tower.decode(tower.encode(pixels).codes)).cpu()
+def emoji_classifier(
+    tower: VilaUVisionTowerForPreTraining,
+    tokenizer: PreTrainedTokenizerBase,
+    image_processor: BaseImageProcessor,
+    names: Sequence[str],
+) -> ZeroShotClassifier:
+    """
+    Makes a classifier of concepts. The name in each style stands for a concept.
+
+    Args:
+        tower ([`VilaUVisionTowerForPreTraining`]): the tower with its text encoder.
+        tokenizer (`PreTrainedTokenizerBase`): tokenizer of the text encoder.
+        image_processor (`BaseImageProcessor`): image processor of the tower.
+        names (`Sequence[str]`): names to choose from.
+    """
+    return ZeroShotClassifier(tower, tokenizer, image_processor, names, [f"{{}}, {style} style" for style in STYLES])
 
 
 def score_answers(
@@ -272,20 +292,24 @@ def score_clips(judge: EmojiJudge, videos: torch.Tensor, clips: list[Clip]) -> d
         - `clip_all`: both together,
         - `clip_named_real`: the judge names the concept in both frames of the true clip.
     """
+    return {name: share(hits) for name, hits in clip_hits(judge, videos, clips).items()}
+
+
+def clip_hits(judge: EmojiJudge, videos: torch.Tensor, clips: Sequence[Clip]) -> dict[str, list[bool]]:
+    """Compares generated clips with the true ones; arguments and names as for [`score_clips`], a list for each."""
     true = torch.stack([clip_pixels(clip) for clip in clips])
     named = _first_and_last(judge, videos, clips)
-    real = _first_and_last(judge, true, clips)
     factors = motion_energy(videos) / motion_energy(true).clamp(min=1e-3)
     moves = [1 / MOTION_FACTOR <= factor <= MOTION_FACTOR for factor in factors.tolist()]
     return {
-        "clip_named": share(named),
-        "clip_moves": share(moves),
-        "clip_all": share([a and b for a, b in zip(named, moves, strict=True)]),
-        "clip_named_real": share(real),
+        "clip_named": named,
+        "clip_moves": moves,
+        "clip_all": [a and b for a, b in zip(named, moves, strict=True)],
+        "clip_named_real": _first_and_last(judge, true, clips),
     }
 
 
-def _first_and_last(judge: EmojiJudge, videos: torch.Tensor, clips: list[Clip]) -> list[bool]:
+def _first_and_last(judge: EmojiJudge, videos: torch.Tensor, clips: Sequence[Clip]) -> list[bool]:
     """Returns whether the judge names the concept in the first and in the last frame of each clip."""
     names = [clip.concept.name for clip in clips]
     hits = [
@@ -346,15 +370,18 @@ def score_best_of(
 __all__ = [
     "BACKGROUND",
     "MOTION_FACTOR",
+    "clip_hits",
     "clip_pixels",
     "clip_prompt",
     "compare_with_real",
     "draw",
+    "drawing_hits",
     "drawing_prompt",
+    "emoji_classifier",
     "judged",
     "motion_energy",
-    "reconstruct",
     "restyle",
+    "restyle_message",
     "score_answers",
     "score_best_of",
     "score_clips",

@@ -32,7 +32,8 @@ def user_message(content: list[dict]) -> list[dict]:
 
 
 def _batches(count: int, size: int, description: str) -> Iterator[slice]:
-    for begin in tqdm(range(0, count, size), desc=description, leave=False):
+    # A bar of one step shows nothing, and callers with one batch have a bar of their batches.
+    for begin in tqdm(range(0, count, size), desc=description, leave=False, disable=count <= size):
         yield slice(begin, begin + size)
 
 
@@ -42,7 +43,7 @@ def generate_from_messages(
     processor: VilaUProcessor,
     messages: list[list[dict]],
     mode: Literal["image", "video"],
-    seed: int,
+    seed: int | Sequence[int],
     images: Sequence[Sequence[Image.Image]] | None = None,
     batch_size: int = 50,
     **settings: Any,
@@ -55,7 +56,8 @@ def generate_from_messages(
         processor ([`VilaUProcessor`]): its processor.
         messages (`list[list[dict]]` of length N): the messages of each conversation.
         mode (`str`): `"image"` or `"video"`.
-        seed (`int`): seed of sampling.
+        seed (`int` or a sequence of length N): seed of sampling. With one for each conversation, a result depends
+            neither on the other conversations nor on the batch size.
         images (`Sequence[Sequence[PIL.Image.Image]]` of length N, *optional*): images of each conversation.
         batch_size (`int`, *optional*, defaults to 50): conversations in a batch.
         settings: arguments of `generate` that replace the saved generation settings of the model.
@@ -63,12 +65,13 @@ def generate_from_messages(
     Returns:
         `torch.Tensor`, uint8, of shape `(N, 3, S, S)` for images and `(N, F, 3, S, S)` for videos.
     """
-    generator = torch.Generator(model.device).manual_seed(seed)
+    generator = torch.Generator(model.device).manual_seed(seed) if isinstance(seed, int) else None
     results = []
     for rows in _batches(len(messages), batch_size, f"drawing {mode}s"):
         media = {} if images is None else {"images": [image for row in images[rows] for image in row]}
         inputs = chat_prompts(processor, messages[rows], **media).to(model.device)
-        codes = model.generate(**inputs, generation_mode=mode, generator=generator, **settings)
+        random = {"generator": generator} if isinstance(seed, int) else {"seed": list(seed[rows])}
+        codes = model.generate(**inputs, generation_mode=mode, **random, **settings)
         decode = model.decode_image_tokens if mode == "image" else model.decode_video_tokens
         results.append(to_uint8(decode(codes)).cpu())
     return torch.cat(results)
@@ -109,6 +112,7 @@ def answer_questions(
     records: list[dict],
     max_new_tokens: int = 24,
     batch_size: int = 50,
+    **settings: Any,
 ) -> list[str]:
     """
     Answers the question of each record about its images by greedy decoding.
@@ -120,13 +124,14 @@ def answer_questions(
             not shown to the model.
         max_new_tokens (`int`, *optional*, defaults to 24): largest number of tokens of an answer.
         batch_size (`int`, *optional*, defaults to 50): records in a batch.
+        settings: arguments of `generate` that replace the saved generation settings of the model.
     """
     answers = []
     for rows in _batches(len(records), batch_size, "answering"):
         messages = [record["messages"][:-1] for record in records[rows]]
         images = [image for record in records[rows] for image in record["images"]]
         inputs = chat_prompts(processor, messages, images=images).to(model.device)
-        ids = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **{"do_sample": False, **settings})
         answers += processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in answers]
 

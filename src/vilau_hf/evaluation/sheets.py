@@ -70,9 +70,19 @@ def beside(left: Image.Image, right: Image.Image, gap: int = 4) -> Image.Image:
     return both
 
 
-def save_animation(frames: list[Image.Image], path: Path, milliseconds: int = 350) -> None:
-    """Writes `frames` as a GIF or WebP, by the suffix of `path`, that repeats without end; times in milliseconds."""
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+def save_animation(
+    frames: list[Image.Image], path: Path, milliseconds: int = 350, image_format: str | None = None
+) -> None:
+    """
+    Writes an animation that repeats without end.
+
+    Args:
+        frames (`list[PIL.Image.Image]`): the frames, at least one.
+        path (`Path`): the file.
+        milliseconds (`int`, *optional*, defaults to 350): time of a frame.
+        image_format (`str`, *optional*): `"gif"` or `"webp"` (default: by the suffix of `path`).
+    """
+    frames[0].save(path, format=image_format, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
 
 
 __all__ = ["beside", "contact_sheet", "enlarge", "save_animation", "to_pil", "to_uint8"]

@@ -72,10 +72,20 @@ def vqa_accuracy(predictions: list[str], references: list[list[str]]) -> float:
         )
     if not references:
         raise ValueError("`references` must contain at least one question, got none.")
-    return sum(map(_answer_accuracy, predictions, references)) / len(references)
+    return sum(map(answer_accuracy, predictions, references)) / len(references)
 
 
-def _answer_accuracy(prediction: str, references: list[str]) -> float:
+def answer_accuracy(prediction: str, references: list[str]) -> float:
+    """
+    Computes the VQA accuracy of one answer, as [`vqa_accuracy`] does.
+
+    Args:
+        prediction (`str`): the predicted answer.
+        references (`list[str]`): the answers of people, at least one.
+
+    Raises:
+        ValueError: if there is no reference.
+    """
     if isinstance(references, str) or not references:
         raise ValueError(f"each entry of `references` must be a list of at least one answer, got {references!r}.")
     agreeing = [normalize_answer(reference) == normalize_answer(prediction) for reference in references]
@@ -85,4 +95,4 @@ def _answer_accuracy(prediction: str, references: list[str]) -> float:
     return sum(min(1, (sum(agreeing) - left_out) / 3) for left_out in agreeing) / len(agreeing)
 
 
-__all__ = ["normalize_answer", "vqa_accuracy"]
+__all__ = ["answer_accuracy", "normalize_answer", "vqa_accuracy"]

@@ -11,12 +11,13 @@ from torch.utils.data import DataLoader, Subset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..compat import TensorBoardCallback, TrackioCallback, WandbCallback
+from ..evaluation.hub_weights import require_package
+from ..evaluation.metric_networks import make_fid
 from ..evaluation.metrics import psnr_of_error
 from ..evaluation.sheets import beside, contact_sheet, enlarge, to_uint8
 from ..evaluation.zero_shot import embed_classes
 from ..files import write_then_rename
 from ..modeling import VilaUVisionTowerForPreTraining
-from .hub_weights import find_hub_weights, require_package
 from .trainer_vision_tower import VisionTowerTrainer
 
 
@@ -70,7 +71,9 @@ class VisionTowerEvaluationCallback(TrainerCallback):
         self.classes = classes
         self.num_images = num_images
         self.collate = _LabelledCollator(trainer.data_collator, label_of)
-        self.fid: Any = _make_fid(download_metric_weights).to(trainer.args.device) if fid else None
+        self.fid: Any = (
+            make_fid("the reconstruction FID", download_metric_weights).to(trainer.args.device) if fid else None
+        )
         # The features of the original images never change, so the network sees them only in the first evaluation.
         self.fid_has_originals = False
 
@@ -199,19 +202,6 @@ class _LabelledCollator:
     def __call__(self, records: list[dict]) -> tuple[dict[str, Any], torch.Tensor | None]:
         labels = None if self.label_of is None else torch.tensor([self.label_of(record) for record in records])
         return self.collator(records), labels
-
-
-def _make_fid(download: bool) -> Any:
-    for package in ("torchmetrics", "torch_fidelity"):
-        require_package(package, "the reconstruction FID")
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    path = find_hub_weights(URL_INCEPTION_V3, "the reconstruction FID", download)
-    # torch_fidelity loads the file without `weights_only`, and a pickle can run any code. This line fails first if the
-    # file holds anything but tensors.
-    torch.load(path, map_location="meta", weights_only=True)
-    return FrechetInceptionDistance(feature_extractor_weights_path=str(path), reset_real_features=False)
 
 
 def _save(image: Image.Image, path: Path) -> None:

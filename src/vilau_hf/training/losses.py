@@ -4,11 +4,7 @@
 import torch
 from torch import nn
 
-from .hub_weights import find_hub_weights, require_package
-
-
-# Names of the networks in torchmetrics, and the classes of their weights in torchvision.
-PERCEPTUAL_NETWORKS = {"vgg": "VGG16_Weights", "alex": "AlexNet_Weights", "squeeze": "SqueezeNet1_1_Weights"}
+from ..evaluation.metric_networks import PERCEPTUAL_NETWORKS, load_lpips
 
 
 class PerceptualLoss(nn.Module):
@@ -28,18 +24,7 @@ class PerceptualLoss(nn.Module):
 
     def __init__(self, network: str = "vgg", download: bool = False) -> None:
         super().__init__()
-        if network not in PERCEPTUAL_NETWORKS:
-            raise ValueError(f"`network` must be one of {', '.join(PERCEPTUAL_NETWORKS)}, got {network!r}.")
-        for package in ("torchmetrics", "torchvision"):
-            require_package(package, "the perceptual loss")
-        from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
-        from torchvision import models
-
-        weights = getattr(models, PERCEPTUAL_NETWORKS[network]).DEFAULT
-        # torchmetrics loads the weights from the same file. It would download a missing file without asking.
-        find_hub_weights(weights.url, f"the perceptual loss with {network}", download)
-        # The annotation wants a literal; the name was checked above.
-        self.network = LearnedPerceptualImagePatchSimilarity(network).net  # type: ignore[arg-type]
+        self.network = load_lpips(network, "the perceptual loss", download)
 
     def forward(self, reconstruction: torch.Tensor, pixel_values: torch.Tensor) -> torch.Tensor:
         """
