@@ -28,9 +28,7 @@ from .lmms_store import OutputStore
 
 def manifest() -> ModelManifest:
     """Returns the classes that lmms-eval loads for `--model vilau`."""
-    return ModelManifest(
-        "vilau", simple_class_path=f"{__name__}.VilaUSimple", chat_class_path=f"{__name__}.VilaUChat"
-    )
+    return ModelManifest("vilau", simple_class_path=f"{__name__}.VilaUSimple", chat_class_path=f"{__name__}.VilaUChat")
 
 
 class VilaULmms(lmms):
@@ -88,7 +86,12 @@ class VilaULmms(lmms):
         self._world_size = self.accelerator.num_processes
         is_alone = self._world_size == 1
         self._device = torch.device(device) if is_alone and device is not None else self.accelerator.device
-        store = None if output_dir is None else OutputStore(Path(str(output_dir)), settings.to_dict(), self._rank)
+        store = None if output_dir is None else OutputStore(Path(str(output_dir)), self._rank)
+        if store is not None:
+            if self.accelerator.is_main_process:
+                store.begin(settings.to_dict())
+            self.accelerator.wait_for_everyone()
+            store.read()
         model = VilaUForConditionalGeneration.from_pretrained(settings.pretrained, dtype=dtype)
         processor = VilaUProcessor.from_pretrained(settings.pretrained)
         self.prompt_model = PromptModel(model.to(self._device).eval(), processor)

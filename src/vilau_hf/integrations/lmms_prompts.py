@@ -113,7 +113,7 @@ class PromptReader:
             end = source.get("video_end", end)
             source = source.get("url") or source.get("path") or source.get("video")
         if isinstance(source, (list, tuple)):
-            frames = [np.asarray(frame.convert("RGB") if isinstance(frame, Image.Image) else frame) for frame in source]
+            frames = [np.asarray(_to_rgb(frame)) for frame in source]
             return np.stack([frames[index] for index in _spread(0, len(frames), self.num_frames)])
 
         def indices(metadata: Any, **kwargs: Any) -> list[int]:
@@ -142,7 +142,9 @@ def clip_range(total: int, fps: float | None, begin: float | None, end: float | 
     first = 0 if begin is None else math.floor(begin * (fps or 0))
     last = total if end is None else min(total, math.ceil(end * (fps or 0)))
     if not 0 <= first < last:
-        raise ValueError(f"the clip from {begin} s to {end} s has no frame: the video has {total} frames at {fps} fps.")
+        raise ValueError(
+            f"the clip from {begin} s to {end} s has no frame: the video has {total} frames at {fps} fps."
+        )
     return first, last
 
 
@@ -150,6 +152,11 @@ def _spread(first: int, last: int, count: int) -> list[int]:
     """Returns `count` indices from `first` to `last - 1`, evenly spaced; in a short range indices repeat."""
     length = last - first
     return [first + index * length // count for index in range(count)]
+
+
+def _to_rgb(frame: Any) -> Any:
+    """Returns a frame in RGB if it is a PIL image; arrays are returned as they are."""
+    return frame.convert("RGB") if isinstance(frame, Image.Image) else frame
 
 
 def flatten(media: Any) -> list[Any]:

@@ -196,9 +196,7 @@ class RequestRunner:
     ) -> list[Output]:
         """Draws an image for each prompt, and answers its question with the given images and this one."""
         pairs = [split_drawing_prompt(prompt.text, self.settings.drawing_prompt) for prompt in prompts]
-        drawing = [
-            _with_images(prompt, prompt.images, text) for prompt, (text, _) in zip(prompts, pairs, strict=True)
-        ]
+        drawing = [_with_images(prompt, prompt.images, text) for prompt, (text, _) in zip(prompts, pairs, strict=True)]
         files = self._draw(batch, drawing, 1)
         folder = self._drawing_store().folder
         asking = [

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ import av
 import numpy as np
 from PIL import Image
 
-from ..files import read_json, write_then_rename
+from ..evaluation.result_files import ResultFolder
+from ..files import write_then_rename
 
 
-SETTINGS_NAME = "settings.json"
 # frames per second of generated videos
 FRAME_RATE = 8
 
@@ -37,52 +36,47 @@ class OutputStore:
     """
     Keeps the outputs of finished requests, so that a run that was interrupted continues.
 
-    Each process appends to its file `outputs-R.jsonl` and reads those of all. A kill loses only requests of the last
+    Each process appends to its file `results-R.jsonl` and reads those of all. A kill loses only requests of the last
     batch.
 
     Args:
         folder (`Path`): the folder.
-        settings (`dict[str, Any]`): settings that the outputs depend on, values that JSON holds.
         rank (`int`, *optional*, defaults to 0): number of this process.
-
-    Raises:
-        ValueError: if the folder has outputs of other settings, or if a line cannot be read.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], rank: int = 0) -> None:
+    def __init__(self, folder: Path, rank: int = 0) -> None:
         self.folder = folder.resolve()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_settings(json.loads(json.dumps(settings)))
-        self.lines = self.folder / f"outputs-{rank}.jsonl"
-        _drop_torn_line(self.lines)
+        self._files = ResultFolder(self.folder, rank)
         self._finished: dict[str, Output] = {}
-        for path in sorted(self.folder.glob("outputs-*.jsonl")):
-            self._read(path)
 
-    def _check_settings(self, settings: dict[str, Any]) -> None:
-        """Writes the settings, or compares them with those of an earlier run."""
-        path = self.folder / SETTINGS_NAME
-        if not path.is_file():
-            text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
-            write_then_rename(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
-            return
-        before = read_json(path)
-        changed = [name for name in {**before, **settings} if before.get(name) != settings.get(name)]
-        if changed:
-            changes = ", ".join(f"`{name}` ({before.get(name)!r} there, {settings.get(name)!r} now)" for name in changed)
-            raise ValueError(
-                f"{self.folder} has outputs with other settings: {changes}. Give the same `--model_args`, or another "
-                "`output_dir`."
-            )
+    def begin(self, settings: dict[str, Any]) -> None:
+        """
+        Makes the folder, or checks the settings of an earlier run in it. Only one process may call it.
 
-    def _read(self, path: Path) -> None:
-        # A line without its end is the last one of a process that was killed, or is being written now.
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-            try:
-                fields = json.loads(line)
-                self._finished[fields["key"]] = Output(fields["text"], tuple(fields["files"]))
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path}, line {number} is no output. Delete the line: {error}") from error
+        Args:
+            settings (`dict[str, Any]`): settings that the outputs depend on, values that JSON holds.
+
+        Raises:
+            ValueError: if the earlier run had other settings, or if the folder has other files.
+        """
+        self._files.begin(settings)
+
+    def read(self) -> None:
+        """
+        Reads what all processes have finished. It comes after `begin`, in every process.
+
+        Raises:
+            ValueError: if a line cannot be read. The message names file and line.
+        """
+        self._files.repair()
+        for path in sorted(self.folder.glob("results-*.jsonl")):
+            # A line without its end is the last one of a process that was killed, or is being written now.
+            for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+                try:
+                    fields = json.loads(line)
+                    self._finished[fields["key"]] = Output(fields["text"], tuple(fields["files"]))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise ValueError(f"{path}, line {number} is no output. Delete the line: {error}") from error
 
     def find(self, key: str) -> Output | None:
         """Returns the output of a finished request, or `None` if there is none or one of its files is missing."""
@@ -98,7 +92,7 @@ class OutputStore:
             for key, output in outputs.items()
         ]
         # One call, so that a kill tears only one line.
-        with self.lines.open("ab") as file:
+        with self._files.lines.open("ab") as file:
             file.write("".join(lines).encode())
         self._finished.update(outputs)
 
@@ -158,13 +152,6 @@ def write_video(frames: list[Image.Image], path: Path) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame.convert("RGB")), format="rgb24")))
         container.mux(stream.encode())
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Removes a last line without its end, so that lines can be appended."""
-    if path.is_file():
-        content = path.read_bytes()
-        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 __all__ = ["Output", "OutputStore", "media_name", "request_key", "write_video"]

@@ -1,6 +1,6 @@
-"""Tasks of lmms-eval that need no network: drawn shapes, scored by the drawing oracle."""
+"""The tasks of `vilau evaluate` whose samples are conversations, as tasks of lmms-eval that need no network."""
 
-from .writing import TASKS, write_lmms_tasks
+from .writing import DEFAULT_TASKS, write_lmms_tasks
 
 
-__all__ = ["TASKS", "write_lmms_tasks"]
+__all__ = ["DEFAULT_TASKS", "write_lmms_tasks"]
