@@ -11,6 +11,7 @@ TESTED_IN = {
     "commands/encode.py": ("test_cli.py",),
     "commands/env.py": ("test_environment.py",),
     "commands/estimate.py": ("test_cli.py",),
+    "commands/lmms_tasks.py": ("integrations/lmms_tasks/test_writing.py",),
     "commands/push.py": ("test_hub.py",),
     "commands/records.py": ("test_cli.py",),
     "commands/serve.py": ("serving/test_server.py",),

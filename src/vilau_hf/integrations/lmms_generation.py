@@ -98,19 +98,20 @@ class PromptModel:
         for prompt, answer in zip(prompts, answers, strict=True):
             reply = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
             conversations.append([*prompt.messages, reply])
-        batch = self.processor.encode_training_samples(
+        encoded = self.processor.encode_training_samples(
             conversations,
             [self._open(prompt.images) for prompt in prompts],
             [list(prompt.videos) for prompt in prompts],
-        ).to(self.model.device)
+        )
+        batch: dict[str, Any] = dict(encoded.to(self.model.device))
         labels = batch.pop("labels")
         # Pixels are encoded once for both passes.
         pixels = {name: batch.pop(name) for name in ("pixel_values", "pixel_values_videos") if name in batch}
         if pixels:
             batch["visual_codes"] = self.model.model.get_visual_codes(batch["input_ids"], **pixels)
-        output = self.model.score(labels=labels, **batch)
+        log_probs: Any = self.model.score(labels=labels, **batch).log_probs
         is_greedy = self._is_greedy(batch, labels)
-        return list(zip(output.log_probs.tolist(), is_greedy.tolist(), strict=True))
+        return list(zip(log_probs.tolist(), is_greedy.tolist(), strict=True))
 
     def _is_greedy(self, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         """Returns for each row whether every label is the most probable token, `(B,)` bool."""

@@ -1,12 +1,10 @@
-import subprocess
-import sys
-
 import pytest
 import yaml
 from datasets import load_dataset
 
+from vilau_hf import cli
 from vilau_hf.evaluation.task import TaskOptions
-from vilau_hf.integrations.lmms_tasks import DEFAULT_TASKS, write_lmms_tasks
+from vilau_hf.integrations.lmms_tasks import functions, write_lmms_tasks
 from vilau_hf.integrations.lmms_tasks.functions import score
 
 
@@ -44,8 +42,6 @@ def test_names_the_mode_that_each_task_needs(written):
 
 def test_definitions_name_functions_and_columns_that_exist(written):
     folder, names = written
-    from vilau_hf.integrations.lmms_tasks import functions
-
     for name in names:
         definition, documents = read(folder, name)
         assert definition["task"] == name
@@ -81,10 +77,10 @@ def test_rejects_folders_with_files_and_tasks_that_have_no_form(tmp_path):
     assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.slow
-def test_command_writes_the_default_tasks(tmp_path):
-    command = [sys.executable, "-m", "vilau_hf.integrations.lmms_tasks", str(tmp_path / "tasks"), "--samples", "2"]
-    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert "vilau_shapes_edits: mode=edit" in lines
-    assert len(lines) == len(DEFAULT_TASKS) + 1
-    assert len(list((tmp_path / "tasks").iterdir())) == 2 * len(lines)
+def test_command_writes_the_chosen_tasks(tmp_path, capsys):
+    cli.main(["lmms-tasks", str(tmp_path / "tasks"), "shapes-edits", "--samples", "2", "--seed", "3"])
+    assert capsys.readouterr().out == "vilau_shapes_edits: mode=edit\n"
+    assert sorted(path.name for path in (tmp_path / "tasks").iterdir()) == [
+        "vilau_shapes_edits.parquet",
+        "vilau_shapes_edits.yaml",
+    ]

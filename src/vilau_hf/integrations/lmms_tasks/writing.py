@@ -112,7 +112,7 @@ def write_lmms_tasks(
     loaded = {name: load_task(describe_task(name, model, options)) for name in tasks}
     for task in loaded.values():
         task.check()
-    written = {}
+    written: dict[str, str] = {}
     with new_folder(folder) as unfinished:
         for name, task in loaded.items():
             conversations = [task.conversation(index) for index in range(len(task))]
