@@ -7,6 +7,7 @@ from .choices import EVALUATION_TASKS
 from .emoji.feature_distances import judge_features
 from .evaluation.evaluated_model import EvaluatedModel
 from .evaluation.feature_distances import FEATURE_NETWORKS
+from .evaluation.lmms_run import LMMS_PREFIX
 from .evaluation.task import EvaluationTask, TaskOptions
 
 
@@ -25,7 +26,10 @@ def task_class(name: str) -> type[EvaluationTask]:
         ValueError: for an unknown name. The message lists the names.
     """
     if name not in EVALUATION_TASKS:
-        raise ValueError(f"unknown task {name!r}. The tasks are {', '.join(EVALUATION_TASKS)}.")
+        raise ValueError(
+            f"unknown task {name!r}. The tasks are {', '.join(EVALUATION_TASKS)}, and {LMMS_PREFIX}NAME for a task of "
+            "lmms-eval."
+        )
     module, _, attribute = EVALUATION_TASKS[name].rpartition(".")
     return getattr(importlib.import_module(f".{module}", __package__), attribute)
 

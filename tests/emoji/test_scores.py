@@ -9,6 +9,7 @@ from vilau_hf.emoji.dataset import Emoji
 from vilau_hf.emoji.judge import EmojiJudge, Judgement
 from vilau_hf.emoji.packages import STYLES
 from vilau_hf.emoji.tasks import Clip, EmojiTasks
+from vilau_hf.evaluation.reconstruction import reconstruct
 
 
 STYLE_NAMES = list(STYLES)
@@ -109,7 +110,7 @@ def test_tower_is_scored_by_its_reconstructions_and_by_the_choice_of_names(tiny)
     emoji = [plain(color, side=32) for color in COLORS]
     result = scores.score_tower(tower, processor, emoji, [*COLORS, "a", "circle", "cross", "square"])
     pixels = pixels_of(emoji)
-    reconstruction = scores.reconstruct(tower.vision_tower, pixels.float() / 127.5 - 1)
+    reconstruction = reconstruct(tower.vision_tower, pixels.float() / 127.5 - 1)
     errors = ((pixels.double() - reconstruction) ** 2).flatten(1).mean(1)
     expected = (10 * (255**2 / errors).log10()).mean()
     assert result["reconstruction_psnr"].value == pytest.approx(expected.item(), rel=1e-5)

@@ -1,7 +1,6 @@
 """`vilau evaluate`."""
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,9 @@ OPTIONS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the verb."""
     parser.epilog = (
-        f"The tasks are {', '.join(EVALUATION_TASKS)}. On several GPUs: accelerate launch -m vilau_hf.cli evaluate "
-        "TASK --out DIR. After an interruption, the same command continues the run."
+        f"The tasks are {', '.join(EVALUATION_TASKS)}, and lmms:NAME for a task of lmms-eval. On several GPUs: "
+        "accelerate launch -m vilau_hf.cli evaluate TASK --out DIR. After an interruption, the same command continues "
+        "the run."
     )
     parser.add_argument("tasks", nargs="+", metavar="TASK", help="name of a task (see below)")
     parser.add_argument(
@@ -103,31 +103,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="generation settings that replace those of the model, for example visual_guidance_scale=3",
     )
+    parser.add_argument(
+        "--lmms-args", default="", metavar="TEXT", help="further arguments of lmms-eval for tasks such as lmms:gqa"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the tasks in each launched process, and prints a table of scores in the main process."""
     from ..data.code_cache import launched_processes
     from ..evaluation.evaluated_model import EvaluatedModel
+    from ..evaluation.lmms_run import LMMS_PREFIX, require_lmms_eval
     from ..evaluation.run_tasks import RESULTS_NAME, run_tasks
     from ..evaluation.task import TaskOptions
     from ..evaluation_tasks import make_tasks, task_class
 
-    for name in args.tasks:
+    names = [name for name in args.tasks if not name.startswith(LMMS_PREFIX)]
+    of_lmms_eval = [name.removeprefix(LMMS_PREFIX) for name in args.tasks if name.startswith(LMMS_PREFIX)]
+    for name in names:
         task_class(name)  # before the model is read
+    if of_lmms_eval:
+        require_lmms_eval()
     state = launched_processes()
     values = {name: getattr(args, name) for name in OPTIONS}
     values["generation"] = parse_settings(args.generation)
     if args.metrics is not None:
         values["metrics"] = tuple(args.metrics)
     options = TaskOptions(**values)
-    default = TaskOptions()
-    given = [each.name for each in dataclasses.fields(options) if values.get(each.name) != getattr(default, each.name)]
-    model = EvaluatedModel(args.model, args.tower, args.processor, state.device, args.dtype)
-    tasks = make_tasks(args.tasks, model, options, given)
-    run_tasks(tasks, args.out, args.batch_size, _print_scores)
+    if names:
+        default = TaskOptions()
+        given = [name for name in values if values[name] != getattr(default, name)]
+        model = EvaluatedModel(args.model, args.tower, args.processor, state.device, args.dtype)
+        tasks = make_tasks(names, model, options, given)
+        run_tasks(tasks, args.out, args.batch_size, _print_scores)
+    if of_lmms_eval:
+        _run_lmms_eval(args, of_lmms_eval, values["generation"], state.is_main_process)
     if state.is_main_process:
         print(f"Written to {(args.out / RESULTS_NAME).resolve()}")
+
+
+def _run_lmms_eval(
+    args: argparse.Namespace, names: list[str], generation: dict[str, Any], is_main_process: bool
+) -> None:
+    """Runs tasks of lmms-eval, and adds their scores to those of the other tasks."""
+    from ..evaluation.lmms_run import FOLDER_NAME, lmms_arguments, run_lmms_eval
+    from ..evaluation.run_tasks import add_results
+
+    out = args.out / FOLDER_NAME
+    model_args = {"pretrained": args.model, "dtype": args.dtype, "seed": args.seed, **generation}
+    arguments = lmms_arguments(names, model_args, out, args.batch_size, args.samples, args.lmms_args.split())
+    entries = run_lmms_eval(arguments, out, is_main_process)
+    if is_main_process:
+        add_results(args.out, entries)
+        for name, entry in entries.items():
+            _print_scores(name, entry)
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:

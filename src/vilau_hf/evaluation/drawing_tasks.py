@@ -20,7 +20,7 @@ class PromptFid(ConversationTask):
     """
     Draws prompts and computes FID and KID to real images.
 
-    If prompts have the field `category` and the reference folder has subfolders of these names, as MJHQ-30K has, the
+    Prompts of MJHQ-30K have the field `category`, and its images are in subfolders of these names. In this layout the
     distances of each category are computed, too.
     """
 

@@ -139,20 +139,26 @@ class EvaluatedModel:
             "`vilau train` trains one (docs/training.md)."
         )
 
+    @cached_property
+    def _weights(self) -> dict[str, str]:
+        """Returns what identifies the weights of the model, and of the tower if it is another checkpoint."""
+        sources = {"model": self.source, "tower": self.tower_source}
+        return {name: _weights_identity(source) for name, source in sources.items() if source is not None}
+
     def describe(self) -> dict[str, Any]:
         """
         Describes what the results depend on: names, weights, dtype and generation settings.
 
         Returns:
-            A dictionary that JSON can hold. `weights` is the commit of a model from the Hub, and the SHA-256 of all
+            A dictionary that JSON can hold. `weights` has the commit of a model from the Hub, and the SHA-256 of all
             weights of a folder.
         """
-        description = {
+        description: dict[str, Any] = {
             "model": self.source,
             "tower": self.tower_source,
             "processor": self.processor_source,
             "dtype": self.dtype,
-            "weights": _weights_identity(self.source),
+            "weights": self._weights,
         }
         if self.config.model_type == "vilau":
             settings = GenerationConfig.from_pretrained(self.source).to_dict()
@@ -168,7 +174,8 @@ def _weights_identity(source: str) -> str:
         # the cache is .../snapshots/COMMIT/config.json
         return Path(config).parent.name if isinstance(config, str) else "unknown"
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
+    # without other folders, such as the checkpoints of a training run
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("tower/*.safetensors")]):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

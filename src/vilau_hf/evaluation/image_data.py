@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import ClassLabel, load_dataset
-from PIL import Image, ImageOps
+from PIL import Image
 
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -78,7 +78,11 @@ def image_files(folder: Path) -> list[Path]:
 
 def square(image: Image.Image, side: int) -> Image.Image:
     """Returns the central square of an image, resized to `side` pixels (bicubic), in RGB."""
-    return ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
+    shorter = min(image.size)
+    left = (image.width - shorter) // 2
+    top = (image.height - shorter) // 2
+    middle = image.convert("RGB").crop((left, top, left + shorter, top + shorter))
+    return middle.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def read_lines(path: str | Path) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import first_five, read_json, write_then_rename
+from ..files import first_five, read_json, temporary_files, write_then_rename
 from .sheets import save_animation
 from .task import Medium, SampleResult, StoredResult
 
@@ -44,6 +44,10 @@ class ResultFolder:
         settings = json.loads(json.dumps(settings))
         if path.is_file():
             _check_same(self.folder, read_json(path), settings)
+            # what a killed process has left
+            for folder in self.folder.glob("samples/*"):
+                for leftover in temporary_files(folder, "*"):
+                    leftover.unlink()
             return
         if self.folder.is_dir() and any(entry.name != path.name for entry in self.folder.iterdir()):
             names = first_five(entry.name for entry in self.folder.iterdir())

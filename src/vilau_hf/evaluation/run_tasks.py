@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.code_cache import launched_processes
 from ..environment import describe_environment
-from ..files import write_then_rename
+from ..files import read_json, write_then_rename
 from .intervals import Score
 from .result_files import ResultFolder, json_number
 from .sheets import beside, contact_sheet
@@ -47,8 +47,8 @@ def run_tasks(
             each finished task.
 
     Returns:
-        The content of `results.json`: name of a task -> scores, settings, environment and seconds. It is empty in
-        other processes than the main one.
+        The content of `results.json`: name of a task -> scores, settings, environment and seconds, also of earlier
+        tasks in `out`. It is empty in other processes than the main one.
 
     Raises:
         ValueError: if `out` has results of a run with other settings, or a task does not fit its model or data.
@@ -64,27 +64,39 @@ def run_tasks(
         results = _run_task(task, out / task.name, batch_size, state)
         if not state.is_main_process:
             continue
-        content["tasks"][task.name] = results
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_then_rename(out / RESULTS_NAME, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        content = add_results(out, {task.name: results})
         if on_task is not None:
             on_task(task.name, results)
     return content if state.is_main_process else {}
 
 
+def add_results(out: Path, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Adds results of tasks to `results.json` in a folder. Only one process may call it.
+
+    Args:
+        out (`Path`): the folder.
+        entries (`Mapping[str, Any]`): name of a task -> its results. They replace earlier results of the same task.
+
+    Returns:
+        The new content of the file.
+    """
+    path = out / RESULTS_NAME
+    content: dict[str, Any] = read_json(path) if path.is_file() else {"tasks": {}}
+    content["tasks"].update(entries)
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_then_rename(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    return content
+
+
 def _run_task(task: EvaluationTask, folder: Path, batch_size: int, state: PartialState) -> dict[str, Any]:
     """Computes the missing samples of a task, and returns its entry of `results.json` in the main process."""
     files = ResultFolder(folder, state.process_index)
-    environment = describe_environment()
-    settings = {
-        **task.settings(),
-        "model": task.model.describe(),
-        "versions": {
-            "vilau_hf": environment["vilau_hf"],
-            **{name: environment["packages"][name] for name in VERSIONS},
-        },
-    }
+    environment: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if state.is_main_process:
+        environment = describe_environment()
+        settings = _all_settings(task, environment)
         files.begin(settings)
     # The folder must exist before another process reads it.
     state.wait_for_everyone()
@@ -113,6 +125,16 @@ def _run_task(task: EvaluationTask, folder: Path, batch_size: int, state: Partia
             "samples": round(sum(result.seconds for result in results), 1),
             "summary": round(time.perf_counter() - began, 1),
         },
+    }
+
+
+def _all_settings(task: EvaluationTask, environment: dict[str, Any]) -> dict[str, Any]:
+    """Returns everything that the results depend on, which a resumed run must not change."""
+    versions = {name: environment["packages"][name] for name in VERSIONS}
+    return {
+        **task.settings(),
+        "model": task.model.describe(),
+        "versions": {"vilau_hf": environment["vilau_hf"], **versions},
     }
 
 
@@ -180,4 +202,4 @@ def _strip(files: Sequence[Path]) -> Image.Image:
     return strip
 
 
-__all__ = ["NUM_SHOWN", "RESULTS_NAME", "SHEET_NAME", "draw_sheet", "run_tasks", "score_to_json"]
+__all__ = ["NUM_SHOWN", "RESULTS_NAME", "SHEET_NAME", "add_results", "draw_sheet", "run_tasks", "score_to_json"]
