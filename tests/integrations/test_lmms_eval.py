@@ -13,6 +13,7 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, List, Value
 
 from vilau_hf import TINY_CHECKPOINT
+from vilau_hf.drawn.shapes import SHAPES
 from vilau_hf.evaluation.task import TaskOptions
 from vilau_hf.integrations.lmms_tasks import write_lmms_tasks
 from vilau_hf.integrations.lmms_tasks.functions import describe_task, load_task
@@ -25,12 +26,61 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 NUM_DOCUMENTS = 3
 
+# Tasks of types that the local ones do not have, about their data.
+FUNCTIONS = """
+def visuals(doc):
+    return list(doc["images"])
+
+
+def rounds(doc, lmms_eval_specific_kwargs=None, previous_output=None, round_idx=None, previous_round_info=None):
+    if round_idx is None:
+        return doc["prompt"]
+    if round_idx == 2:
+        return None, None, True, previous_output, None
+    return list(doc["images"]), "what shape is it?", False, previous_output, "asked"
+
+
+def drawing(doc):
+    return f"[GEN_PROMPT]turn it blue[/GEN_PROMPT][QUESTION]{doc['prompt']}[/QUESTION]"
+
+
+def score(doc, results):
+    answers = results[0] if isinstance(results[0], list) else results
+    return {"answers": len(answers), "first": answers[0] == doc["answer"]}
+"""
+DEFINITION = """
+task: {name}
+dataset_path: parquet
+dataset_kwargs:
+  data_files:
+    test: vilau_shapes_questions.parquet
+test_split: test
+output_type: {type}
+doc_to_visual: !function more_tasks.visuals
+doc_to_text: !function more_tasks.{text}
+doc_to_target: answer
+process_results: !function more_tasks.score
+metric_list:
+  - metric: answers
+    aggregation: mean
+    higher_is_better: true
+  - metric: first
+    aggregation: mean
+    higher_is_better: true
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Returns a folder with the local tasks."""
     path = tmp_path_factory.mktemp("lmms") / "tasks"
     write_lmms_tasks(path, options=TaskOptions(samples=NUM_DOCUMENTS))
+    (path / "more_tasks.py").write_text(FUNCTIONS)
+    for name, kind, text in (
+        ("rounds", "generate_until_multi_round", "rounds"),
+        ("draws_first", "generate_visual_cot", "drawing"),
+    ):
+        (path / f"{name}.yaml").write_text(DEFINITION.format(name=name, type=kind, text=text))
     return path
 
 
@@ -121,6 +171,20 @@ def test_chooses_answers_by_their_log_probability(tasks):
     assert sample["doc"]["choices"][sample["filtered_resps"].index(best)] == "red"
     assert best[0] > 0
     assert best[1]
+
+
+@pytest.mark.parametrize("force_simple", [False, True])
+def test_answers_in_rounds(tasks, force_simple):
+    results = evaluate(tasks, ["rounds"], "mode=understanding", force_simple=force_simple)
+    assert scores(results, "rounds") == {"answers": 2, "first": 1}
+    assert results["samples"]["rounds"][0]["filtered_resps"][0][1] in SHAPES
+
+
+def test_draws_before_it_answers(tasks, tmp_path):
+    settings = f"mode=understanding,output_dir={tmp_path / 'out'}"
+    results = evaluate(tasks, ["draws_first"], settings, force_simple=True)
+    assert scores(results, "draws_first")["answers"] == 1
+    assert len(list((tmp_path / "out" / "draws_first").iterdir())) == NUM_DOCUMENTS
 
 
 def test_edits_and_videos_are_scored(tasks, tmp_path):

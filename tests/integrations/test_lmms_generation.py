@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from transformers import GenerationConfig
@@ -99,6 +100,16 @@ def test_scores_open_files_of_images(tiny, questions, shapes, tmp_path):
     from_file = Prompt(questions[0].messages, [str(tmp_path / "shape.png")])
     assert tiny.score([from_file], ["red"]) == tiny.score(questions[:1], ["red"])
     assert tiny.answer([from_file], GREEDY, [0]) == ["red"]
+
+
+def test_scores_answers_to_questions_about_videos(tiny, shapes):
+    frames = np.stack([np.asarray(shapes[0])] * 4)
+    content = [{"type": "video"}, {"type": "text", "text": "describe the video"}]
+    prompt = Prompt(user_turn(content), videos=[frames])
+    (answer,) = tiny.answer([prompt], TextSettings.from_task({}, GenerationConfig(max_new_tokens=40)), [0])
+    ((value, is_greedy),) = tiny.score([prompt], [answer])
+    assert is_greedy
+    assert value > tiny.score([prompt], ["a large blue circle"])[0][0]
 
 
 def test_batches_are_successive():
