@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
@@ -156,7 +156,8 @@ class RequestRunner:
         if self.settings.mode == "understanding":
             return [Output(answer) for answer in self.model.answer(prompts, settings, self._seeds(batch))]
         self._check_media(batch, prompts)
-        return [Output(files=files) for files in self._draw(batch, prompts, self.settings.num_images)]
+        kind: Literal["image", "video"] = "video" if self.settings.mode == "video" else "image"
+        return [Output(files=files) for files in self._draw(batch, prompts, kind, self.settings.num_images)]
 
     def _seeds(self, batch: Sequence[Request]) -> list[int]:
         return [self.settings.seed_of(request.doc_id, request.sample) for request in batch]
@@ -172,21 +173,22 @@ class RequestRunner:
                     f"not fit `mode={self.settings.mode}`: {advice}."
                 )
 
-    def _draw(self, batch: Sequence[Request], prompts: Sequence[Prompt], count: int) -> list[tuple[str, ...]]:
+    def _draw(
+        self, batch: Sequence[Request], prompts: Sequence[Prompt], kind: Literal["image", "video"], count: int
+    ) -> list[tuple[str, ...]]:
         """Draws `count` images or videos for each prompt, and returns the names of their files."""
         store = self._drawing_store()
-        is_video = self.settings.mode == "video"
         settings = {name: value for name, value in self.settings.visual.items() if value is not None}
-        if is_video and self.settings.num_frames is not None:
+        if kind == "video" and self.settings.num_frames is not None:
             settings["num_frames"] = self.settings.num_frames
-        save = store.save_video if is_video else store.save_image
+        save = store.save_video if kind == "video" else store.save_image
         names: list[tuple[str, ...]] = [()] * len(batch)
         for number in range(count):
             samples = [request.sample * count + number for request in batch]
             seeds = [
                 self.settings.seed_of(request.doc_id, sample) for request, sample in zip(batch, samples, strict=True)
             ]
-            drawn = self.model.draw(prompts, "video" if is_video else "image", seeds, **settings)
+            drawn = self.model.draw(prompts, kind, seeds, **settings)
             for row, (request, sample) in enumerate(zip(batch, samples, strict=True)):
                 names[row] += (save(drawn[row], request.task, request.doc_id, sample),)
         return names
@@ -197,7 +199,7 @@ class RequestRunner:
         """Draws an image for each prompt, and answers its question with the given images and this one."""
         pairs = [split_drawing_prompt(prompt.text, self.settings.drawing_prompt) for prompt in prompts]
         drawing = [_with_images(prompt, prompt.images, text) for prompt, (text, _) in zip(prompts, pairs, strict=True)]
-        files = self._draw(batch, drawing, 1)
+        files = self._draw(batch, drawing, "image", 1)
         folder = self._drawing_store().folder
         asking = [
             _with_images(prompt, [*prompt.images, str(folder / names[0])], question)
