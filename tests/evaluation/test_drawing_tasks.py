@@ -65,6 +65,8 @@ def test_rejects_a_reference_with_fewer_images_than_prompts_with_both_counts(mod
             Image.new("RGB", (32, 32)).save(tmp_path / "some" / category / f"{number}.png")
     with pytest.raises(ValueError, match="blue has 2 images, but 3 are needed"):
         PromptFid(model, options(benchmark, reference=str(tmp_path / "some"))).check()
+    with pytest.raises(ValueError, match="at least 2 prompts of each category, got 1 of the category 'red'"):
+        PromptFid(model, options(benchmark, samples=2)).check()
     with pytest.raises(ValueError, match="`--reference` must be a folder of images"):
         PromptFid(model, options(benchmark, reference=str(tmp_path / "none"))).check()
 

@@ -48,6 +48,18 @@ def test_reads_a_dataset_with_its_class_names(monkeypatch):
         LabelledImages("someone/texts")
 
 
+def test_rejects_hidden_labels_and_damaged_files(tmp_path, monkeypatch):
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["cat", "dog"])})
+    rows = {"image": [Image.new("RGB", (4, 4))] * 2, "label": [1, -1]}
+    monkeypatch.setattr(image_data, "load_dataset", lambda source, split: Dataset.from_dict(rows, features=features))
+    with pytest.raises(ValueError, match="the split 'test' of 'someone/images' has images without a label"):
+        LabelledImages("someone/images", "test")
+    save(tmp_path / "a.png", size=(64, 64))
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"Cannot read the image .*a\.png"):
+        LabelledImages(str(tmp_path))[0]
+
+
 def test_rejects_a_folder_without_images_and_an_unknown_split(tmp_path):
     with pytest.raises(ValueError, match=r"has no images\. The known suffixes are \.bmp"):
         LabelledImages(str(tmp_path))

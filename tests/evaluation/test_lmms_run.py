@@ -15,7 +15,12 @@ from vilau_hf.evaluation.lmms_run import lmms_arguments, read_lmms_results
 # as lmms-eval 0.7.3 writes them
 CONTENT = {
     "results": {
-        "gqa": {"alias": "gqa", "exact_match,none": 0.5, "exact_match_stderr,none": 0.1},
+        "gqa": {
+            "alias": "gqa",
+            "exact_match,none": 0.5,
+            "exact_match_stderr,none": 0.1,
+            "exact_match_stderr_clt,none": 0.1,
+        },
         "mme": {"alias": "mme", "mme_perception_score,none": 1400.0, "mme_perception_score_stderr,none": "N/A"},
     },
     "n-samples": {"gqa": {"original": 100, "effective": 25}, "mme": {"original": 2374, "effective": 2374}},
@@ -32,6 +37,7 @@ def test_standard_errors_become_intervals():
         "high": pytest.approx(0.696, abs=1e-3),
         "count": 25,
     }
+    assert list(entries["lmms:gqa"]["scores"]) == ["exact_match"]
     assert entries["lmms:mme"]["scores"] == {"mme_perception_score": 1400.0}
     assert entries["lmms:gqa"]["settings"] == {"samples": 25, "arguments": ["--tasks", "gqa,mme"]}
 

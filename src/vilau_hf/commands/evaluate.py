@@ -58,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of samples in a batch; it does not change the scores (default: %(default)s)",
     )
     parser.add_argument(
-        "--dtype", default="auto", help="dtype of the weights (default: %(default)s, the dtype of the checkpoint)"
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="dtype of the weights (default: %(default)s, the dtype of the checkpoint)",
     )
     parser.add_argument(
         "--data",

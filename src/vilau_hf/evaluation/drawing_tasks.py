@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..processing.image_functions_vilau import open_images
 from .feature_distances import FeatureNetwork, distances_of_features, extract_features, make_feature_network
 from .image_data import check_count, choose_evenly, image_files, square
 from .intervals import Score
@@ -67,9 +68,15 @@ class PromptFid(ConversationTask):
         folder = Path(str(self.options.reference))
         if not folder.is_dir():
             raise ValueError(f"`--reference` must be a folder of images, got {str(folder)!r}.")
-        check_count(image_files(folder), max(2, len(self)), folder)
+        check_count(image_files(folder), len(self), folder)
         for name, indices in self.categories.items():
-            check_count(image_files(folder / name), max(2, len(indices)), folder / name)
+            check_count(image_files(folder / name), len(indices), folder / name)
+        # A covariance needs two images.
+        for name, count in [("all", len(self)), *((name, len(each)) for name, each in self.categories.items())]:
+            if count < 2:
+                raise ValueError(
+                    f"FID needs at least 2 prompts of each category, got {count} of the category {name!r}."
+                )
         _ = self.network
 
     def settings(self) -> dict[str, Any]:
@@ -105,8 +112,7 @@ class PromptFid(ConversationTask):
 
 def _load_square(file: Path, side: int) -> Image.Image:
     """Returns the central square of an image file, at the size of the model, as MJHQ-30K is scored."""
-    with Image.open(file) as image:
-        return square(image, side)
+    return square(open_images(file), side)
 
 
 __all__ = ["PromptFid"]

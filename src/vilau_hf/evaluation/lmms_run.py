@@ -118,7 +118,8 @@ def read_lmms_results(content: Mapping[str, Any], arguments: Sequence[str]) -> d
         scores = {}
         for key, value in values.items():
             metric, _, filtered = key.partition(",")
-            if isinstance(value, int | float) and not metric.endswith("_stderr"):
+            # `acc_stderr,none` and `acc_stderr_clt,none` are standard errors of `acc,none`.
+            if isinstance(value, int | float) and "_stderr" not in metric:
                 error = values.get(f"{metric}_stderr,{filtered}")
                 scores[metric] = score_to_json(_with_error(float(value), error, count))
         entries[f"{LMMS_PREFIX}{name}"] = {

@@ -11,6 +11,7 @@ from typing import Any
 from datasets import load_dataset
 from PIL import Image
 
+from ..processing.image_functions_vilau import open_images
 from .image_data import HUB_SPLIT, choose_evenly
 from .model_outputs import user_message
 from .task import Conversation, ConversationTask, MetricValue
@@ -34,7 +35,7 @@ class Question:
 
     def open(self) -> Image.Image:
         """Returns the image in RGB."""
-        return (Image.open(self.image) if isinstance(self.image, Path) else self.image).convert("RGB")
+        return open_images(self.image) if isinstance(self.image, Path) else self.image.convert("RGB")
 
 
 class VisualQuestions(ConversationTask):
