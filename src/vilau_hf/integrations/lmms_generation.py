@@ -115,7 +115,8 @@ class PromptModel:
 
     def _is_greedy(self, batch: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         """Returns for each row whether every label is the most probable token, `(B,)` bool."""
-        columns = (labels[:, 1:] != -100).any(0).nonzero()[:, 0]  # those before a label of some row
+        # Logits only at the columns before a label of some row, since the vocabulary is large.
+        columns = (labels[:, 1:] != -100).any(0).nonzero()[:, 0]
         logits = self.model(**batch, logits_to_keep=columns, use_cache=False).logits
         targets = labels[:, 1:][:, columns]
         return ((logits.argmax(-1) == targets) | (targets == -100)).all(-1)

@@ -150,6 +150,8 @@ def clip_range(total: int, fps: float | None, begin: float | None, end: float | 
 
 def _spread(first: int, last: int, count: int) -> list[int]:
     """Returns `count` indices from `first` to `last - 1`, evenly spaced; in a short range indices repeat."""
+    # The indices of `VilaUVideoProcessor.sample_frames`, with its `repeat_frames`: all videos of a batch must have the
+    # same number of frames.
     length = last - first
     return [first + index * length // count for index in range(count)]
 

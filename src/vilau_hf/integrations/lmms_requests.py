@@ -66,6 +66,7 @@ class Request:
     @property
     def key(self) -> str:
         """Returns a text that names this request in the file of finished requests."""
+        # It has the text of the prompt, but not its images, so that finished documents need not be loaded.
         settings = sorted((name, repr(value)) for name, value in self.settings.items())
         return request_key(self.kind, self.task, self.split, self.doc_id, self.sample, self.context, settings)
 
@@ -121,6 +122,7 @@ class RequestRunner:
             ValueError: if a prompt does not fit the mode.
         """
         outputs: dict[str, Output] = {}
+        # By key, because lmms-eval repeats a request to give all processes the same number.
         missing: dict[str, Request] = {}
         for request in requests:
             found = None if self.store is None else self.store.find(request.key)
@@ -139,6 +141,7 @@ class RequestRunner:
 
     def _batches(self, requests: Iterable[Request]) -> Iterable[Sequence[Request]]:
         """Yields batches of requests of one kind with the same settings."""
+        # One call of `generate` has one length limit and one way of sampling.
         groups: dict[tuple, list[Request]] = {}
         for request in requests:
             settings = TextSettings.from_task(request.settings, self.model.model.generation_config)
@@ -183,6 +186,7 @@ class RequestRunner:
             settings["num_frames"] = self.settings.num_frames
         save = store.save_video if kind == "video" else store.save_image
         names: list[tuple[str, ...]] = [()] * len(batch)
+        # One image of each prompt at a time, so that the memory depends on the batch size only.
         for number in range(count):
             samples = [request.sample * count + number for request in batch]
             seeds = [

@@ -65,6 +65,17 @@ def test_choices_have_the_answer_and_the_other_words_of_its_attribute(written):
     assert all(document["answer"] in document["choices"] for document in documents)
 
 
+def test_writes_tasks_of_emoji(tmp_path):
+    names = write_lmms_tasks(tmp_path / "tasks", ["emoji-yes-no"], options=TaskOptions(samples=3))
+    assert names == {"vilau_emoji_yes_no": "mode=understanding"}
+    definition, documents = read(tmp_path / "tasks", "vilau_emoji_yes_no")
+    assert {metric["metric"] for metric in definition["metric_list"]} == {"right", "says_yes", "precision", "recall"}
+    for document in documents:
+        found = score(document, [document["answer"]])
+        assert found["right"] == 1.0
+        assert found["says_yes"] == float(document["answer"] == "yes")
+
+
 def test_rejects_folders_with_files_and_tasks_that_have_no_form(tmp_path):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match="`folder` must be new or empty, got"):

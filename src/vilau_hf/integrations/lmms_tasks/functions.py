@@ -46,6 +46,7 @@ def score(document: Mapping[str, Any], results: Sequence[str]) -> dict[str, floa
     Returns:
         Metrics of this document. Those that do not apply to it are left out.
     """
+    # The sample is made again from its index, since the data cannot hold every kind of reference.
     task = load_task(document["task"])
     conversation = task.conversation(document["index"])
     outputs = [results[0]] if task.mode == "text" else _read_pixels(task.mode, _first_file(results[0]))
@@ -53,6 +54,7 @@ def score(document: Mapping[str, Any], results: Sequence[str]) -> dict[str, floa
     return {name: float(value) for name, value in row.items() if value is not None}
 
 
+# lmms-eval scores one document in a call. A judge is loaded once for all.
 @lru_cache(maxsize=8)
 def load_task(description: str) -> ConversationTask:
     """
