@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# All extras but `ray`, whose wheels are large and whose one example is tried by hand.
+# All extras but `ray`, whose wheels are large and whose one example is tried by hand, and `evaluation`, whose library
+# does not accept the locked versions (`test-lmms`).
 EXTRAS := convert,data,emoji,training,peft,evaluate,quantization,serving,docs,test
 
 # The other environments link the torch of .venv. To try another torch with them:
@@ -13,7 +14,7 @@ TORCH ?=
 # What `make test-newest` installs over the newest releases, for example development versions.
 NEWER ?=
 
-.PHONY: demo test test-slow fuzz bench test-lowest test-newest lint docs lock wheel clean
+.PHONY: demo test test-slow fuzz bench test-lowest test-newest test-lmms lint docs lock wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vilau demo
@@ -47,6 +48,10 @@ test-newest: $(VENV)-newest/.torch
 	$(if $(NEWER),$(VENV)-newest/bin/python -m pip install --upgrade $(NEWER))
 	$(VENV)-newest/bin/python -m pip install --no-deps --editable .
 	$(VENV)-newest/bin/python .ci/newest.py check $(EXTRAS)
+
+# Runs lmms-eval with the adapter, without the network.
+test-lmms: $(VENV)-lmms/.installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(VENV)-lmms/bin/python -m pytest tests/integrations/test_lmms_eval.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
@@ -99,6 +104,12 @@ $(VENV)-lowest/.installed: $(VENV)-lowest/.torch setup.cfg pyproject.toml requir
 	$(if $(TORCH),sed -i -E '/^(torch|torchvision|triton|setuptools|cuda-.*|nvidia-.*)==/d' $(@D)/constraints.txt)
 	$(if $(TORCH),printf '%s\n' $(TORCH) >>$(@D)/constraints.txt)
 	$(@D)/bin/python -m pip install --constraint $(@D)/constraints.txt --editable ".[$(EXTRAS)]"
+	touch $@
+
+# uv, since pip takes minutes for the 150 packages of lmms-eval.
+$(VENV)-lmms/.installed: $(VENV)-lmms/.torch setup.cfg pyproject.toml
+	$(@D)/bin/python -m pip install --upgrade uv
+	$(@D)/bin/uv pip install --python $(@D)/bin/python --editable ".[evaluation]" "pytest>=8"
 	touch $@
 
 clean:

@@ -12,6 +12,7 @@ TESTED_IN = {
     "commands/env.py": ("test_environment.py",),
     "commands/estimate.py": ("test_cli.py",),
     "commands/evaluate.py": ("test_evaluation_tasks.py",),
+    "commands/lmms_tasks.py": ("integrations/lmms_tasks/test_writing.py",),
     "commands/push.py": ("test_hub.py",),
     "commands/records.py": ("test_cli.py",),
     "commands/serve.py": ("serving/test_server.py",),

@@ -61,6 +61,7 @@ FLOORS = (
     ("training",),
     ("drawn", "emoji"),
     ("evaluation_tasks",),
+    ("integrations",),
     ("commands",),
     ("cli",),
 )

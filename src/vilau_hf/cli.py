@@ -5,7 +5,7 @@ import io
 import sys
 
 from . import __version__
-from .commands import convert, demo, encode, env, estimate, evaluate, generate, push, records, serve, train
+from .commands import convert, demo, encode, env, estimate, evaluate, generate, lmms_tasks, push, records, serve, train
 
 
 COMMANDS = {
@@ -19,6 +19,7 @@ COMMANDS = {
     "train": train,
     "estimate": estimate,
     "evaluate": evaluate,
+    "lmms-tasks": lmms_tasks,
     "env": env,
 }
 
