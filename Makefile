@@ -13,7 +13,7 @@ TORCH ?=
 # What `make test-newest` installs over the newest releases, for example development versions.
 NEWER ?=
 
-.PHONY: demo test test-slow fuzz test-lowest test-newest lint docs lock wheel clean
+.PHONY: demo test test-slow fuzz bench test-lowest test-newest lint docs lock wheel clean
 
 demo: $(VENV)/.installed
 	$(BIN)/vilau demo
@@ -31,6 +31,10 @@ test-slow: $(VENV)/.installed-test
 CASES ?= 1000
 fuzz: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz --cases $(CASES)
+
+# Runs the short benchmarks, about ten minutes, and compares their figures with the committed ones.
+bench: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/short.py
 
 test-lowest: $(VENV)-lowest/.installed
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/$(PYTEST)

@@ -8,21 +8,17 @@ cores, most of it for compilation, and writes `results/concurrent.json`. Compare
 processes slow both.
 """
 
-import argparse
-import json
-import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import torch
-import transformers
+from figures import argument_parser, save_results
 
 from vilau_hf import TINY_CHECKPOINT, VilaUForConditionalGeneration
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argument_parser(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="number of concurrent calls (default: %(default)s)")
     parser.add_argument(
         "--calls", type=int, default=4, help="number of images of a measurement (default: %(default)s)"
@@ -49,22 +45,18 @@ def main():
     workspaces = model.position_graphs.num_idle
     print(f"{arguments.calls} images, {arguments.threads} threads: {equal} equal those of calls in turn")
     print(f"in turn (or with a lock) {in_turn:.2f} s, concurrent {concurrent:.2f} s; {workspaces} workspaces")
-    result = {
-        "benchmark": "concurrent",
-        "backend": arguments.backend,
-        "threads": arguments.threads,
-        "calls": arguments.calls,
-        "equal": equal,
-        "seconds_in_turn": round(in_turn, 2),
-        "seconds_concurrent": round(concurrent, 2),
-        "speedup": round(in_turn / concurrent, 2),
-        "workspaces": workspaces,
-        "device": platform.processor() or platform.machine(),
-        "torch": torch.__version__.partition("+")[0],
-        "transformers": transformers.__version__,
-    }
-    print(json.dumps(result))
-    (Path(__file__).parent / "results" / "concurrent.json").write_text(json.dumps(result) + "\n")
+    save_results(
+        "concurrent",
+        arguments.out,
+        backend=arguments.backend,
+        threads=arguments.threads,
+        calls=arguments.calls,
+        equal=equal,
+        seconds_in_turn=round(in_turn, 2),
+        seconds_concurrent=round(concurrent, 2),
+        speedup=round(in_turn / concurrent, 2),
+        workspaces=workspaces,
+    )
 
 
 if __name__ == "__main__":

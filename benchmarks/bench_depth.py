@@ -6,15 +6,13 @@ It takes about three minutes on one CPU core. Times are CPU times of one thread:
 median counts.
 """
 
-import json
-import platform
 import statistics
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from baseline import decode_depths
+from figures import argument_parser, save_results
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUResidualQuantizer
@@ -144,23 +142,14 @@ def measure(depth: int, rows: int) -> dict:
 
 @torch.no_grad()
 def main():
+    folder = argument_parser(__doc__).parse_args().out
     torch.set_num_threads(1)
     results = []
     for depth in (4, 16):
         for rows in (2, 32):
             results.append(measure(depth, rows))
             print(results[-1], flush=True)
-    line = {
-        "benchmark": "depth",
-        "width": WIDTH,
-        "layers": LAYERS,
-        "codebook_size": CODES,
-        "results": results,
-        "torch": torch.__version__,
-        "machine": platform.processor() or platform.machine(),
-    }
-    (Path(__file__).parent / "results" / "depth.json").write_text(json.dumps(line) + "\n")
-    print(json.dumps(line))
+    save_results("depth", folder, width=WIDTH, layers=LAYERS, codebook_size=CODES, results=results)
 
 
 def assert_equal(transformer, quantizer, decoder, hidden):

@@ -6,15 +6,13 @@ It takes about four minutes on one CPU core. Times are CPU times of one thread: 
 median counts. Images have fewer positions than those of the published models, but each position does the same work.
 """
 
-import json
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import torch
 from baseline import draw
 from bench_depth import CountOperations, times
+from figures import argument_parser, save_results
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
 from vilau_hf.modeling.compat_modeling_vilau import cache_arguments
@@ -211,6 +209,7 @@ def measure_overhead() -> dict:
 
 
 def main():
+    folder = argument_parser(__doc__).parse_args().out
     torch.set_num_threads(1)
     overhead = measure_overhead()
     print(
@@ -229,18 +228,15 @@ def main():
             f"{row['host_reads']:11}",
             flush=True,
         )
-    line = {
-        "benchmark": "generate",
-        "body": "768x12",
-        "depth_transformer": "256x6",
-        "codebook_size": 16384,
-        "results": results,
-        "overhead": overhead,
-        "torch": torch.__version__,
-        "machine": platform.processor() or platform.machine(),
-    }
-    (Path(__file__).parent / "results" / "generate.json").write_text(json.dumps(line) + "\n")
-    print(json.dumps(line))
+    save_results(
+        "generate",
+        folder,
+        body="768x12",
+        depth_transformer="256x6",
+        codebook_size=16384,
+        results=results,
+        overhead=overhead,
+    )
 
 
 if __name__ == "__main__":

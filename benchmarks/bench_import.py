@@ -13,17 +13,14 @@ import statistics
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
+
+from figures import argument_parser, save_results
 
 from vilau_hf.cli import COMMANDS
 
 
 RUNS = 5
-FOLDER = Path(__file__).parent / "results"
 MODEL = "from vilau_hf import VilaUForConditionalGeneration"
-# goals: seconds for an answer of the command; time to import a class, divided by that of the modules it needs
-ANSWER_GOAL = 0.5
-RATIO_GOAL = 1.1
 
 
 def library_modules(code: str) -> list[str]:
@@ -59,44 +56,42 @@ def import_all(names: list[str]) -> list[str]:
     return ["-c", f"import importlib\nfor name in {names!r}: importlib.import_module(name)"]
 
 
-command = ["-m", "vilau_hf.cli"]
-answers = {
-    "vilau --help": ([*command, "--help"], 0),
-    "vilau --version": ([*command, "--version"], 0),
-    "vilau nonsense": ([*command, "nonsense"], 2),
-    **{f"vilau {name} --help": ([*command, name, "--help"], 0) for name in COMMANDS},
-}
-variants = {
-    "python -c pass": (["-c", "pass"], 0),
-    "import vilau_hf": (["-c", "import vilau_hf"], 0),
-    "libraries": (import_all(library_modules(MODEL)), 0),
-    MODEL: (["-c", MODEL], 0),
-    **answers,
-}
-times = {name: [] for name in variants}
-for run in range(RUNS + 1):
-    for name, (arguments, code) in variants.items():
-        seconds = cpu_seconds(arguments, code)
-        if run:  # the first run fills the file caches
-            times[name].append(seconds)
-median = {name: statistics.median(values) for name, values in times.items()}
-ratio = median[MODEL] / median["libraries"]
-for name, value in median.items():
-    note = f"goal {ANSWER_GOAL} s" if name in answers else ""
-    if name == MODEL:
-        note = f"{ratio:.2f} times the libraries, goal {RATIO_GOAL}"
-    print(f"{name:52} {value:6.3f} s  {note}")
-result = {
-    "benchmark": "import",
-    "median_cpu_s": {name: round(value, 4) for name, value in median.items()},
-    "ratio": round(ratio, 3),
-    "goals": {"answer_s": ANSWER_GOAL, "ratio": RATIO_GOAL},
-    "runs": RUNS,
-    "python": platform.python_version(),
-    "torch": version("torch"),
-    "transformers": version("transformers"),
-    "diffusers": version("diffusers"),
-}
-line = json.dumps(result)
-(FOLDER / "import.json").write_text(line + "\n")
-print(line)
+def main() -> None:
+    folder = argument_parser(__doc__).parse_args().out
+    command = ["-m", "vilau_hf.cli"]
+    answers = {
+        "vilau --help": ([*command, "--help"], 0),
+        "vilau --version": ([*command, "--version"], 0),
+        "vilau nonsense": ([*command, "nonsense"], 2),
+        **{f"vilau {name} --help": ([*command, name, "--help"], 0) for name in COMMANDS},
+    }
+    variants = {
+        "python -c pass": (["-c", "pass"], 0),
+        "import vilau_hf": (["-c", "import vilau_hf"], 0),
+        "libraries": (import_all(library_modules(MODEL)), 0),
+        MODEL: (["-c", MODEL], 0),
+        **answers,
+    }
+    times = {name: [] for name in variants}
+    for run in range(RUNS + 1):
+        for name, (arguments, code) in variants.items():
+            seconds = cpu_seconds(arguments, code)
+            if run:  # the first run fills the file caches
+                times[name].append(seconds)
+    median = {name: statistics.median(values) for name, values in times.items()}
+    ratio = median[MODEL] / median["libraries"]
+    for name, value in median.items():
+        print(f"{name:52} {value:6.3f} s")
+    save_results(
+        "import",
+        folder,
+        median_cpu_s={name: round(value, 4) for name, value in median.items()},
+        ratio=round(ratio, 3),
+        runs=RUNS,
+        python=platform.python_version(),
+        diffusers=version("diffusers"),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -4,17 +4,14 @@
 
 It takes about five minutes on one CPU core. Times are CPU times of one thread: the variants run in turn, and the
 median counts. Memory is what the allocator of torch hands out, with gradients and without weights and inputs. "head"
-is the last linear layer with its cross-entropy. "depth transformer" has two layers before it, which the backward pass
-of each chunk computes again.
+is the last linear layer with its cross-entropy. "depth transformer" has two layers before it. With gradient
+checkpointing, the backward pass of each chunk computes these again, and needs less memory.
 """
-
-import json
-import platform
-from pathlib import Path
 
 import torch
 from allocations import peak_bytes
 from bench_depth import times
+from figures import argument_parser, save_results
 
 from vilau_hf import VilaUDepthConfig, VilaUDepthTransformer, VilaUForConditionalGeneration
 from vilau_hf.modeling.losses_vilau import code_loss, linear_cross_entropy
@@ -78,7 +75,7 @@ def head() -> dict:
     return measure("head", {"ours": ours, "materialised": materialised}, [states, linear.weight, linear.bias])
 
 
-def depth_transformer() -> dict:
+def depth_transformer(checkpointing: bool) -> dict:
     config = VilaUDepthConfig(
         hidden_size=WIDTH,
         num_hidden_layers=2,
@@ -90,6 +87,7 @@ def depth_transformer() -> dict:
         code_depth=DEPTH,
     )
     transformer = VilaUDepthTransformer(config).train()
+    transformer.gradient_checkpointing = checkpointing
     codebook = Codebook(CODES, 256).requires_grad_(False)
     hidden = torch.randn(VISUAL_TOKENS, WIDTH, requires_grad=True)
     codes = torch.randint(CODES, (VISUAL_TOKENS, DEPTH))
@@ -97,28 +95,27 @@ def depth_transformer() -> dict:
         "ours": lambda: code_loss(transformer, codebook, hidden, codes, MAX_LOGITS)[0],
         "materialised": lambda: code_loss(transformer, codebook, hidden, codes, 2**62)[0],
     }
-    return measure("depth transformer", variants, [hidden, *transformer.parameters()])
+    part = "depth transformer" + ", gradient checkpointing" * checkpointing
+    return measure(part, variants, [hidden, *transformer.parameters()])
 
 
 def main():
+    folder = argument_parser(__doc__).parse_args().out
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    results = [head(), depth_transformer()]
+    results = [head(), depth_transformer(False), depth_transformer(True)]
     for result in results:
         print(result, flush=True)
-    line = {
-        "benchmark": "loss",
-        "codes": DEPTH * VISUAL_TOKENS,
-        "width": WIDTH,
-        "codebook_size": CODES,
-        "dtype": "float32",
-        "max_code_logits": MAX_LOGITS,
-        "results": results,
-        "torch": torch.__version__,
-        "machine": platform.processor() or platform.machine(),
-    }
-    (Path(__file__).parent / "results" / "loss.json").write_text(json.dumps(line) + "\n")
-    print(json.dumps(line))
+    save_results(
+        "loss",
+        folder,
+        codes=DEPTH * VISUAL_TOKENS,
+        width=WIDTH,
+        codebook_size=CODES,
+        dtype="float32",
+        max_code_logits=MAX_LOGITS,
+        results=results,
+    )
 
 
 if __name__ == "__main__":

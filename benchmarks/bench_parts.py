@@ -6,14 +6,12 @@ It takes about five minutes on one CPU core and 3 GB of memory. Times are CPU ti
 turn, and the lowest median of three runs counts, because other programs on the machine can only add time.
 """
 
-import json
-import platform
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from baseline import moving_average, quantize, sample
 from bench_depth import times
+from figures import argument_parser, save_results
 
 from vilau_hf import VilaUResidualQuantizer
 from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, SamplingSettings
@@ -113,6 +111,7 @@ def measure_sampler(rows: int) -> list[dict]:
 
 @torch.no_grad()
 def main():
+    folder = argument_parser(__doc__).parse_args().out
     torch.set_num_threads(1)
     torch.manual_seed(0)
     results = []
@@ -129,15 +128,7 @@ def main():
                 {name: round(value, 3) if isinstance(value, float) else value for name, value in result.items()}
             )
             print(results[-1], flush=True)
-    line = {
-        "benchmark": "parts",
-        "codebook_size": CODES,
-        "results": results,
-        "torch": torch.__version__,
-        "machine": platform.processor() or platform.machine(),
-    }
-    (Path(__file__).parent / "results" / "parts.json").write_text(json.dumps(line) + "\n")
-    print(json.dumps(line))
+    save_results("parts", folder, codebook_size=CODES, results=results)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,14 @@ It takes about half a minute on one CPU core. Times are CPU times of one thread:
 median counts. Each call processes one file.
 """
 
-import json
-import platform
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import PIL
 import torch
-import transformers
 from bench_depth import times
+from figures import argument_parser, save_results
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -77,6 +75,7 @@ def measure(file: Path, width: int, height: int) -> dict:
 
 
 def main():
+    out = argument_parser(__doc__).parse_args().out
     torch.set_num_threads(1)
     results = []
     print(
@@ -90,18 +89,7 @@ def main():
             numbers = [f"{row[f'{name}_images_per_s']:8.1f}" for name in columns]
             ratios = f"{row['pil_times_library']:.2f} x, {row['torchvision_times_library']:.2f} x"
             print(f"{row['size']:>10} {numbers[0]} {numbers[1]}     {numbers[2]} {numbers[3]}   {ratios}", flush=True)
-    line = {
-        "benchmark": "processor",
-        "side": SIDE,
-        "jpeg_quality": 90,
-        "results": results,
-        "pillow": PIL.__version__,
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-        "machine": platform.processor() or platform.machine(),
-    }
-    (Path(__file__).parent / "results" / "processor.json").write_text(json.dumps(line) + "\n")
-    print(json.dumps(line))
+    save_results("processor", out, side=SIDE, jpeg_quality=90, results=results, pillow=PIL.__version__)
 
 
 if __name__ == "__main__":

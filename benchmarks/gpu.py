@@ -1,4 +1,4 @@
-"""Measures generation at the published sizes on one GPU (G1 to G7 and G10), and the original algorithm.
+"""Measures generation at the published sizes on one GPU (G1 to G7, G10 and G11), and the original algorithm.
 
     python benchmarks/gpu.py
 
@@ -25,9 +25,12 @@ from gpu_tools import Clock, Costs, measure_ceilings, print_profile, profile, wa
 
 from vilau_hf import VilaUForConditionalGeneration
 from vilau_hf.loading import load_published_config
+from vilau_hf.modeling import generation_spans_vilau
 from vilau_hf.modeling.generation_branches_vilau import BranchPrompt, GuidanceBranches, VilaUSpanCache
 from vilau_hf.modeling.generation_depth_vilau import CodeInputs, DepthDecoder
+from vilau_hf.modeling.generation_positions_vilau import PositionDecoder
 from vilau_hf.modeling.generation_sampling_vilau import CodeSampler, Guidance, SamplingSettings
+from vilau_hf.modeling.generation_spans_vilau import ParallelSpanDecoder
 
 
 PROMPT = 40
@@ -38,10 +41,13 @@ QUESTION = 64
 # Goals for the ratio of each row. G1, G2, G3, G5: time divided by the limit. G10: memory divided by weights and cache.
 # In these, less is better. G4 and G7: share of the limit. "G4 original" and G6: time of the original divided by ours.
 GOALS = {"G1": 1.4, "G2": 1.5, "G3": 1.25, "G4": 0.6, "G4 original": 3.0, "G5": 1.4, "G7": 0.6, "G10": 1.08}
-GOALS |= {"G6 256": 2.0, "G6 384": 2.3}
+# G11: time of a pass divided by that of a pass of one position, in parallel decoding.
+GOALS |= {"G6 256": 2.0, "G6 384": 2.3, "G11 16": 1.15}
+WINDOWS = (1, 4, 8, 16, 32)
 MORE_IS_BETTER = ("G4", "G4 original", "G6", "G7")
 LEGEND = """The number after the unit. G1, G2, G3, G5: time divided by the limit that follows from these rates. G4, G7:
-share of the limit. G6, G4 original: time of the original divided by ours. G10: memory divided by weights and cache."""
+share of the limit. G6, G4 original: time of the original divided by ours. G10: memory divided by weights and cache.
+G11: time of a pass over a window divided by that of one position: the positions it must accept to be worth it."""
 
 
 def parse_arguments():
@@ -122,7 +128,7 @@ class Measurement:
         return positions * (ticks[self.depth * measured] - ticks[0]) / measured
 
     def image(self, mode: str):
-        """Measures one image (G1, G6 and G10)."""
+        """Measures one image, decoded position by position (G1, G6 and G10)."""
         if mode == "compiled":
             self.generate()
         else:
@@ -181,6 +187,55 @@ class Measurement:
         limit = self.costs.body_seconds(self.ceilings, 2, context)
         note = f"{self.replayed}; limit {1e3 * limit:.3g} ms"
         self.add("G3", "step of the language model", 1e3 * seconds, "ms", seconds / limit, note)
+
+    @torch.no_grad()
+    def windows(self):
+        """Measures a pass of parallel decoding in the middle of an image, for several windows (G11)."""
+        context = PROMPT + self.positions // 2
+        ids = self.prompts(1, context)[0]
+        prompts = [BranchPrompt(ids, torch.ones_like(ids)) for _ in range(2)]
+        cache = VilaUSpanCache(self.model.config.text_config.num_hidden_layers, context + max(WINDOWS))
+        branches = GuidanceBranches(self.model.model, prompts, max(WINDOWS), cache)
+        branches.read_prompts()
+        sampler = CodeSampler(SamplingSettings(), code_depth=self.depth)
+        guidance = Guidance(SCALE).expand(prompts=1, rows=1, num_positions=self.positions, device=self.device)
+        depth_decoder = DepthDecoder(self.model, sampler, guidance, CodeInputs(self.model))
+        decoder = PositionDecoder(self.model, branches, depth_decoder, is_parallel=True)
+        codebook_size = self.model.config.vision_config.codebook_size
+        single = 0.0
+        for width in WINDOWS:
+            offsets = torch.arange(width, device=self.device)[None]
+            codes = torch.randint(codebook_size, (1, width, self.depth), device=self.device)
+            noise = depth_decoder.draw_noise(width, self.device)
+            seconds = self.clock.replayed(
+                lambda codes=codes, offsets=offsets, width=width, noise=noise: decoder.decode_window(
+                    codes, offsets, width, noise, offsets.clamp(max=self.positions - 1)
+                )
+            )
+            single = single or seconds
+            ratio = seconds / single
+            self.add(f"G11 {width}", f"pass of {width} positions", 1e3 * seconds, "ms", ratio, self.replayed)
+
+    def parallel(self, mode: str):
+        """Measures one image, decoded in parallel. Random weights accept few drafts, so it has no goal."""
+        settings = {"visual_decoding": "parallel", "parallel_window": 16}
+        if mode == "compiled":
+            self.generate(**settings)
+        passes = []
+
+        class Counted(ParallelSpanDecoder):
+            def _decode_window(self):
+                passes.append(1)
+                super()._decode_window()
+
+        generation_spans_vilau.ParallelSpanDecoder = Counted
+        try:
+            seconds = self.clock.median(lambda: self.generate(seed=0, **settings), 1)
+        finally:
+            generation_spans_vilau.ParallelSpanDecoder = ParallelSpanDecoder
+        accepted = (self.positions - 1) / len(passes)
+        note = f"{mode}; random weights, window 16, {accepted:.3g} positions accepted in a pass"
+        self.add("parallel", "one image in parallel", seconds, "s", note=note)
 
     def batch(self, images: int):
         """Measures a large batch (G4 and G10). The batch is halved until the memory suffices."""
@@ -350,6 +405,8 @@ def measure(name: str, report: Report, expected: float) -> float:
     report.run(f"{name} image", 30, measurement.image, "not compiled")
     report.run(f"{name} depths", 10, measurement.depths)
     report.run(f"{name} step", 10, measurement.step)
+    report.run(f"{name} windows", 20, measurement.windows)
+    report.run(f"{name} parallel image", 30, measurement.parallel, "not compiled")
     report.run(f"{name} waits", 10, measurement.waits, "not compiled")
     report.run(f"{name} profile", 10, measurement.trace, "not compiled")
     report.run(f"{name} prefill", 20, measurement.prefill, 2 if tiny else 32)
@@ -363,6 +420,8 @@ def measure(name: str, report: Report, expected: float) -> float:
     if taken:
         report.run(f"{name} compiled waits", 5, measurement.waits, "compiled")
         report.run(f"{name} compiled profile", 10, measurement.trace, "compiled")
+        # a second graph, for windows of 16 positions
+        report.run(f"{name} compiled parallel image", 1.2 * expected, measurement.parallel, "compiled")
     return taken
 
 

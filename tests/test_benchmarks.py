@@ -1,6 +1,7 @@
 """The original algorithm of the benchmarks compared with `generate`, and the GPU benchmarks at small sizes."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,41 @@ def test_a_position_needs_few_operations_and_no_host_read(monkeypatch, depth, mo
     assert counter.count <= most and counter.reads == 0
 
 
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import short
+
+    return short
+
+
+def test_every_figure_is_in_the_committed_results(short):
+    import figures
+
+    for name in {figure.benchmark for figure in figures.FIGURES}:
+        line = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text())
+        assert len(figures.figures_of(line)) == sum(figure.benchmark == name for figure in figures.FIGURES)
+
+
+def test_page_on_speed_has_the_committed_figures(short):
+    import figures
+
+    assert figures.PAGE.read_text() == figures.page_with_table()
+
+
+def test_comparison_names_figures_that_are_worse_than_the_committed_ones(short, tmp_path, capsys):
+    line = json.loads((BENCHMARKS / "results" / "depth.json").read_text())
+    first = line["results"][0]
+    first["over_products"] *= 1.3  # less is better
+    first["times_original"] *= 1.3  # more is better
+    line["results"][1]["times_original"] *= 0.9
+    line["results"][2]["times_original"] *= 0.7
+    (tmp_path / "depth.json").write_text(json.dumps(line))
+    assert short.compare(tmp_path, 1.15) == 2
+    worse = [printed.split("  ")[0] for printed in capsys.readouterr().out.splitlines() if "WORSE" in printed]
+    assert worse == ["C1 D 4, 2 rows", "C2 D 16, 2 rows"]
+
+
 @pytest.mark.slow
 def test_gpu_benchmark_fails_without_a_gpu():
     if torch.cuda.is_available():
@@ -78,15 +114,30 @@ def test_gpu_benchmark_measures_all_metrics_at_small_sizes(tmp_path):
     measured = {(row["metric"], row["model"]) for row in found["rows"]}
     assert measured >= {(metric, model) for metric in ("G1", "G2", "G3", "G4", "G6", "G7") for model in ("256", "384")}
     assert ("G5", "256") in measured
+    assert measured >= {(f"G11 {width}", model) for width in (1, 4, 8, 16, 32) for model in ("256", "384")}
+    parallel = [row["note"] for row in found["rows"] if row["metric"] == "parallel"]
+    assert [note.split(";")[0] for note in parallel] == ["not compiled", "compiled"] * 2
     assert all(row["value"] > 0 for row in found["rows"] if row["metric"] != "sync")
     assert set(found["profiles"]["384"]) == {"not compiled", "compiled"}
 
 
 @pytest.mark.slow
-def test_parallel_benchmark_finds_equal_codes():
-    run = subprocess.run([sys.executable, BENCHMARKS / "bench_parallel.py", "--quick"], capture_output=True, text=True)
+def test_parallel_benchmark_finds_equal_codes(tmp_path):
+    command = [sys.executable, BENCHMARKS / "bench_parallel.py", "--quick", "--out", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "0 different results in float32" in run.stdout
+    assert json.loads((tmp_path / "parallel.json").read_text())["different_float32"] == 0
+    assert re.search(r"C3 shipped model in parallel +[0-9.]+ +goal ≥ 2 ", run.stdout)
+
+
+@pytest.mark.slow
+def test_training_benchmark_compares_a_step_with_its_products(tmp_path):
+    command = [sys.executable, BENCHMARKS / "bench_training.py", "--tiny", "--out", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+    rows = json.loads((tmp_path / "training.json").read_text())["results"]
+    for row in rows:
+        assert row["step_ms"] >= row["products_ms"] and sum(row["shares"].values()) == pytest.approx(1, abs=0.01)
 
 
 @pytest.mark.slow

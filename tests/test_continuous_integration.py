@@ -70,6 +70,27 @@ def test_newest_fails_only_inside_the_declared_ranges(version, failed, status):
     assert f"transformers {version}" in text and all(f"Failed: {name}" in text for name in failed)
 
 
+LOCK = """\
+# made by uv
+torch==2.14.1
+    # via vilau-hf (setup.cfg)
+appnope==1.0.0 ; sys_platform == 'nowhere'
+ruff==0.12.1 ; python_full_version >= '3.11'
+"""
+
+
+@pytest.mark.parametrize(
+    ("installed", "newer"),
+    [
+        ({"torch": "2.14.1+cu130", "ruff": "0.12.1", "pip": "26.0", "vilau-hf": "0.1.0"}, []),
+        ({"torch": "2.14.1", "ruff": "0.12.2"}, ["ruff 0.12.2 (locked: 0.12.1)"]),
+        ({"torch": "2.14.1", "appnope": "1.0.0"}, ["appnope 1.0.0 (locked: none)"]),
+    ],
+)
+def test_newest_versions_that_are_locked_need_no_second_test(installed, newer):
+    assert newest.newer_than_locked(installed, LOCK) == newer
+
+
 def test_newest_names_the_failed_tests(tmp_path):
     (tmp_path / "test_some.py").write_text("def test_right(): pass\ndef test_wrong(): assert False\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=report.xml"]

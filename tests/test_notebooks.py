@@ -30,6 +30,7 @@ def test_each_notebook_is_tested():
     assert [path.stem for path in NOTEBOOKS] == sorted(PRINTED) == build_notebooks.names()
 
 
+@pytest.mark.slow
 def test_a_notebook_runs_as_a_script(tmp_path):
     name = "draw_and_look_inside"
     command = [sys.executable, str(FOLDER / f"{name}.py")]

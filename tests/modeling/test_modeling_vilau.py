@@ -125,6 +125,21 @@ def test_gradient_checkpointing_gives_equal_gradients(model, mixed_batch):
         torch.testing.assert_close(results[1][name], gradient, msg=name)
 
 
+@pytest.mark.parametrize(("checkpointing", "runs"), [(False, 1), (True, 2)])
+def test_chunks_of_code_loss_run_again_only_with_gradient_checkpointing(model, mixed_batch, checkpointing, runs):
+    model.train()
+    model.max_code_logits = 5 * 24 * 3
+    if checkpointing:
+        enable_activation_checkpointing(model)
+    calls = {index: [] for index in range(len(model.depth_transformer.layers))}
+    for index, layer in enumerate(model.depth_transformer.layers):
+        layer.register_forward_pre_hook(lambda layer, args, index=index: calls[index].append(len(args[0])))
+    model(**mixed_batch).loss.backward()
+    # 48 visual tokens and one row that does not count, in chunks of at most 5
+    for sizes in calls.values():
+        assert len(sizes) == 10 * runs and sum(sizes) == 49 * runs and max(sizes) <= 5
+
+
 def test_codes_give_the_loss_of_pixels_without_the_tower(model, mixed_batch):
     tower = model.model.vision_tower
     image_codes = tower.encode(mixed_batch["pixel_values"]).codes

@@ -7,6 +7,7 @@ How this package is organised:
   references, as `vqa_accuracy.py` does for VQA.
 - `intervals.py` gives a score its 95 % interval.
 - `model_outputs.py` lets a model draw or answer for many conversations, in batches.
+- `alignment.py` compares images and texts inside of a language model.
 - `zero_shot.py` classifies images with a vision tower and its text encoder.
 - `sheets.py` shows results to people: contact sheets and animations.
 

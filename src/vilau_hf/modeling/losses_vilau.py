@@ -102,8 +102,9 @@ def code_loss(
     """
     Computes the summed cross-entropy over codes (VILA-U, eq. 7).
 
-    For more than `max_logits` logits, the depth transformer runs on chunks of the visual tokens. It keeps only the
-    inputs of its head, and runs on each chunk again in the backward pass.
+    For more than `max_logits` logits, the depth transformer runs on chunks of the visual tokens. So only the logits of
+    one chunk exist at a time. With gradient checkpointing, it keeps only the inputs of its head, and runs on each chunk
+    again in the backward pass. Without, it keeps its activations, which is faster.
 
     Args:
         depth_transformer ([`VilaUDepthTransformer`]): predicts the codes.
@@ -147,11 +148,14 @@ def code_loss(
     # quantized weights are tensor subclasses, which have this method
     is_plain = type(head) is nn.Linear and not (hasattr(head.weight, "__tensor_flatten__") or is_sharded(head))
     if torch.is_grad_enabled() and is_plain:
-        states = [checkpoint(run, *chunk, False, use_reentrant=False).flatten(0, 1) for chunk in chunks]
+        recompute = depth_transformer.gradient_checkpointing and depth_transformer.training
+        run_chunk = functools.partial(checkpoint, run, use_reentrant=False) if recompute else run
+        states = [run_chunk(*chunk, apply_head=False).flatten(0, 1) for chunk in chunks]
         codes = target_codes.to(head.weight.device).flatten()
         return linear_cross_entropy(states, head.weight, head.bias, codes), None
 
-    # Without gradients, or with a head that must be called because it has an adapter or is quantized or sharded.
+    # Without gradients, or with a head that must be called because it has an adapter or is quantized or sharded. The
+    # chunks always run again here: otherwise autograd would keep the logits of all of them.
     def run_and_sum(hidden: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         return sum_of_losses(run(hidden, codes), codes)
 

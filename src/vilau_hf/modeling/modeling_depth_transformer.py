@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, GradientCheckpointingLayer, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from .compat_modeling_vilau import make_causal_mask
 from .complete_loading_vilau import CompleteLoading
@@ -126,7 +126,7 @@ class VilaUDepthAttention(nn.Module):
         return self.proj(output.flatten(-2)), weights
 
 
-class VilaUDepthLayer(GradientCheckpointingLayer):
+class VilaUDepthLayer(nn.Module):
     """Pre-norm transformer block with biases and GELU, as in the RQ-Transformer (Lee et al., 2022)."""
 
     def __init__(self, config: VilaUDepthConfig, layer_idx: int) -> None:
@@ -187,6 +187,8 @@ class VilaUDepthTransformer(CompleteLoading, LibraryInitialization, PreTrainedMo
         self.layers = nn.ModuleList([VilaUDepthLayer(config, index) for index in range(config.num_hidden_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.code_head = nn.Linear(config.hidden_size, config.codebook_size)
+        # `code_loss` reads it and runs chunks of tokens again, all layers at once. Layers that were checkpointed one by
+        # one inside of it would run a third time.
         self.gradient_checkpointing = False
         self.post_init()
 
