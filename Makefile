@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # All extras but `ray`, whose wheels are large and whose one example is tried by hand, and `evaluation`, whose library
 # does not accept the locked versions (`test-lmms`).
-EXTRAS := convert,data,emoji,training,peft,evaluate,quantization,serving,docs,test
+EXTRAS := convert,data,emoji,training,plots,peft,evaluate,quantization,serving,docs,test
 
 # The other environments link the torch of .venv. To try another torch with them:
 #   make clean && make test-lowest TORCH="torch==2.11.0 torchvision==0.26.0"
