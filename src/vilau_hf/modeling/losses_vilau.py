@@ -103,8 +103,8 @@ def code_loss(
     Computes the summed cross-entropy over codes (VILA-U, eq. 7).
 
     For more than `max_logits` logits, the depth transformer runs on chunks of the visual tokens. So only the logits of
-    one chunk exist at a time. With gradient checkpointing, it keeps only the inputs of its head, and runs on each chunk
-    again in the backward pass. Without, it keeps its activations, which is faster.
+    one chunk exist at a time. With gradient checkpointing, it keeps only the inputs of its head, and runs again
+    on each chunk in the backward pass. Without, it keeps its activations, which is faster.
 
     Args:
         depth_transformer ([`VilaUDepthTransformer`]): predicts the codes.

@@ -187,8 +187,8 @@ class VilaUDepthTransformer(CompleteLoading, LibraryInitialization, PreTrainedMo
         self.layers = nn.ModuleList([VilaUDepthLayer(config, index) for index in range(config.num_hidden_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.code_head = nn.Linear(config.hidden_size, config.codebook_size)
-        # `code_loss` reads it and runs chunks of tokens again, all layers at once. Layers that were checkpointed one by
-        # one inside of it would run a third time.
+        # `code_loss` reads it, and runs chunks of tokens again with all layers at once. Layers that were checkpointed
+        # one by one as well would run a third time.
         self.gradient_checkpointing = False
         self.post_init()
 
