@@ -422,9 +422,9 @@ def test_names_invalid_records_and_arguments(tower, processor, tmp_path):
         encode_dataset(Records([]), tmp_path / "b", tower, processor)
     with pytest.raises(TypeError, match="`dataset` must have a length and slices, got generator"):
         encode_dataset((record for record in records), tmp_path / "b", tower, processor)
-    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1, got 0"):
         encode_dataset(Records(records), tmp_path / "b", tower, processor, batch_size=0)
-    with pytest.raises(ValueError, match="`shard_size` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`shard_size` must be an integer of at least 1, got 0"):
         encode_dataset(Records(records), tmp_path / "b", tower, processor, shard_size=0)
     assert not (tmp_path / "b").exists()
     with pytest.raises(ValueError, match="`model` must be or have a VILA-U vision tower, got Linear"):

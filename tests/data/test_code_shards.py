@@ -35,7 +35,7 @@ def test_shards_divide_the_records(tmp_path):
     shards = CodeShards(tmp_path, TOWER, num_records=7, shard_size=3)
     assert [shards.record_range(shard) for shard in range(shards.num_shards)] == [range(3), range(3, 6), range(6, 7)]
     assert shards.header["code_shape"] == [4, 3] and shards.header["code_dtype"] == "uint16"
-    with pytest.raises(ValueError, match="`shard_size` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`shard_size` must be an integer of at least 1, got 0"):
         CodeShards(tmp_path, TOWER, num_records=7, shard_size=0)
 
 

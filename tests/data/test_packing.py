@@ -320,9 +320,13 @@ def test_names_or_counts_records_that_are_too_long(processor):
 def test_rejects_wrong_arguments(processor):
     packer = RecordPacker(processor, 100)
     for make, error, message in (
-        (lambda: RecordPacker(processor, 0), ValueError, "`max_length` must be at least 1, got 0"),
+        (lambda: RecordPacker(processor, 0), ValueError, "`max_length` must be an integer of at least 1, got 0"),
         (lambda: RecordPacker(processor, 9, "cut"), ValueError, "`on_too_long` must be 'error' or 'skip', got 'cut'"),
-        (lambda: PackedDataset(Dataset.from_list([DOCUMENT]), packer, 0), ValueError, "`window` must be at least 1"),
+        (
+            lambda: PackedDataset(Dataset.from_list([DOCUMENT]), packer, 0),
+            ValueError,
+            "`window` must be an integer of at least 1",
+        ),
         (lambda: PackedDataset([DOCUMENT], packer), TypeError, "`dataset` must be a datasets.Dataset, got list"),
     ):
         with pytest.raises(error, match=message):

@@ -30,7 +30,7 @@ def test_short_batch_is_last():
 
 
 def test_rejects_a_batch_size_of_0():
-    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1, got 0"):
         LengthGroupedBatchSampler([1], 0, 0)
 
 

@@ -59,7 +59,7 @@ def test_pipeline_arguments_leave_out_what_is_not_given(pipe):
         ({"sampling": {"temperature": -1.0}}, "temperature"),
         ({"sampling": {"top_p": 2.0}}, "top_p"),
         ({"sampling": {"steps": 4}}, "unknown setting 'steps'"),
-        ({"num_candidates": 0}, "`num_candidates` must be at least 1, got 0"),
+        ({"num_candidates": 0}, "`num_candidates` must be an integer of at least 1, got 0"),
         ({"num_candidates": 2, "is_video": True}, "`num_candidates` must be 1 for videos, got 2"),
         ({"negative_prompt": "\ud800"}, "`negative_prompt`: the text is not UTF-8"),
         ({"num_frames": 2}, "`num_frames` is for videos, got 2 for images"),

@@ -113,9 +113,9 @@ def test_all_tasks_are_checked_before_the_first_runs(tmp_path):
 
 
 def test_rejects_sizes_below_one(tmp_path):
-    with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`batch_size` must be an integer of at least 1, got 0"):
         run_tasks([Counting()], tmp_path, batch_size=0)
-    with pytest.raises(ValueError, match="`samples` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`samples` must be an integer of at least 1, got 0"):
         TaskOptions(samples=0)
 
 

@@ -136,11 +136,11 @@ def test_weights_of_a_published_model_are_those_of_the_paper():
     ("function", "settings", "message"),
     [
         (estimate_training_memory, {"strategy": "zero1"}, "`strategy` must be one of ddp, fsdp, zero2, zero3, got"),
-        (estimate_training_memory, {"gpus": 0}, "`gpus` must be at least 1, got 0"),
+        (estimate_training_memory, {"gpus": 0}, "`gpus` must be an integer of at least 1, got 0"),
         (estimate_training_memory, {"length": 8, "text_targets": 9}, r"`text_targets` must be in .* \[0, 8\], got 9"),
         (estimate_training_memory, {"frozen_parts": ("tower",)}, "`frozen_parts` must be among .*, got tower"),
         (estimate_generation_memory, {"generation_mode": "text"}, '`generation_mode` must be "image" or "video"'),
-        (estimate_generation_memory, {"batch_size": 0}, "`batch_size` must be at least 1, got 0"),
+        (estimate_generation_memory, {"batch_size": 0}, "`batch_size` must be an integer of at least 1, got 0"),
         (estimate_training_memory, {"length": 10**20}, "`rows` . `length` must be at most 1,000,000,000,000"),
         (estimate_generation_memory, {"batch_size": 10**20}, "`batch_size` must be at most 1,000,000,000,000"),
         (estimate_generation_memory, {"prompt_length": 1000}, "exceed the language model's 1024 positions"),

@@ -131,7 +131,16 @@ def test_rejects_a_folder_without_configuration(tmp_path):
         ("depth_config", {"backbone_hidden_size": 9}, r"\(9\) must equal `text_config.hidden_size` \(48\)"),
         ("depth_config", {"num_attention_heads": 5}, r"`hidden_size` \(32\) .*`num_attention_heads` \(5\)"),
         ("vision_config", {"norm_num_groups": 3}, r"`block_out_channels` \(\[8, 8, 8\]\) .*`norm_num_groups` \(3\)"),
-        ("vision_config", {"code_depth": 0}, "`vision_config.code_depth` must be an integer of at least 1, got 0"),
+        (
+            "vision_config",
+            {"code_depth": 0},
+            "`vision_config.code_depth` must be an integer from 1 to 2147483647, got 0",
+        ),
+        (
+            "text_config",
+            {"num_key_value_heads": 2**63},
+            "`text_config.num_key_value_heads` must be an integer from 1 to 2147483647, got 9223372036854775808",
+        ),
         (
             "vision_config",
             {"layers_per_block": -1},

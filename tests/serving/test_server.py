@@ -402,7 +402,7 @@ def test_mistakes_in_the_arguments_are_told_before_the_model_is_loaded(tmp_path)
         (["--allow-media-domains", "https://a.com/"], "`domains` must be names of hosts"),
         (["--allow-local-media", str(tmp_path / "missing")], "`local_folder` must be a folder"),
         (["--api-key", ""], "`api_key` must not be empty"),
-        (["--max-body-mib", "0"], "`max_body_bytes` must be positive"),
+        (["--max-body-mib", "0"], "`max_body_bytes` must be an integer of at least 1, got 0"),
     ):
         command = [Path(sys.executable).with_name("vilau"), "serve", "--model", str(tmp_path / "no model"), *arguments]
         result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -31,5 +31,5 @@ def test_smallest_image_is_one_patch_and_a_smaller_one_is_rejected(num_layers):
 
 
 def test_rejects_zero_layers():
-    with pytest.raises(ValueError, match="`num_layers` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`num_layers` must be an integer of at least 1, got 0"):
         PatchDiscriminator(num_layers=0)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers.utils import logging
 
 from ..modeling import VilaUVisionTower
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from .code_shards import CodeShards, code_dtype
 from .media import NoMediaLeftError
 from .records import text_content_part, validate_record
@@ -113,8 +114,7 @@ def encode_dataset(
         )
     if not len(dataset):
         raise ValueError("`dataset` has no records.")
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    check_value("batch_size", batch_size, PositiveInt)
     tower = vision_tower_of(model)
     state = launched_processes()
     shards = CodeShards(folder, describe_tower(tower, processor), len(dataset), shard_size)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from datasets import Features, List, Value
 
 from ..files import read_json, temporary_files, write_then_rename
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from .records import record_features
 from .tower_fingerprint import TowerDescription
 
@@ -99,8 +100,7 @@ class CodeShards:
     """
 
     def __init__(self, folder: str | Path, tower: TowerDescription, num_records: int, shard_size: int) -> None:
-        if shard_size < 1:
-            raise ValueError(f"`shard_size` must be at least 1, got {shard_size}.")
+        check_value("shard_size", shard_size, PositiveInt)
         self.folder = Path(folder)
         config = tower["config"]
         grid = config["image_size"] // config["patch_size"]

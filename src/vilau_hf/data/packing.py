@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from transformers.utils import logging
 
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from .message_media import collect_media
 
 
@@ -77,8 +78,7 @@ class RecordPacker:
     """
 
     def __init__(self, processor: "VilaUProcessor", max_length: int, on_too_long: str = "error") -> None:
-        if max_length < 1:
-            raise ValueError(f"`max_length` must be at least 1, got {max_length}.")
+        check_value("max_length", max_length, PositiveInt)
         if on_too_long not in ("error", "skip"):
             raise ValueError(f"`on_too_long` must be 'error' or 'skip', got {on_too_long!r}.")
         self.processor = processor
@@ -157,8 +157,7 @@ class PackedDataset(torch.utils.data.Dataset):
                 f"`dataset` must be a datasets.Dataset, got {type(dataset).__name__}. Pack a stream with "
                 "`RecordStream(..., packer=RecordPacker(...))`."
             )
-        if window < 1:
-            raise ValueError(f"`window` must be at least 1, got {window}.")
+        check_value("window", window, PositiveInt)
         self.dataset = dataset
         self.packs: list[list[int]] = []
         num_tokens = 0

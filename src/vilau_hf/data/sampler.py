@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import Sampler
 
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
+
 
 class LengthGroupedBatchSampler(Sampler[int]):
     """
@@ -19,8 +21,7 @@ class LengthGroupedBatchSampler(Sampler[int]):
     """
 
     def __init__(self, lengths: list[int], batch_size: int, seed: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        check_value("batch_size", batch_size, PositiveInt)
         self.lengths = torch.tensor(lengths)
         self.batch_size = batch_size
         self.seed = seed

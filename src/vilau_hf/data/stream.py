@@ -11,6 +11,7 @@ import torch
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import get_worker_info
 
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from .media import MediaLoader
 from .mixture import Mixture
 
@@ -82,8 +83,7 @@ class RecordStream(ResumableStream):
         num_passes: int | None = None,
     ) -> None:
         for name, value in (("shuffle_block", shuffle_block), ("num_passes", num_passes)):
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+            check_value(name, value, PositiveInt | None)
         if not isinstance(source, (Mixture, datasets.IterableDataset)):
             raise TypeError(f"`source` must be a Mixture or an IterableDataset, got {type(source).__name__}.")
         self.source = source

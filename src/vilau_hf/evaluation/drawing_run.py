@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from ..data.code_cache import launched_processes
 from ..files import first_five, read_json
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from ..pipelines import VilaUPipeline
 from .benchmark_layouts import Layout, PlannedFile
 from .drawing_settings import DrawingOptions, check_prompt_lengths, describe_drawing
@@ -91,8 +92,7 @@ def draw_prompts(
             other settings.
     """
     out = Path(out)
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    check_value("batch_size", batch_size, PositiveInt)
     num_images = layout.num_samples if options.num_images is None else options.num_images
     layout.check(num_images, options.is_video)
     prompts = layout.select(prompts)

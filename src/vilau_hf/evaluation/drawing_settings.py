@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..environment import describe_environment
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from ..modeling.generation_checks_vilau import check_context
 from ..modeling.generation_settings_vilau import VisualArguments, VisualGenerationSettings
 from ..pipelines import VilaUPipeline
@@ -62,8 +63,7 @@ class DrawingOptions:
         Raises:
             ValueError: if a setting is unknown or out of range.
         """
-        if self.num_candidates < 1:
-            raise ValueError(f"`num_candidates` must be at least 1, got {self.num_candidates}.")
+        check_value("num_candidates", self.num_candidates, PositiveInt)
         if self.is_video and self.num_candidates > 1:
             raise ValueError(f"`num_candidates` must be 1 for videos, got {self.num_candidates}.")
         if not self.is_video and self.num_frames is not None:

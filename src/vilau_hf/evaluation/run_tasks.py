@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ..data.code_cache import launched_processes
 from ..environment import describe_environment
 from ..files import read_json, write_then_rename
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from .intervals import Score
 from .result_files import ResultFolder, json_number
 from .sheets import beside, contact_sheet
@@ -53,8 +54,7 @@ def run_tasks(
     Raises:
         ValueError: if `out` has results of a run with other settings, or a task does not fit its model or data.
     """
-    if batch_size < 1:
-        raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+    check_value("batch_size", batch_size, PositiveInt)
     state = launched_processes()
     # All checks are made before the first task runs, which can take hours.
     for task in tasks:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from PIL import Image
 
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from .evaluated_model import EvaluatedModel
 from .intervals import Score, mean, share
 from .model_outputs import answer_questions, generate_from_messages
@@ -62,8 +63,7 @@ class TaskOptions:
     generation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.samples is not None and self.samples < 1:
-            raise ValueError(f"`samples` must be at least 1, got {self.samples}.")
+        check_value("samples", self.samples, PositiveInt | None)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from transformers import AttentionInterface, Cache, DynamicCache, DynamicLayer
 from ..choices import STRATEGIES
 from ..compat import enable_activation_checkpointing
 from ..modeling import VilaUConfig, VilaUDepthTransformer, VilaUForConditionalGeneration
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from ..modeling.generation_branches_vilau import VilaUSpanCache
 from ..modeling.generation_depth_vilau import CodeInputs, DepthDecoder
 from ..modeling.generation_sampling_vilau import CodeSampler, Guidance, SamplingSettings
@@ -119,8 +120,7 @@ def _check_training(
     if strategy not in STRATEGIES:
         raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {strategy!r}.")
     for name, value in (("gpus", gpus), ("rows", rows), ("length", length)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        check_value(name, value, PositiveInt)
     if rows * length > MOST_POSITIONS:
         raise ValueError(f"`rows` * `length` must be at most {MOST_POSITIONS:,}, got {rows} * {length}.")
     for name, value in (("text_targets", text_targets), ("visual_targets", visual_targets)):
@@ -305,8 +305,7 @@ def estimate_generation_memory(
     if generation_mode not in ("image", "video"):
         raise ValueError(f'`generation_mode` must be "image" or "video", got {generation_mode!r}.')
     for name, value in (("batch_size", batch_size), ("num_frames", num_frames), ("prompt_length", prompt_length)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        check_value(name, value, PositiveInt)
     if batch_size > MOST_POSITIONS:
         raise ValueError(f"`batch_size` must be at most {MOST_POSITIONS:,}, got {batch_size}.")
     frames = num_frames if generation_mode == "video" else 1

@@ -20,6 +20,9 @@ from .compat_modeling_vilau import ACT2FN
 
 # A larger number of layers is a mistake, and building them would take minutes. Published models have at most 126.
 _MAX_LAYERS = 1000
+# Sizes of tensors. Above this bound, products of sizes leave the 64 bits in which torch counts, also without memory.
+_MAX_SIZE = 2**31 - 1
+_Size: TypeAlias = Annotated[int, Rule(f"from 1 to {_MAX_SIZE}", lambda value: 1 <= value <= _MAX_SIZE)]
 _Layers: TypeAlias = Annotated[int, Rule(f"from 1 to {_MAX_LAYERS}", lambda value: 1 <= value <= _MAX_LAYERS)]
 
 # Types of fields, by name, in our configurations and in those of encoders and language models. `@strict` checks no
@@ -33,7 +36,6 @@ _FIELDS: dict[str, Any] = {
             "num_key_value_heads",
             "head_dim",
             "vocab_size",
-            "max_position_embeddings",
             "image_size",
             "patch_size",
             "num_channels",
@@ -45,14 +47,15 @@ _FIELDS: dict[str, Any] = {
             "norm_num_groups",
             "decoder_latent_size",
         ),
-        PositiveInt,
+        _Size,
     ),
+    "max_position_embeddings": PositiveInt,
     "num_hidden_layers": _Layers,
     # diffusers builds one residual block more than it says
     "layers_per_block": Annotated[int, Rule(f"from 0 to {_MAX_LAYERS}", lambda value: 0 <= value <= _MAX_LAYERS)],
     **dict.fromkeys(("image_token_id", "video_token_id"), NonNegativeInt),
     "block_out_channels": Annotated[
-        list[PositiveInt] | tuple[PositiveInt, ...], Rule("with at least one entry", lambda value: len(value) > 0)
+        list[_Size] | tuple[_Size, ...], Rule("with at least one entry", lambda value: len(value) > 0)
     ],
     # fields of the base class, which reads them without a check of their types
     "model_type": str,

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from ..compat import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, Serve
 from ..modeling import VilaUConfig, VilaUForConditionalGeneration
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from .background_loop import BackgroundLoop
 from .errors import add_error_handlers
 from .guard import RequestGuard
@@ -58,8 +59,7 @@ def serve_model(
     """
     if api_key is not None and not api_key.strip():
         raise ValueError("`api_key` must not be empty.")
-    if max_body_bytes < 1:
-        raise ValueError(f"`max_body_bytes` must be positive, got {max_body_bytes}.")
+    check_value("max_body_bytes", max_body_bytes, PositiveInt)
     # The server chooses between text models and multimodal models by this table, which `Auto*.register` does not fill.
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES[VilaUConfig.model_type] = VilaUForConditionalGeneration.__name__
     guard = {

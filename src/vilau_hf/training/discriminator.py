@@ -4,6 +4,8 @@
 import torch
 from torch import nn
 
+from ..modeling.argument_checks_vilau import PositiveInt, check_value
+
 
 class PatchDiscriminator(nn.Module):
     r"""
@@ -23,8 +25,7 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, channels: int = 64, num_layers: int = 3) -> None:
         super().__init__()
         for name, value in (("channels", channels), ("num_layers", num_layers)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+            check_value(name, value, PositiveInt)
         self.num_layers = num_layers
         layers: list[nn.Module] = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         width = channels

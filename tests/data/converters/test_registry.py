@@ -51,7 +51,11 @@ def test_rejects_wrong_arguments(tmp_path):
             {},
         ),
         ("`source` must be a file of one of the types .json, .*, got '.*a.txt'", str(tmp_path / "a.txt"), "llava", {}),
-        ("`num_shards` must be at least 1, got 0", good, "llava", {"num_shards": 0}),
+        ("`num_shards` must be an integer from 1 to 100000, got 0", good, "llava", {"num_shards": 0}),
+        ("`num_shards` must be an integer from 1 to 100000, got 1000000000", good, "llava", {"num_shards": 10**9}),
+        ("`num_shards` must be an integer from 1 to 100000, got 1.5", good, "llava", {"num_shards": 1.5}),
+        ("`num_shards` must be an integer from 1 to 100000, got None", good, "llava", {"num_shards": None}),
+        ("`name` must be a string, got 1.5", good, "llava", {"name": 1.5}),
     ):
         with pytest.raises(ValueError, match=message):
             convert_records(source, format, **options)

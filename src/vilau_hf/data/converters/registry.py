@@ -5,12 +5,13 @@ import importlib
 import inspect
 import reprlib
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
 
 from datasets import IterableDataset
 from transformers.utils import logging
 
 from ...choices import RECORD_FORMATS
+from ...modeling.argument_checks_vilau import Rule, check_value
 from .conversion import ConversionReport, Converter
 from .encoded_records import EncodedRecordConverter
 from .rows import PICKLE_REFUSAL, UnreadableFileError, check_source
@@ -29,6 +30,10 @@ def _converter_class(path: str) -> type[Converter]:
 FORMATS: dict[str, type[Converter]] = {name: _converter_class(path) for name, path in RECORD_FORMATS.items()}
 # Formats that a stream can read. `vilau records` does not list "encoded": codes cannot become images again.
 STREAM_FORMATS: dict[str, type[Converter]] = {**FORMATS, "encoded": EncodedRecordConverter}
+
+# A stream lists its shards in memory.
+_MAX_SHARDS = 100_000
+_NumShards: TypeAlias = Annotated[int, Rule(f"from 1 to {_MAX_SHARDS}", lambda value: 1 <= value <= _MAX_SHARDS)]
 
 
 def build_converter(format: str, **options: Any) -> Converter:
@@ -91,8 +96,8 @@ def convert_records(
             [`encode_dataset`], whose records have `codes` instead of images and videos.
         report ([`ConversionReport`], *optional*): counts records and skipped rows, in the process that iterates.
             Without it, each shard logs its skipped rows when it was read to its end.
-        num_shards (`int`, *optional*, defaults to 1): smallest number of shards, which ranks and workers of a loader
-            can read independently. With fewer files, each file is divided into several shards.
+        num_shards (`int`, *optional*, defaults to 1): smallest number of shards, at most 100,000, which ranks and workers
+            of a loader can read independently. With fewer files, each file is divided into several shards.
         name (`str`, *optional*): prefix of the ids, as in `"name/id"`.
         options: options of the converter class. Formats of captions have `target`: `"media"` or `"text"`.
 
@@ -131,8 +136,8 @@ def stream_records(
     Returns:
         `datasets.IterableDataset` of records. The number of its shards is a multiple of `num_shards`.
     """
-    if num_shards < 1:
-        raise ValueError(f"`num_shards` must be at least 1, got {num_shards}.")
+    check_value("num_shards", num_shards, _NumShards)
+    check_value("name", name, str | None)
     shards_of_file = -(-num_shards // len(files))
     units = [(file, shard, shards_of_file) for file in files for shard in range(shards_of_file)]
     # A multiple of `num_shards`: otherwise `datasets` gives each rank single rows of all shards instead of shards.

@@ -10,6 +10,7 @@ import pyarrow.parquet
 from datasets import Features
 
 from ...files import is_new_or_empty, new_folder
+from ...modeling.argument_checks_vilau import PositiveInt, check_value
 from ..records import record_features
 
 
@@ -39,8 +40,7 @@ def write_records(
         ValueError: if `folder` has files, or there is no record.
     """
     folder = Path(folder)
-    if records_per_file < 1:
-        raise ValueError(f"`records_per_file` must be at least 1, got {records_per_file}.")
+    check_value("records_per_file", records_per_file, PositiveInt)
     if not is_new_or_empty(folder):
         raise ValueError(f"`folder` must be new or empty, got {str(folder)!r}.")
     remaining = iter(records)
