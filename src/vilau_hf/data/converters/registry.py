@@ -96,8 +96,8 @@ def convert_records(
             [`encode_dataset`], whose records have `codes` instead of images and videos.
         report ([`ConversionReport`], *optional*): counts records and skipped rows, in the process that iterates.
             Without it, each shard logs its skipped rows when it was read to its end.
-        num_shards (`int`, *optional*, defaults to 1): smallest number of shards, at most 100,000, which ranks and workers
-            of a loader can read independently. With fewer files, each file is divided into several shards.
+        num_shards (`int`, *optional*, defaults to 1): smallest number of shards, at most 100,000. Ranks and workers of
+            a loader can read them independently. With fewer files, each file is divided into several shards.
         name (`str`, *optional*): prefix of the ids, as in `"name/id"`.
         options: options of the converter class. Formats of captions have `target`: `"media"` or `"text"`.
 
