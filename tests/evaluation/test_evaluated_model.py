@@ -46,4 +46,4 @@ def test_the_description_changes_with_weights_and_generation_settings(tmp_path):
     weights = load_file(path)
     next(iter(weights.values())).add_(1)
     save_file(weights, path, metadata={"format": "pt"})
-    assert EvaluatedModel(str(tmp_path / "model")).describe()["weights"] != before["weights"]
+    assert EvaluatedModel(str(tmp_path / "model")).describe()["checkpoints"] != before["checkpoints"]

@@ -256,7 +256,7 @@ def offline_hub(monkeypatch, tmp_path, shapes):
     """Lets `datasets.load_dataset` return stub datasets, and puts a video where ActivityNet-QA looks for it."""
     import datasets
 
-    from vilau_hf.integrations.lmms_store import write_video
+    from vilau_hf.evaluation.media_files import save_video
 
     real = datasets.load_dataset
     stubs = stub_datasets(shapes)
@@ -271,7 +271,7 @@ def offline_hub(monkeypatch, tmp_path, shapes):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     videos = tmp_path / "activitynetqa" / "all_test"
     videos.mkdir(parents=True)
-    write_video([shapes[0]] * 6, videos / "v_0.mp4")
+    save_video([shapes[0]] * 6, videos / "v_0.mp4", ".mp4")
 
 
 def test_answers_published_tasks(tasks, offline_hub):

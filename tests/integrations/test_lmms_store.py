@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vilau_hf.integrations.lmms_store import Output, OutputStore, media_name, request_key, write_video
+from vilau_hf.evaluation.media_files import save_video
+from vilau_hf.integrations.lmms_store import Output, OutputStore, media_name, request_key
 from vilau_hf.processing.video_decoding_vilau import decode_video
 
 
@@ -91,7 +92,7 @@ def test_requests_that_differ_have_other_keys():
 
 
 def test_videos_can_be_read_again(tmp_path, shapes):
-    write_video([*shapes, *shapes], tmp_path / "video.mp4")
+    save_video([*shapes, *shapes], tmp_path / "video.mp4", ".mp4")
     frames, metadata = decode_video(str(tmp_path / "video.mp4"))
     assert frames.shape == (6, 32, 32, 3)
     assert metadata.fps == 8

@@ -240,7 +240,8 @@ def _load(
 ) -> tuple["VilaUPipeline", "DrawingOptions", dict[str, Any]]:
     """Loads the pipeline and the ranker. Returns it with the options and, if asked for, the identity of the model."""
     from ..data.code_cache import launched_processes
-    from ..evaluation.drawing_model import describe_checkpoint, load_pipeline, load_tower_ranker
+    from ..evaluation.checkpoint_identity import describe_checkpoint
+    from ..evaluation.drawing_model import load_pipeline, load_tower_ranker
     from ..evaluation.drawing_settings import DrawingOptions
 
     device = launched_processes().device if args.device == "auto" else args.device

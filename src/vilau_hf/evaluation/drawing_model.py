@@ -1,22 +1,17 @@
-"""Loads the pipeline and the ranker that draw, and says which weights they have."""
+"""Loads the pipeline and the ranker that draw."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from transformers import AutoConfig, AutoTokenizer
 
 from ..modeling import VilaUForConditionalGeneration, VilaUVisionTowerForPreTraining
 from ..pipelines import TowerRanker, VilaUPipeline
 from ..processing import VilaUProcessor
-
-
-CONFIG_NAME = "config.json"
-# Suffixes of the files of a checkpoint that change what it draws.
-_CHECKPOINT_SUFFIXES = (".safetensors", ".json", ".jinja")
+from .checkpoint_identity import CONFIG_NAME
 
 
 def load_pipeline(
@@ -96,31 +91,6 @@ def load_tower_ranker(
     return TowerRanker(tower.eval().to(device), tokenizer)
 
 
-def describe_checkpoint(name: str, revision: str | None = None, subfolder: str = "") -> dict[str, Any]:
-    """
-    Describes the checkpoint that a name refers to.
-
-    Args:
-        name (`str`): folder or Hub id, which has been loaded.
-        revision (`str`, *optional*): branch, tag or commit on the Hub.
-        subfolder (`str`, *optional*, defaults to `""`): folder of the checkpoint in it.
-
-    Returns:
-        A dictionary with `name`. For a folder it has `fingerprint`, the SHA-256 of its weights and settings. For a
-        Hub id it has `revision`, the commit.
-    """
-    folder = Path(name, subfolder)
-    if folder.is_dir():
-        return {"name": str(folder), "fingerprint": _fingerprint(folder)}
-    for prefix in (subfolder, "model"):
-        found = try_to_load_from_cache(name, f"{prefix}/{CONFIG_NAME}".lstrip("/"), revision=revision)
-        if isinstance(found, str):
-            # A file is cached as `snapshots/COMMIT/NAME`.
-            commit = Path(found).parts[-2 - (prefix != "")]
-            return {"name": name, "revision": commit}
-    return {"name": name, "revision": revision}
-
-
 def _check_device(device: torch.device | str) -> None:
     try:
         torch.empty(0, device=device)
@@ -143,17 +113,4 @@ def _has_subfolders(name: str, revision: str | None) -> bool:
     return False
 
 
-def _fingerprint(folder: Path) -> str:
-    """Returns the first 16 digits of the SHA-256 of the files of a checkpoint."""
-    digest = hashlib.sha256()
-    # With the folders of a pipeline, and without other folders, such as the checkpoints of a training run.
-    folders = [folder, folder / "model", folder / "processor"]
-    for path in sorted(path for each in folders if each.is_dir() for path in each.iterdir()):
-        if path.suffix in _CHECKPOINT_SUFFIXES:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()[:16]
-
-
-__all__ = ["describe_checkpoint", "load_pipeline", "load_tower_ranker"]
+__all__ = ["load_pipeline", "load_tower_ranker"]

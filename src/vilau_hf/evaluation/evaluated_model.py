@@ -1,12 +1,10 @@
 """The model of an evaluation, whose sub-models are loaded when a task first uses them."""
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -20,6 +18,7 @@ from transformers import (
 from ..loading import load_vision_tower
 from ..modeling import VilaUForConditionalGeneration, VilaUVisionTower, VilaUVisionTowerForPreTraining
 from ..processing import VilaUProcessor
+from .checkpoint_identity import describe_checkpoint
 
 
 class EvaluatedModel:
@@ -142,45 +141,34 @@ class EvaluatedModel:
         )
 
     @cached_property
-    def _weights(self) -> dict[str, str]:
-        """Returns what identifies the weights of the model, and of the tower if it is another checkpoint."""
-        sources = {"model": self.source, "tower": self.tower_source}
-        return {name: _weights_identity(source) for name, source in sources.items() if source is not None}
+    def _checkpoints(self) -> dict[str, dict[str, Any]]:
+        """Returns what identifies the model and the vision tower with its text encoder, if there is one."""
+        found = {"model": describe_checkpoint(self.source)}
+        if self.tower_source is not None:
+            found["tower"] = describe_checkpoint(self.tower_source)
+        elif Path(self.source, "tower").is_dir():
+            found["tower"] = describe_checkpoint(self.source, subfolder="tower")
+        return found
 
     def describe(self) -> dict[str, Any]:
         """
         Describes what the results depend on: names, weights, dtype and generation settings.
 
         Returns:
-            A dictionary that JSON can hold. `weights` has the commit of a model from the Hub, and the SHA-256 of all
-            weights of a folder.
+            A dictionary that JSON can hold. `checkpoints` has the commit of a model from the Hub, and the fingerprint
+            of a folder.
         """
         description: dict[str, Any] = {
             "model": self.source,
             "tower": self.tower_source,
             "processor": self.processor_source,
             "dtype": self.dtype,
-            "weights": self._weights,
+            "checkpoints": self._checkpoints,
         }
         if self.config.model_type == "vilau":
             settings = GenerationConfig.from_pretrained(self.source).to_dict()
             description["generation_config"] = {name: value for name, value in settings.items() if value is not None}
         return description
-
-
-def _weights_identity(source: str) -> str:
-    """Returns the SHA-256 of all weights in a folder, or the commit of a model from the Hub."""
-    folder = Path(source)
-    if not folder.is_dir():
-        config = try_to_load_from_cache(source, "config.json")
-        # the cache is .../snapshots/COMMIT/config.json
-        return Path(config).parent.name if isinstance(config, str) else "unknown"
-    digest = hashlib.sha256()
-    # without other folders, such as the checkpoints of a training run
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("tower/*.safetensors")]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 __all__ = ["EvaluatedModel"]

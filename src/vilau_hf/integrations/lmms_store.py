@@ -6,16 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
-import numpy as np
 from PIL import Image
 
+from ..evaluation.media_files import save_video
 from ..evaluation.result_files import ResultFolder
 from ..files import write_then_rename
-
-
-# frames per second of generated videos
-FRAME_RATE = 8
 
 
 @dataclass(frozen=True)
@@ -102,7 +97,7 @@ class OutputStore:
 
     def save_video(self, frames: list[Image.Image], task: str, doc_id: int, sample: int) -> str:
         """Saves the frames of a video atomically, and returns the name of the file relative to the folder."""
-        return self._save(task, doc_id, sample, ".mp4", lambda path: write_video(frames, path))
+        return self._save(task, doc_id, sample, ".mp4", lambda path: save_video(frames, path, ".mp4"))
 
     def _save(self, task: str, doc_id: int, sample: int, suffix: str, write: Any) -> str:
         path = self.folder / media_name(task, doc_id, sample, suffix)
@@ -137,21 +132,4 @@ def request_key(*values: Any) -> str:
     return hashlib.sha256(json.dumps(values, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def write_video(frames: list[Image.Image], path: Path) -> None:
-    """
-    Writes frames as H.264 in MP4, the format that the scorers of video benchmarks read.
-
-    Args:
-        frames (`list[PIL.Image.Image]`): frames of one size, with even sides.
-        path (`Path`): the file.
-    """
-    with av.open(str(path), "w", format="mp4") as container:
-        stream: Any = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "10"})
-        stream.width, stream.height = frames[0].size
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.asarray(frame.convert("RGB")), format="rgb24")))
-        container.mux(stream.encode())
-
-
-__all__ = ["Output", "OutputStore", "media_name", "request_key", "write_video"]
+__all__ = ["Output", "OutputStore", "media_name", "request_key"]

@@ -5,9 +5,9 @@ from PIL import Image
 
 from vilau_hf import TINY_CHECKPOINT
 from vilau_hf.drawn.shapes import animate, draw, drawings
+from vilau_hf.evaluation.media_files import save_video
 from vilau_hf.evaluation.sheets import to_pil
 from vilau_hf.evaluation.task import TaskOptions
-from vilau_hf.integrations.lmms_store import write_video
 from vilau_hf.integrations.lmms_tasks.functions import describe_task, images, load_task, messages, score
 
 
@@ -63,7 +63,7 @@ def test_leaves_out_metrics_of_other_documents(tmp_path):
 def test_scores_videos_by_the_oracle(tmp_path):
     row = document("shapes-text-to-video")
     frames = animate([row["answer"]])[0]
-    write_video([to_pil(frame) for frame in frames], tmp_path / "video.mp4")
+    save_video([to_pil(frame) for frame in frames], tmp_path / "video.mp4", ".mp4")
     assert score(row, [str(tmp_path / "video.mp4")])["direction"] == 1.0
 
 
