@@ -1,5 +1,7 @@
 """The rule for pixels: each kind of image gives the right levels in both image processors, or a clear error."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image
 
 from vilau_hf.processing.image_processing_pil_vilau import VilaUImageProcessorPil
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
-from vilau_hf.processing.pixel_rules_vilau import check_size, check_video, to_levels
+from vilau_hf.processing.pixel_rules_vilau import check_size, check_video, to_levels, to_rgb
 
 
 LEVELS = np.arange(256, dtype=np.uint8).reshape(16, 16)  # grey
@@ -121,6 +123,9 @@ def nan(array):
         (torch.full((3, 4, 4), torch.inf, dtype=torch.bfloat16), "got bfloat16 from inf to inf"),
         (FLOATS.astype(np.complex64), "got complex64"),
         (np.full((4, 4, 3), "a"), "got str"),
+        (np.ma.masked_greater(FLOATS, 0.5), "An array of images must have a value for each pixel, got a masked array"),
+        (torch.from_numpy(FLOATS).to_sparse(), "must be a dense tensor with values, got torch.sparse_coo on cpu"),
+        (torch.empty(3, 4, 4, device="meta"), "must be a dense tensor with values, got torch.strided on meta"),
         (Image.fromarray(FLOATS * 255), "A PIL image of mode F must .* from 0 to 255"),
         (Image.fromarray(nan(FLOATS)), "mode F .* from nan"),
         (Image.fromarray(LEVELS).convert("I"), "mode I must have values of 16 bits.* Got 0 to 255"),
@@ -197,3 +202,56 @@ def test_levels_of_all_16_bit_values_are_the_nearest():
     expected = np.round(values.astype(np.float64) * 255 / 65535)
     assert np.array_equal(to_levels(values), expected)
     assert np.array_equal(to_levels(torch.from_numpy(values)), expected)
+
+
+def test_an_open_image_becomes_rgb_by_the_rule_for_pixels():
+    for image in (SIXTEEN_BITS, SIXTEEN_BITS.astype(np.int32), FLOATS, LEVELS):
+        assert np.array_equal(np.asarray(to_rgb(Image.fromarray(image))), np.repeat(LEVELS[..., None], 3, -1))
+    turned = Image.new("I;16", (4, 2))
+    turned.getexif()[0x0112] = 6
+    assert to_rgb(turned).size == (2, 4) and to_rgb(turned, do_exif_transpose=False).size == (4, 2)
+    with pytest.raises(ValueError, match="A PIL image of mode F must .* from 0 to 255"):
+        to_rgb(Image.fromarray(FLOATS * 255))
+    with pytest.raises(ValueError, match=r"at most `max_image_pixels` \(9\) pixels, got 16 x 16"):
+        to_rgb(Image.fromarray(LEVELS), max_image_pixels=9)
+
+
+def test_an_open_image_that_cannot_be_read_is_a_clear_error(processor):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(file, "PNG")
+    cut = Image.open(io.BytesIO(file.getvalue()[:3000]))
+    closed = Image.open(file)
+    closed.close()
+    for image, cause in ((cut, "OSError: image file is truncated"), (closed, "ValueError: Operation on closed image")):
+        with pytest.raises(ValueError, match=f"An image cannot be read: {cause}"):
+            processor(image)
+
+
+@pytest.mark.parametrize("image", [LEVELS, torch.from_numpy(LEVELS)[None], Image.fromarray(LEVELS)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"size": {"height": 40, "width": 40}},
+        {"size": {"shortest_edge": 40}},
+        {"do_center_crop": True, "crop_size": {"height": 40, "width": 40}},
+        {"do_pad": True, "pad_size": {"height": 40, "width": 40}},
+    ],
+    ids=lambda settings: "-".join(settings),
+)
+def test_no_setting_makes_an_image_that_is_too_large(processor, image, settings):
+    with pytest.raises(ValueError, match=r"size` must have at most `max_image_pixels` \(999\) pixels, got 40 x 40"):
+        processor(image, max_image_pixels=999, **settings)
+    if not isinstance(image, Image.Image):  # an image of PIL needs both sides
+        with pytest.raises(ValueError, match=r"`size` must give at most .* got 20 x 100 for an image of 10 x 50"):
+            processor(np.zeros((10, 50), np.uint8), size={"shortest_edge": 20}, max_image_pixels=999)
+
+
+@pytest.mark.parametrize("image", [LEVELS, torch.from_numpy(SIXTEEN_BITS)[None], Image.fromarray(FLOATS)])
+def test_levels_are_not_normalised_like_floats(processor, image):
+    with pytest.raises(ValueError, match="`do_rescale` must be True to normalise pixels of 8 or 16 bits"):
+        processor(image, do_rescale=False)
+    expected = processor(image, return_tensors="pt")["pixel_values"]
+    settings = {"do_rescale": False, "image_mean": [127.5] * 3, "image_std": [127.5] * 3, "return_tensors": "pt"}
+    torch.testing.assert_close(processor(image, **settings)["pixel_values"], expected, atol=1e-5, rtol=0)
+    levels = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
+    assert levels.max() == 255

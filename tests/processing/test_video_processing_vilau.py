@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.video_utils import VideoMetadata
 
 from vilau_hf.processing.image_processing_vilau import VilaUImageProcessor
 from vilau_hf.processing.video_processing_vilau import VilaUVideoProcessor
@@ -164,3 +165,40 @@ def test_repeats_frames_of_short_videos_on_request(video_file):
     assert torch.equal(
         every[[0]], processor(str(video_file), num_frames=1, return_tensors="pt")["pixel_values_videos"][0]
     )
+
+
+def test_repeats_frames_where_more_are_wanted_by_their_rate(video_file):
+    processor = VilaUVideoProcessor(size=SIZE)
+    every = processor(str(video_file), do_sample_frames=False, return_tensors="pt")["pixel_values_videos"][0]
+    rate = processor.fetch_videos(str(video_file))[1].fps
+    with pytest.raises(ValueError, match="exceeds total_num_frames=12"):
+        processor(str(video_file), fps=2 * rate)
+    pixels = processor(str(video_file), fps=2 * rate, repeat_frames=True, return_tensors="pt")["pixel_values_videos"]
+    assert torch.equal(pixels[0], every.repeat_interleave(2, 0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_frames": 0}, "`num_frames` must be an integer of at least 1, got 0"),
+        ({"num_frames": -3}, "`num_frames` must be an integer of at least 1, got -3"),
+        ({"num_frames": 2.5}, "`num_frames` must be an integer of at least 1, got 2.5"),
+        ({"num_frames": True}, "`num_frames` must be an integer of at least 1, got True"),
+        ({"fps": 0}, "`fps` must be a positive number, got 0"),
+        ({"fps": -1.5}, "`fps` must be a positive number, got -1.5"),
+        ({"fps": float("nan")}, "`fps` must be a positive number, got nan"),
+        ({"size": {"height": 99, "width": 99}, "max_image_pixels": 999}, "`size` must have at most .* got 99 x 99"),
+        ({"do_rescale": False}, "`do_rescale` must be True to normalise pixels of 8 or 16 bits"),
+    ],
+)
+def test_rejects_settings_before_a_video_is_opened(frames, settings, message):
+    processor = VilaUVideoProcessor(size=SIZE)
+    for video in (frames, "missing.mp4") if "do_rescale" not in settings else [frames]:
+        with pytest.raises(ValueError, match=message):
+            processor(video, do_sample_frames=True, **settings)
+
+
+def test_rejects_a_rate_of_frames_for_a_video_without_one():
+    metadata = VideoMetadata(total_num_frames=4, fps=0.0)
+    with pytest.raises(ValueError, match="sampling by `fps` needs a video with a frame rate"):
+        VilaUVideoProcessor(size=SIZE).sample_frames(metadata, fps=2)

@@ -13,11 +13,18 @@ from PIL.Image import Resampling
 from transformers import BatchFeature, ImagesKwargs
 
 from .compat_processing_vilau import SizeDict, is_valid_image
-from .input_checks_vilau import check_image_lists, check_image_settings, readable_errors
+from .input_checks_vilau import (
+    check_image_lists,
+    check_image_settings,
+    check_rescaling,
+    check_shortest_edge,
+    readable_errors,
+)
 from .media_bytes_vilau import bytes_of_data_url, download, is_web_address
 from .pixel_rules_vilau import (
     MAX_ASPECT_RATIO,
     MAX_IMAGE_PIXELS,
+    channel_axis,
     check_image,
     check_size,
     repeat_grey_channel,
@@ -348,7 +355,7 @@ def _pixels_in_one_pass(images: list[np.ndarray] | list[torch.Tensor], settings:
     return pixels
 
 
-def _is_float(image: np.ndarray | torch.Tensor) -> bool:
+def is_float(image: np.ndarray | torch.Tensor) -> bool:
     """Returns whether an array or a tensor has floats."""
     return image.is_floating_point() if isinstance(image, torch.Tensor) else image.dtype.kind == "f"
 
@@ -379,9 +386,10 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
             TypeError: for an object that is no image.
         """
         # The base class opens images with the settings of the processor. Those of this call are known only here.
-        images = open_images(images, **reading_settings(self, kwargs))  # type: ignore[arg-type]  # a TypedDict
+        settings = reading_settings(self, kwargs)  # type: ignore[arg-type]  # a TypedDict
+        images = open_images(images, **settings)
         check_image_lists(images)
-        check_image_settings(kwargs)
+        check_image_settings(kwargs, self, settings["max_image_pixels"])
         with readable_errors():
             return super().preprocess(images, *args, **kwargs)  # type: ignore[misc]  # a backend follows in the bases
 
@@ -398,6 +406,7 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
         arrays become 8-bit levels, except floats that are not rescaled.
         """
         if isinstance(image, Image.Image):
+            check_rescaling(kwargs)
             image = to_convertible_mode(turn_upright(image) if kwargs["do_exif_transpose"] else image)
             names = ("do_resize", "size", "resample", "image_mean", "max_image_pixels", *ORIGINAL_IMAGE_SETTINGS)
             options = {name: kwargs[name] for name in names}
@@ -411,9 +420,13 @@ class VilaUImageProcessingMixin(FastPreprocessing, PixelSettings, OriginalImageS
                 )
             do_convert_rgb = False
         else:
-            if kwargs["do_rescale"] or not _is_float(image):
+            if kwargs["do_rescale"] or not is_float(image):
+                check_rescaling(kwargs)
                 image = to_levels(image)
             image = repeat_grey_channel(image[None] if image.ndim == 2 else image)
+            height, width = image.shape[-2:] if channel_axis(image) == -3 else image.shape[-3:-1]
+            if kwargs["do_resize"]:
+                check_shortest_edge(height, width, kwargs["size"], kwargs["max_image_pixels"])
         return super().process_image(  # type: ignore[misc]  # a backend of transformers follows in the bases
             image, do_convert_rgb=do_convert_rgb, **kwargs
         )
@@ -434,6 +447,7 @@ __all__ = [
     "ReadingSettings",
     "VilaUImageProcessingMixin",
     "VilaUImageProcessorKwargs",
+    "is_float",
     "open_files",
     "open_images",
     "pixels_to_images",

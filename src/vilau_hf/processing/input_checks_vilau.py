@@ -4,6 +4,8 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from math import inf
+from numbers import Integral, Real
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -121,15 +123,17 @@ def check_max_length(value: Any) -> None:
         raise ValueError(f"`max_length` must be an integer of at least 1, got {_described(value)}.")
 
 
-def check_image_settings(settings: Mapping[str, Any]) -> None:
+def check_image_settings(settings: Mapping[str, Any], processor: Any, max_image_pixels: float | None) -> None:
     """
     Checks settings of image processors that the library uses without a check of their values.
 
     Args:
-        settings (`Mapping`): settings by name; `None` stands for a default.
+        settings (`Mapping`): settings of a call by name; `None` stands for that of the processor.
+        processor ([`VilaUImageProcessor`] or [`VilaUVideoProcessor`]): the processor.
+        max_image_pixels (`int`, *optional*): largest number of pixels of an image.
 
     Raises:
-        ValueError: for a filter or a size that does not exist.
+        ValueError: for a filter or a size that does not exist, or a size that is too large.
     """
     resample = settings.get("resample")
     is_filter = isinstance(resample, Enum) or (type(resample) is int and resample in set(Image.Resampling))
@@ -139,6 +143,86 @@ def check_image_settings(settings: Mapping[str, Any]) -> None:
         size = settings.get(name)
         if isinstance(size, (list, tuple, Mapping)) and not size:
             raise ValueError(f"`{name}` must be an integer or have a height and a width, got {size!r}.")
+        sides = _sides(getattr(processor, name, None) if size is None else size)
+        if max_image_pixels is not None and sides and sides[0] * sides[-1] > max_image_pixels:
+            raise ValueError(
+                f"`{name}` must have at most `max_image_pixels` ({max_image_pixels}) pixels, got {sides[0]} x "
+                f"{sides[-1]}."
+            )
+
+
+def _sides(size: Any) -> list[int]:
+    """Returns height and width of a size, or one number for both. It is empty for values that are no size."""
+    sides = list(size) if isinstance(size, (list, tuple)) else [size]
+    if hasattr(size, "get"):  # a dictionary or a `SizeDict`
+        sides = [size.get("height"), size.get("width")]
+        if None in sides:
+            sides = [size.get("longest_edge") or size.get("shortest_edge")]
+    return sides if all(type(side) is int for side in sides) else []
+
+
+def check_shortest_edge(height: int, width: int, size: Any, max_image_pixels: float | None) -> None:
+    """
+    Checks the size that an image gets if only its shorter side is given.
+
+    Args:
+        height (`int`): height of the image.
+        width (`int`): width of the image.
+        size (`SizeDict`, *optional*): the size that is wanted.
+        max_image_pixels (`int`, *optional*): largest number of pixels of an image.
+
+    Raises:
+        ValueError: if the image becomes too large.
+    """
+    edge = getattr(size, "shortest_edge", None)
+    if not edge or getattr(size, "longest_edge", None) or max_image_pixels is None:
+        return
+    other = edge * max(height, width) // min(height, width)
+    if edge * other > max_image_pixels:
+        raise ValueError(
+            f"`size` must give at most `max_image_pixels` ({max_image_pixels}) pixels, got {edge} x {other} for an "
+            f"image of {height} x {width}."
+        )
+
+
+def check_rescaling(settings: Mapping[str, Any]) -> None:
+    """
+    Checks that levels of 8 bits, from 0 to 255, are normalised only where that fits.
+
+    Args:
+        settings (`Mapping`): `do_rescale`, `do_normalize` and `image_mean`.
+
+    Raises:
+        ValueError: if levels are normalised as if they were in [0, 1].
+    """
+    mean = settings["image_mean"]
+    means = mean if isinstance(mean, (list, tuple)) else [mean]
+    is_of_floats = all(isinstance(value, (int, float)) and value <= 1 for value in means)
+    if settings["do_rescale"] or not settings["do_normalize"] or not is_of_floats:
+        return
+    raise ValueError(
+        f"`do_rescale` must be True to normalise pixels of 8 or 16 bits with the `image_mean` {mean}, got "
+        f"{settings['do_rescale']}. Floats in [0, 1] need no rescaling."
+    )
+
+
+def check_sampling(num_frames: Any, fps: Any) -> None:
+    """
+    Checks the settings that choose the frames of a video.
+
+    Args:
+        num_frames (`int`, *optional*): number of frames.
+        fps (`float`, *optional*): frames per second.
+
+    Raises:
+        ValueError: unless both are positive, or `None`.
+    """
+    is_count = isinstance(num_frames, Integral) and not isinstance(num_frames, bool) and num_frames >= 1
+    if num_frames is not None and not is_count:
+        raise ValueError(f"`num_frames` must be an integer of at least 1, got {_described(num_frames)}.")
+    is_rate = isinstance(fps, Real) and not isinstance(fps, bool) and 0 < fps < inf
+    if fps is not None and not is_rate:
+        raise ValueError(f"`fps` must be a positive number, got {_described(fps)}.")
 
 
 def check_image_lists(images: Any) -> None:
@@ -225,7 +309,10 @@ __all__ = [
     "check_image_lists",
     "check_image_settings",
     "check_max_length",
+    "check_rescaling",
     "check_samples",
+    "check_sampling",
+    "check_shortest_edge",
     "check_video_lists",
     "readable_errors",
 ]

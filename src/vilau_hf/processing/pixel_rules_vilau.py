@@ -2,6 +2,7 @@
 """The one rule for pixels: which images and frames are accepted, and how their values become 8-bit levels."""
 
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,20 @@ MAX_ASPECT_RATIO = 10_000
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 # La is grey with premultiplied alpha. Pillow converts it to LA only.
 CONVERTIBLE_MODES = ("1", "L", "P", "RGB", "RGBA", "RGBX", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr", "HSV", "LAB")
+# Pillow's decoders and its reader of EXIF data raise these for damaged files.
+DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    OverflowError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 FLOAT_TYPES = ("float16", "bfloat16", "float32", "float64")
 # Integers that are wider than a pixel. `numpy.random.randint` and `torch.randint` give int64, for example.
 WIDE_TYPES = ("int16", "int32", "int64", "uint32", "uint64")
@@ -62,6 +77,7 @@ def check_image(image: Any, **limits: float | None) -> None:
     """
     if isinstance(image, Image.Image):
         check_size(*image.size, **limits)  # type: ignore[arg-type]  # one type for both limits
+        _read_pixels(image)
         _check_mode(image)
         return
     if image.ndim not in (2, 3, 4):
@@ -140,6 +156,15 @@ def _check_array_size(image: np.ndarray | torch.Tensor, **limits: float | None) 
     check_size(width, height, **limits)  # type: ignore[arg-type]  # one type for both limits
 
 
+def _read_pixels(image: Image.Image) -> None:
+    """Reads the pixels of an image that Pillow has opened and not read yet, or raises a `ValueError`."""
+    try:
+        image.load()
+    except DECODE_ERRORS as error:
+        reason = str(error)[:300] or type(error).__name__
+        raise ValueError(f"An image cannot be read: {type(error).__name__}: {reason}") from error
+
+
 def _check_mode(image: Image.Image) -> None:
     """Raises a `ValueError` unless the mode of a PIL image is accepted, and its values if the mode has any range."""
     if image.mode == "F":
@@ -173,6 +198,10 @@ def check_values(image: np.ndarray | torch.Tensor, name: str = "An array of imag
         name (`str`, *optional*, defaults to `"An array of images"`): the image in the message.
     """
     dtype = _dtype_name(image)
+    if isinstance(image, torch.Tensor) and (image.is_meta or image.layout != torch.strided):
+        raise ValueError(f"{name} must be a dense tensor with values, got {image.layout} on {image.device}.")
+    if np.ma.is_masked(image):
+        raise ValueError(f"{name} must have a value for each pixel, got a masked array. Fill it first.")
     if dtype in ("bool", "uint8", "uint16"):
         return
     if dtype not in FLOAT_TYPES + WIDE_TYPES:
@@ -253,8 +282,25 @@ def to_convertible_mode(image: Image.Image) -> Image.Image:
     return image.convert("LA") if image.mode == "La" else image
 
 
+def to_rgb(image: Image.Image, do_exif_transpose: bool | None = True, **limits: float | None) -> Image.Image:
+    """
+    Converts an open image to RGB by the rule for pixels, which `convert` alone does not follow.
+
+    Args:
+        image (`PIL.Image.Image`): an image of any accepted mode.
+        do_exif_transpose (`bool`, *optional*, defaults to `True`): whether it is turned upright by its EXIF data.
+        limits: arguments of `check_size`.
+
+    Raises:
+        ValueError: for an image that is empty or too large, or whose values are not pixels.
+    """
+    check_image(image, **limits)
+    return to_convertible_mode(turn_upright(image) if do_exif_transpose else image).convert("RGB")
+
+
 __all__ = [
     "ACCEPTED_VALUES",
+    "DECODE_ERRORS",
     "MAX_ASPECT_RATIO",
     "MAX_IMAGE_PIXELS",
     "channel_axis",
@@ -265,5 +311,6 @@ __all__ = [
     "repeat_grey_channel",
     "to_convertible_mode",
     "to_levels",
+    "to_rgb",
     "turn_upright",
 ]

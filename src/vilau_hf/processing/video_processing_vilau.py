@@ -25,19 +25,26 @@ from .image_functions_vilau import (
     ExactRescaling,
     PixelSettings,
     ReadingSettings,
+    is_float,
     open_images,
     prepare_image,
     reading_settings,
 )
-from .input_checks_vilau import check_image_settings, check_video_lists, readable_errors
+from .input_checks_vilau import (
+    check_image_settings,
+    check_rescaling,
+    check_sampling,
+    check_shortest_edge,
+    check_video_lists,
+    readable_errors,
+)
 from .media_bytes_vilau import MediaBytes, to_media_bytes
 from .pixel_rules_vilau import (
     check_image,
     check_video,
     repeat_grey_channel,
-    to_convertible_mode,
     to_levels,
-    turn_upright,
+    to_rgb,
 )
 from .video_decoding_vilau import decode_video
 
@@ -88,9 +95,7 @@ def _check_and_normalize(videos: Any, settings: dict[str, Any], is_rescaled: boo
     if isinstance(videos, (str, os.PathLike)):
         return os.fspath(videos)
     if isinstance(videos, Image.Image):
-        check_image(videos, **limits)
-        upright = turn_upright(videos) if settings["do_exif_transpose"] else videos
-        return to_convertible_mode(upright).convert("RGB")
+        return to_rgb(videos, **settings)
     if not isinstance(videos, (np.ndarray, torch.Tensor)):
         raise TypeError(
             "A video must be a file name, a URL, bytes, an array, a tensor or a list of images, got "
@@ -101,8 +106,7 @@ def _check_and_normalize(videos: Any, settings: dict[str, Any], is_rescaled: boo
     else:
         check_image(videos, **limits)
         videos = videos[None] if videos.ndim == 2 else videos
-    is_float = videos.is_floating_point() if isinstance(videos, torch.Tensor) else videos.dtype.kind == "f"
-    return repeat_grey_channel(to_levels(videos) if is_rescaled or not is_float else videos)
+    return repeat_grey_channel(to_levels(videos) if is_rescaled or not is_float(videos) else videos)
 
 
 def _stack_frames(frames: list) -> np.ndarray | torch.Tensor:
@@ -161,16 +165,22 @@ class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVi
         """
         requires_backends(self, ["torchvision"])
         settings = reading_settings(self, kwargs)  # type: ignore[arg-type]  # a TypedDict
-        do_rescale = kwargs.get("do_rescale")
-        is_rescaled = bool(self.do_rescale if do_rescale is None else do_rescale)
+        scaling = {
+            name: getattr(self, name) if kwargs.get(name) is None else kwargs.get(name)
+            for name in ("do_rescale", "do_normalize", "image_mean")
+        }
+        is_rescaled = bool(scaling["do_rescale"])
         check_video_lists(videos)
-        check_image_settings(kwargs)
+        check_image_settings(kwargs, self, settings["max_image_pixels"])
+        check_sampling(kwargs.get("num_frames"), kwargs.get("fps"))
         videos = make_batched_videos(_check_and_normalize(videos, settings, is_rescaled))
         has_frame_files = any(isinstance(video, list) for video in videos)
         videos = [
             _stack_frames(open_images(video, **settings)) if isinstance(video, list) else video for video in videos
         ]
         is_file = [isinstance(video, str) for video in videos]
+        if not all(not each and is_float(video) for video, each in zip(videos, is_file, strict=True)):
+            check_rescaling(scaling)
         if any(is_file) and not all(is_file):
             raise ValueError("`videos` must be either all files or all frames, got a mixture.")
         if kwargs.get("do_sample_frames") is None:
@@ -200,10 +210,15 @@ class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVi
         if fps is None and num_frames is None:
             num_frames = self.num_frames
             fps = self.fps
+        check_sampling(num_frames, fps)
+        if fps is not None and metadata.fps == 0:
+            raise ValueError("sampling by `fps` needs a video with a frame rate, and this one has none.")
         total = metadata.total_num_frames
         repeats = self.repeat_frames if repeat_frames is None else repeat_frames
-        if repeats and fps is None and num_frames is not None and 0 < total < num_frames:
-            return np.arange(num_frames) * total // num_frames
+        # the number of frames by `fps` is that of `default_sample_indices_fn`
+        wanted = int(total / metadata.fps * fps) if fps is not None and metadata.fps else num_frames
+        if repeats and wanted is not None and 0 < total < wanted:
+            return np.arange(wanted) * total // wanted
         return default_sample_indices_fn(metadata, num_frames=num_frames, fps=fps)
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
@@ -254,6 +269,7 @@ class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVi
     ) -> torch.Tensor:
         """Resizes frames `image` `(..., 3, h, w)` to `size`, with PIL if they are uint8 and on the CPU."""
         # The base method resizes with torchvision. Frames must get the pixels that the image processors give.
+        check_shortest_edge(*image.shape[-2:], size, self.max_image_pixels)
         if image.dtype != torch.uint8 or image.device.type != "cpu" or image.shape[-3] != 3:
             return super().resize(image, size=size, resample=resample, **kwargs)
         arrays = image.reshape(-1, *image.shape[-3:]).permute(0, 2, 3, 1).numpy()  # (V*F, h, w, 3)

@@ -5,9 +5,7 @@ import binascii
 import io
 import os
 import stat
-import struct
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,26 +14,13 @@ from urllib.parse import unquote, urlsplit
 from anyio import CapacityLimiter, to_thread
 from PIL import Image, ImageOps
 
+from ..processing.pixel_rules_vilau import DECODE_ERRORS
 from .errors import RequestError
 from .fetch import fetch, is_public_address
 
 
 # Formats whose decoders are in Pillow itself. Others start programs (EPS: Ghostscript) or are rarely tested.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
-# Pillow's decoders and its reader of EXIF data raise these for damaged files.
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    EOFError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 @dataclass(frozen=True)
