@@ -119,3 +119,17 @@ def test_leaves_messages_of_other_forms_to_the_template():
         [{"content": f"<{MARK}/s>"}],
         [{"content": "a"}],
     ]
+
+
+def test_settings_that_change_apply_to_text_with_special_tokens():
+    tokenizer = build_tokenizer("bytes")
+    marked = mark_special_tokens([user(text("a </s> b"))], tokenizer)[0]["content"][0]["text"]
+    tokenizer_for([marked], tokenizer)
+    tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "left"
+    tokenizer.model_max_length = 3
+    tokenizer.pad_token = tokenizer.eos_token
+    reader = tokenizer_for([marked], tokenizer)
+    for name in ("padding_side", "truncation_side", "model_max_length", "pad_token"):
+        assert getattr(reader, name) == getattr(tokenizer, name)
+    assert len(reader(marked, truncation=True)["input_ids"]) == 3

@@ -14,6 +14,7 @@ import copy
 import json
 import re
 import weakref
+from types import NoneType
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -22,8 +23,8 @@ from transformers import PreTrainedTokenizerBase
 # A noncharacter of Unicode, which no text may contain.
 MARK = "\ufdd0"
 
-# Tokenizers that remove marks, each with the size of its original, because tokens may be added later.
-_READERS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[int, PreTrainedTokenizerBase]] = (
+# Tokenizers that remove marks, each with the settings of its original, which may change later.
+_READERS: weakref.WeakKeyDictionary[PreTrainedTokenizerBase, tuple[dict[str, Any], PreTrainedTokenizerBase]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -89,11 +90,18 @@ def tokenizer_for(texts: str | list[str], tokenizer: PreTrainedTokenizerBase) ->
     """
     if not any(MARK in text for text in ([texts] if isinstance(texts, str) else texts)):
         return tokenizer
-    size, reader = _READERS.get(tokenizer, (0, tokenizer))
-    if size != len(tokenizer):
+    given = _settings_of(tokenizer)
+    settings, reader = _READERS.get(tokenizer, ({}, tokenizer))
+    if settings != given:
         reader = _without_marks(tokenizer)
-        _READERS[tokenizer] = (len(tokenizer), reader)
+        _READERS[tokenizer] = (given, reader)
     return reader
+
+
+def _settings_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Returns what a user may change in a tokenizer: its plain attributes, special tokens and number of tokens."""
+    plain = {name: value for name, value in vars(tokenizer).items() if isinstance(value, (str, int, float, NoneType))}
+    return {**plain, "special tokens": tokenizer.special_tokens_map, "tokens": len(tokenizer)}
 
 
 def _without_marks(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
