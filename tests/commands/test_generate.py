@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,13 @@ def test_lists_the_layouts_if_the_name_is_unknown(capsys):
         main(["generate", "--prompts", "a.txt", "--out", "new", "--layout", "coco"])
     error = capsys.readouterr().err
     assert stop.value.code == 2 and all(name in error for name in PROMPT_LAYOUTS)
+
+
+def test_names_an_image_to_edit_that_cannot_be_read(tmp_path, capsys):
+    Image.effect_noise((64, 64), 50).save("whole.png")
+    Path("cut.png").write_bytes(Path("whole.png").read_bytes()[:2000])
+    os.mkfifo("fifo.png")
+    for name in ("cut.png", "fifo.png"):
+        with pytest.raises(SystemExit):
+            main(["generate", "turn it blue", "--edit", name, "--out", "after.png"])
+        assert name in capsys.readouterr().err

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
@@ -91,3 +92,14 @@ def test_rejects_empty_lines_with_their_number(tmp_path):
         read_lines(tmp_path / "names.txt")
     with pytest.raises(ValueError, match=r"cannot read .*missing\.txt"):
         read_lines(tmp_path / "missing.txt")
+
+
+def test_images_of_a_dataset_have_the_levels_of_their_files(tmp_path, monkeypatch):
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    Image.fromarray(levels.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    rows = Dataset.from_dict({"image": [str(tmp_path / "a.png")]}, features=Features({"image": ImageFeature()}))
+    monkeypatch.setattr(image_data, "load_dataset", lambda source, split: rows)
+    expected = np.repeat(levels[..., None], 3, -1)
+    for source in ("someone/images", str(tmp_path)):
+        assert np.array_equal(np.asarray(LabelledImages(source)[0]), expected)
+    assert np.array_equal(np.asarray(square(Image.open(tmp_path / "a.png"), 8)), expected)

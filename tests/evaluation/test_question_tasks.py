@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from PIL import Image
@@ -8,7 +9,7 @@ from vilau_hf import TINY_CHECKPOINT
 from vilau_hf.drawn.shapes import draw, drawings
 from vilau_hf.evaluation import question_tasks
 from vilau_hf.evaluation.evaluated_model import EvaluatedModel
-from vilau_hf.evaluation.question_tasks import VisualQuestions, read_questions
+from vilau_hf.evaluation.question_tasks import Question, VisualQuestions, read_questions
 from vilau_hf.evaluation.sheets import to_pil
 from vilau_hf.evaluation.task import TaskOptions
 
@@ -82,3 +83,9 @@ def test_text_is_decoded_greedily(model, questions):
     task = VisualQuestions(model, TaskOptions(data=str(questions), generation={"do_sample": True}))
     with pytest.raises(ValueError, match="task 'vqa' decodes text greedily"):
         task.check()
+
+
+def test_images_of_rows_have_the_levels_of_their_values():
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    opened = Question("what?", ["a"], Image.fromarray(levels.astype(np.uint16) * 257)).open()
+    assert np.array_equal(np.asarray(opened), np.repeat(levels[..., None], 3, -1))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import GenerationConfig
 
 from vilau_hf.evaluation.model_outputs import answer_questions, chat_prompts
@@ -100,6 +101,10 @@ def test_scores_open_files_of_images(tiny, questions, shapes, tmp_path):
     from_file = Prompt(questions[0].messages, [str(tmp_path / "shape.png")])
     assert tiny.score([from_file], ["red"]) == tiny.score(questions[:1], ["red"])
     assert tiny.answer([from_file], GREEDY, [0]) == ["red"]
+    exif = Image.Exif()
+    exif[Image.ExifTags.Base.Orientation] = 3
+    shapes[0].rotate(180).save(tmp_path / "shape.png", exif=exif)
+    assert tiny.score([from_file], ["red"]) == tiny.score(questions[:1], ["red"])
 
 
 def test_scores_answers_to_questions_about_videos(tiny, shapes):

@@ -89,3 +89,10 @@ def test_rejects_clips_without_frames():
 
 def test_flattens_nested_lists():
     assert flatten([1, [2, (3,)], None]) == [1, 2, 3]
+
+
+def test_frames_have_the_levels_of_their_values(reader):
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    frames = [Image.fromarray(levels.astype(np.uint16) * 257)]
+    prompt = reader.from_messages([{"role": "user", "content": [{"type": "video", "url": frames}]}])
+    assert np.array_equal(prompt.videos[0][0], np.repeat(levels[..., None], 3, -1))

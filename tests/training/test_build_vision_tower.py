@@ -1,9 +1,11 @@
 """Runs of the stage `vision_tower`: every recipe trains at tiny size."""
 
+import io
 import shutil
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
@@ -223,3 +225,23 @@ def test_rejects_labels_that_are_no_classes(siglip, tmp_path, monkeypatch):
     options = {**SMALL, **SHORT, "dataset": tmp_path / "shapes", "label_column": "kind"}
     with pytest.raises(ValueError, match="`label_column` must be a column of type ClassLabel, but 'kind' is Value"):
         run(TOWER_256, tmp_path, siglip_name_or_path=siglip, **options)
+
+
+def test_images_of_every_kind_have_the_right_levels_and_other_columns_stay_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    levels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    files = []
+    for values, kind in ((levels.astype(np.uint16) * 257, "PNG"), ((levels / 255).astype(np.float32), "TIFF")):
+        files.append(io.BytesIO())
+        Image.fromarray(values).save(files[-1], kind)
+    features = datasets.Features({"image": datasets.Image(), "thumbnail": datasets.Image()})
+    url = {"path": "http://127.0.0.1:9/a.png", "bytes": None}
+    rows = [{"image": {"path": None, "bytes": file.getvalue()}, "thumbnail": url} for file in files]
+    (tmp_path / "photos").mkdir()
+    # `datasets` would store the content of the URL
+    table = pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
+    pyarrow.parquet.write_table(table, tmp_path / "photos" / "train.parquet")
+    config = VilaUVisionConfig.from_pretrained(Path(TINY_CHECKPOINT) / "tower", contrastive_loss_weight=0.0)
+    data = VisionTowerDataArguments(dataset=str(tmp_path / "photos"), eval_split=None)
+    for row in build_tower_datasets(data, config, 0).train:
+        assert np.array_equal(np.asarray(row["images"][0]), np.repeat(levels[..., None], 3, -1))

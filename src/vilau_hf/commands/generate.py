@@ -173,12 +173,11 @@ def _draw_one(args: argparse.Namespace) -> None:
     """Draws one prompt."""
     import json
 
-    from PIL import Image
-
     from ..data.code_cache import launched_processes
     from ..evaluation.drawing_files import name_files, write_results
     from ..evaluation.drawing_run import check_seeds, draw_rows
     from ..evaluation.prompt_files import check_text
+    from ..processing.image_functions_vilau import open_images
 
     if not args.prompt.strip():
         raise ValueError("`prompt` is empty.")
@@ -190,7 +189,7 @@ def _draw_one(args: argparse.Namespace) -> None:
     check_seeds(args.seed, num_images)
     seeds = [args.seed + number for number in range(num_images)]
     paths = name_files(args.out, args.prompt, seeds, args.video, args.overwrite)
-    images = None if args.edit is None else [Image.open(path) for path in args.edit]
+    images = None if args.edit is None else open_images(args.edit)
     pipe, options, model = _load(args, args.video, describe=args.json)
     arguments = options.pipeline_arguments(pipe)
     results: list = []

@@ -11,6 +11,7 @@ from torch import nn
 from torchvision.models import resnet18
 from torchvision.transforms.functional import pil_to_tensor
 
+from ..processing.pixel_rules_vilau import to_rgb
 from .packages import STYLES
 
 
@@ -82,7 +83,7 @@ class EmojiJudge(nn.Module):
             batch_size (`int`, *optional*, defaults to 64): images that are judged at once.
         """
         side = (self.image_size, self.image_size)
-        resized = [image.convert("RGB").resize(side, Image.Resampling.BICUBIC) for image in images]
+        resized = [to_rgb(image).resize(side, Image.Resampling.BICUBIC) for image in images]
         outputs = []
         for start in range(0, len(resized), batch_size):
             batch = torch.stack([pil_to_tensor(image) for image in resized[start : start + batch_size]])

@@ -8,6 +8,7 @@ from datasets import ClassLabel, load_dataset
 from PIL import Image
 
 from ..processing.image_functions_vilau import open_images
+from ..processing.pixel_rules_vilau import to_rgb
 
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -74,7 +75,7 @@ class LabelledImages:
 
     def __getitem__(self, index: int) -> Image.Image:
         """Returns an image in RGB. A file that cannot be read is an error with its name."""
-        return open_images(self.files[index]) if self.files else self.dataset[index]["image"].convert("RGB")
+        return to_rgb(open_images(self.files[index] if self.files else self.dataset[index]["image"]))
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -87,7 +88,7 @@ def square(image: Image.Image, side: int) -> Image.Image:
     shorter = min(image.size)
     left = (image.width - shorter) // 2
     top = (image.height - shorter) // 2
-    middle = image.convert("RGB").crop((left, top, left + shorter, top + shorter))
+    middle = to_rgb(image).crop((left, top, left + shorter, top + shorter))
     return middle.resize((side, side), Image.Resampling.BICUBIC)
 
 

@@ -12,6 +12,7 @@ from datasets import load_dataset
 from PIL import Image
 
 from ..processing.image_functions_vilau import open_images
+from ..processing.pixel_rules_vilau import to_rgb
 from .image_data import HUB_SPLIT, choose_evenly
 from .model_outputs import user_message
 from .task import Conversation, ConversationTask, MetricValue
@@ -35,7 +36,7 @@ class Question:
 
     def open(self) -> Image.Image:
         """Returns the image in RGB."""
-        return open_images(self.image) if isinstance(self.image, Path) else self.image.convert("RGB")
+        return to_rgb(open_images(self.image))
 
 
 class VisualQuestions(ConversationTask):

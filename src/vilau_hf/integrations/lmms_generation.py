@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
-from PIL import Image
 
 from ..evaluation.model_outputs import chat_prompts
 from ..modeling import VilaUForConditionalGeneration
@@ -100,7 +99,7 @@ class PromptModel:
             conversations.append([*prompt.messages, reply])
         encoded = self.processor.encode_training_samples(
             conversations,
-            [self._open(prompt.images) for prompt in prompts],
+            [list(prompt.images) for prompt in prompts],
             [list(prompt.videos) for prompt in prompts],
         )
         batch: dict[str, Any] = dict(encoded.to(self.model.device))
@@ -120,10 +119,6 @@ class PromptModel:
         logits = self.model(**batch, logits_to_keep=columns, use_cache=False).logits
         targets = labels[:, 1:][:, columns]
         return ((logits.argmax(-1) == targets) | (targets == -100)).all(-1)
-
-    def _open(self, images: Sequence[Any]) -> list[Image.Image]:
-        """Returns images as PIL images; files are opened."""
-        return [Image.open(image).convert("RGB") if isinstance(image, str) else image for image in images]
 
     def _inputs(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
         """Returns the model inputs of prompts, which the assistant continues."""

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..processing import VilaUProcessor
+from ..processing.pixel_rules_vilau import to_rgb
 
 
 @dataclass
@@ -158,7 +159,7 @@ def _spread(first: int, last: int, count: int) -> list[int]:
 
 def _to_rgb(frame: Any) -> Any:
     """Returns a frame in RGB if it is a PIL image; arrays are returned as they are."""
-    return frame.convert("RGB") if isinstance(frame, Image.Image) else frame
+    return to_rgb(frame) if isinstance(frame, Image.Image) else frame
 
 
 def flatten(media: Any) -> list[Any]:

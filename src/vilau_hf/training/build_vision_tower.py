@@ -20,6 +20,7 @@ from ..loading import load_complete
 from ..modeling import VilaUVisionConfig, VilaUVisionTowerForPreTraining
 from ..processing import VilaUImageProcessor, VilaUImageProcessorPil
 from ..processing.image_functions_vilau import READING_SETTINGS
+from ..processing.pixel_rules_vilau import to_rgb
 from .recipe_vision_tower import VisionTowerConfigArguments, VisionTowerDataArguments, VisionTowerModelArguments
 
 
@@ -183,7 +184,10 @@ def _label_of(record: dict) -> int:
 def _with_records(dataset: Dataset, data: VisionTowerDataArguments, to_records: Callable[[dict], dict]) -> Any:
     """Returns a dataset whose rows are converted to records when they are read."""
     # Not decoded by `datasets`: `MediaLoader` opens images, and handles those that cannot be opened.
-    dataset = dataset.cast_column(data.image_column, Image(decode=False)).with_transform(to_records)
+    dataset = dataset.cast_column(data.image_column, Image(decode=False))
+    # Without the other columns, of which `datasets` would decode images, also from URLs.
+    used = [name for name in (data.image_column, data.caption_column, data.label_column) if name in dataset.features]
+    dataset = dataset.select_columns(used).with_transform(to_records)
     return ReadableRows(dataset) if data.on_bad_media == "skip" else dataset
 
 
@@ -197,7 +201,9 @@ def _to_records(
     if data.label_column in batch:
         records["label"] = batch[data.label_column]
     records = loader(records)
-    return {**records, "images": [[image.convert("RGB") for image in images] for images in records["images"]]}
+    # The loader has checked the sizes and turned the images. `convert` alone would clip values of 16 bits.
+    settings: dict[str, Any] = {"do_exif_transpose": False, "max_image_pixels": None, "max_aspect_ratio": None}
+    return {**records, "images": [[to_rgb(image, **settings) for image in images] for images in records["images"]]}
 
 
 def _drawn_shapes(data: VisionTowerDataArguments, side: int, seed: int) -> TowerDatasets:

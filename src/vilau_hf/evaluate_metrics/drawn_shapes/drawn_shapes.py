@@ -8,6 +8,7 @@ from PIL import Image
 
 from vilau_hf.drawn.scores import evaluate_images
 from vilau_hf.drawn.shapes import Drawing
+from vilau_hf.processing.pixel_rules_vilau import to_rgb
 
 
 _DESCRIPTION = """
@@ -42,6 +43,6 @@ class DrawnShapes(evaluate.Metric):
         sizes = sorted({image.size for image in predictions})
         if len(sizes) > 1:
             raise ValueError(f"`predictions` must be images of one size, got {sizes}.")
-        pixels = torch.stack([torch.from_numpy(np.array(image.convert("RGB"))) for image in predictions])
+        pixels = torch.stack([torch.from_numpy(np.array(to_rgb(image))) for image in predictions])
         scores = evaluate_images(pixels.permute(0, 3, 1, 2), targets)
         return {name.removeprefix("picture_"): score for name, score in scores.items()}
