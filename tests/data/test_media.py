@@ -312,3 +312,32 @@ def test_batches_videos_of_files_and_of_frames(processor, tmp_path):
     expected = processor.image_processor(frames, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(batch["pixel_values_videos"][1], expected)
     assert (batch["labels"] == processor.video_token_id).sum(1).tolist() == [32, 32]
+
+
+def values_that_are_no_pixels():
+    floats = io.BytesIO()
+    Image.fromarray(np.full((6, 8), 200, np.float32)).save(floats, "TIFF")
+    return [
+        ("images", floats.getvalue(), "A PIL image of mode F must .* from 200 to 200"),
+        ("images", Image.fromarray(np.full((6, 8), 7, np.int32)), "mode I must have values of 16 bits"),
+        ("images", np.full((6, 8, 3), np.nan, np.float32), "got float32 from nan to nan"),
+        ("videos", np.full((2, 6, 8, 3), -1, np.int64), "got int64 from -1 to -1"),
+        ("videos", np.zeros((0, 6, 8, 3), np.uint8), "at least one frame"),
+        ("videos", [build_image(), np.full((6, 8, 3), 2.0)], "got float64 from 2 to 2"),
+    ]
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_media_with_values_that_are_no_pixels_are_named_or_skipped(processor, index):
+    field, item, cause = values_that_are_no_pixels()[index]
+    with pytest.raises(MediaError, match=rf"Cannot open {field}\[0\] of record 'r1' .*{cause}"):
+        MediaLoader(processor).load(record(**{field: [item]}))
+    loader = MediaLoader(processor, on_bad_media="skip")
+    assert loader.load(record(**{field: [item]})) is None and loader.num_skipped == 1
+
+
+def test_rejects_a_processor_that_samples_no_frame():
+    processor = build_processor()
+    processor.video_processor.num_frames = 0
+    with pytest.raises(ValueError, match="`num_frames` must be an integer of at least 1, got 0"):
+        MediaLoader(processor, on_bad_media="skip")

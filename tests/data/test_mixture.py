@@ -155,3 +155,23 @@ def test_datasets_leaves_media_of_other_schemas_closed(tmp_path):
     rows = [{"id": "a", "messages": [], "images": [], "videos": []}]
     stored = datasets.Dataset.from_list(rows, features=record_features())
     assert keep_media_closed(stored) is stored
+
+
+def test_media_in_other_columns_and_in_messages_stay_closed(tmp_path):
+    item = {"path": "zip://a.png::http://127.0.0.1:9/x.zip", "bytes": None}
+    part = {"type": datasets.Value("string"), "image": datasets.Image()}
+    features = datasets.Features(
+        {
+            "messages": datasets.List({"role": datasets.Value("string"), "content": datasets.List(part)}),
+            "thumbnail": datasets.Image(),
+            "scores": datasets.List(datasets.Value("float32"), length=2),
+        }
+    )
+    row = {
+        "messages": [{"role": "user", "content": [{"type": "image", "image": item}]}],
+        "thumbnail": item,
+        "scores": [0.0, 1.0],
+    }
+    dataset = datasets.Dataset.from_list([row], features=features)
+    closed = keep_media_closed(dataset)
+    assert closed[0] == row and closed.features["scores"] == features["scores"]

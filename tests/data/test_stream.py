@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Image, List
 from torch.utils.data import _utils as loader_utils
 from torchdata.stateful_dataloader import StatefulDataLoader
 from transformers import TrainingArguments
@@ -19,6 +19,7 @@ from vilau_hf import VilaUForConditionalGeneration
 from vilau_hf.data import VilaUDataCollator
 from vilau_hf.data.converters import convert_records
 from vilau_hf.data.media import MediaError, MediaLoader
+from vilau_hf.data.records import record_features
 from vilau_hf.data.stream import RecordStream
 from vilau_hf.training import VilaUTrainer, VilaUTrainingArguments
 from vilau_hf.training.stream_trainer import StreamTrainer
@@ -336,3 +337,13 @@ def test_two_processes_read_their_shares_and_resume(tmp_path):
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
         for rank in (0, 1):
             assert json.loads((tmp_path / f"seen_{rank}.json").read_text()) == batches[rank][begin:]
+
+
+def test_a_stream_leaves_media_to_the_loader():
+    item = {"path": "zip://a.png::http://127.0.0.1:9/x.zip", "bytes": None}
+    messages = [{"role": "assistant", "content": [{"type": "image", "text": None}]}]
+    features = Features({**record_features(), "images": List(Image()), "thumbnail": Image()})
+    rows = [{"id": "a", "messages": messages, "images": [item], "videos": [], "thumbnail": item}]
+    source = Dataset.from_list(rows, features=features).to_iterable_dataset()
+    with pytest.raises(MediaError, match="it is a URL, download it first"):
+        list(RecordStream(source, MediaLoader(build_processor()), num_passes=1))

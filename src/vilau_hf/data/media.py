@@ -12,8 +12,16 @@ from datasets import Dataset
 from transformers.utils import logging
 
 from ..processing.image_functions_vilau import reading_settings
+from ..processing.input_checks_vilau import check_sampling
 from ..processing.media_bytes_vilau import MediaBytes
-from ..processing.pixel_rules_vilau import MAX_ASPECT_RATIO, MAX_IMAGE_PIXELS, check_size, turn_upright
+from ..processing.pixel_rules_vilau import (
+    MAX_ASPECT_RATIO,
+    MAX_IMAGE_PIXELS,
+    check_image,
+    check_size,
+    check_video,
+    turn_upright,
+)
 from .media_paths import find_local_file
 from .records import MEDIA_FIELDS
 
@@ -79,6 +87,10 @@ class MediaLoader:
             image_processor = processor.image_processor
         self.image_settings = reading_settings(image_processor, {})
         self.video_processor = None if processor is None else processor.video_processor
+        if self.video_processor is not None:
+            check_sampling(self.video_processor.num_frames, self.video_processor.fps)
+        self.frame_limits = reading_settings(self.video_processor, {})
+        del self.frame_limits["do_exif_transpose"]
         self.on_bad_media = on_bad_media
         self.media_roots = media_roots
         self.num_skipped = 0
@@ -161,6 +173,8 @@ class MediaLoader:
         if isinstance(item, (list, tuple)):
             return [open_image(frame, self.media_roots, **self.image_settings) for frame in item], False
         if hasattr(item, "shape"):
+            check = check_video if item.ndim in (4, 5) else check_image
+            check(item, **self.frame_limits)
             return item, False
         path, data = _path_and_bytes(item, self.media_roots)
         return self._sample_frames(path if data is None else MediaBytes(data))
@@ -221,7 +235,7 @@ def open_image(
     max_aspect_ratio: float | None = MAX_ASPECT_RATIO,
 ) -> Any:
     """
-    Returns an image of a record as a PIL image. Arrays and open images stay.
+    Returns an image of a record as a PIL image. Arrays and open images stay, after a check of their pixels.
 
     Args:
         item (`Any`): a PIL image, an array, bytes, a file name, or a dictionary with `path` or `bytes`.
@@ -229,14 +243,21 @@ def open_image(
         do_exif_transpose (`bool`, *optional*, defaults to `True`): whether it is turned upright by its EXIF data.
         max_image_pixels (`int`, *optional*, defaults to 178,956,970): largest number of pixels, `None` for no limit.
         max_aspect_ratio (`float`, *optional*, defaults to 10,000): largest ratio of the longer to the shorter side.
+
+    Raises:
+        ValueError: for an image that is empty or too large, or has values that are not pixels.
     """
+    # Checked here and not only by the processor, so that the record can be named or skipped.
+    limits: dict[str, Any] = {"max_image_pixels": max_image_pixels, "max_aspect_ratio": max_aspect_ratio}
     if hasattr(item, "shape") or hasattr(item, "convert"):
+        check_image(item, **limits)
         return item
     path, data = _path_and_bytes(item, media_roots)
     source: Any = path if data is None else io.BytesIO(data)
     with PIL.Image.open(source) as image:
-        check_size(*image.size, max_image_pixels, max_aspect_ratio)  # before the pixels are read
+        check_size(*image.size, **limits)  # before the pixels are read
         image.load()
+    check_image(image, **limits)
     return turn_upright(image) if do_exif_transpose else image
 
 
@@ -265,7 +286,9 @@ def _describe(item: Any) -> str:
         path = item.get("path")
         data = item.get("bytes")
         return repr(path) if data is None else f"{len(data)} bytes of {path!r}"
-    return repr(item)[:200]
+    if hasattr(item, "shape"):
+        return f"{type(item).__name__} of shape {tuple(item.shape)}"
+    return " ".join(repr(item).split())[:200]
 
 
 __all__ = ["MediaError", "MediaLoader", "NoMediaLeftError", "ReadableRows", "open_image"]

@@ -1,5 +1,6 @@
 """Several sources of records, mixed by weight."""
 
+import dataclasses
 import math
 import os
 import reprlib
@@ -8,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset, Image, IterableDataset, Video, interleave_datasets, load_dataset
+from datasets import Dataset, IterableDataset, interleave_datasets, load_dataset
 
 from ..files import read_yaml
 from .converters import build_converter, stream_records
 from .converters.rows import check_source
 from .packing import count_tokens
-from .records import MEDIA_FIELDS, record_features
 
 
 if TYPE_CHECKING:
@@ -226,15 +226,32 @@ def keep_media_closed(dataset: Dataset) -> Dataset:
     Returns records whose images and videos are opened by [`MediaLoader`] alone.
 
     The schema of [`record_features`] says so. With other schemas, `datasets` would open media itself, also from URLs.
+    It does so in all columns and nested values.
 
     Args:
         dataset (`datasets.Dataset`): records.
     """
-    for name in MEDIA_FIELDS.values():
-        feature = getattr(dataset.features.get(name), "feature", None)
-        if isinstance(feature, (Image, Video)) and feature.decode:
-            dataset = dataset.cast_column(name, record_features()[name])
+    for name, feature in dataset.features.items():
+        closed = closed_feature(feature)
+        if closed != feature:
+            dataset = dataset.cast_column(name, closed)
     return dataset
+
+
+def closed_feature(feature: Any) -> Any:
+    """
+    Returns a feature of `datasets` whose media are not decoded, also inside of lists and dictionaries.
+
+    Args:
+        feature: a feature, or features by name.
+    """
+    if isinstance(feature, dict):
+        return type(feature)({name: closed_feature(each) for name, each in feature.items()})
+    if isinstance(feature, list):  # an old form of `List`
+        return [closed_feature(each) for each in feature]
+    if hasattr(feature, "feature"):
+        return dataclasses.replace(feature, feature=closed_feature(feature.feature))
+    return dataclasses.replace(feature, decode=False) if getattr(feature, "decode", False) else feature
 
 
 __all__ = ["Mixture", "MixtureSource", "add_lengths"]

@@ -13,7 +13,7 @@ from torch.utils.data import get_worker_info
 
 from ..modeling.argument_checks_vilau import PositiveInt, check_value
 from .media import MediaLoader
-from .mixture import Mixture
+from .mixture import Mixture, closed_feature
 
 
 class ResumableStream(torch.utils.data.IterableDataset, ABC):
@@ -125,6 +125,8 @@ class RecordStream(ResumableStream):
         if isinstance(source, Mixture):
             # A multiple of this number: `datasets` then gives ranks and workers whole shards.
             source = source.stream(num_shards=self.world_size * num_workers)
+        elif self.media is not None and source.features and closed_feature(source.features) != source.features:
+            source = source.decode(False)  # `datasets` would open media itself, also from URLs
         self._state = self._start
         self._start = _start_of_pass(0)  # a loaded state applies to one iteration only
         while self.num_passes is None or self._state["pass"] < self.num_passes:
