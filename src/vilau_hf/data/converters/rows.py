@@ -19,6 +19,7 @@ from typing import Any, cast
 import pyarrow
 import pyarrow.parquet
 
+from .csv_rows import read_csv_rows
 from .json_rows import BinaryFile, read_json_rows, refuse_utf16
 
 
@@ -227,7 +228,7 @@ def _rows_of_batch(batch: pyarrow.RecordBatch) -> Iterator[Any]:
         yield row
 
 
-def _csv_rows(file: str, delimiter: str = ",") -> Iterator[tuple[None, dict]]:
+def _csv_rows(file: str, delimiter: str = ",") -> Iterator[tuple[None, Any]]:
     csv.field_size_limit(_MAX_CSV_FIELD)
     with _opened(file) as binary:
         refuse_utf16(binary)
@@ -235,7 +236,7 @@ def _csv_rows(file: str, delimiter: str = ",") -> Iterator[tuple[None, dict]]:
         # Bytes that are not UTF-8 become surrogates. The check of records skips these rows alone.
         text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
         with text:
-            for row in csv.DictReader(text, delimiter=delimiter):
+            for row in read_csv_rows(text, delimiter):
                 yield None, row
 
 
