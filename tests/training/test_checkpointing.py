@@ -365,3 +365,18 @@ def test_weights_of_an_earlier_save_give_way_to_those_of_another_form(tmp_path):
         publish_model(tmp_path / "staging", tmp_path / "final")
         assert {path.name for path in (tmp_path / "final").iterdir()} == new, name
     assert not (tmp_path / "staging").exists()
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+def test_keeps_what_is_no_checkpoint_under_the_name_of_one(tmp_path, is_file):
+    path = tmp_path / "run/out/checkpoint-2"
+    if is_file:
+        path.parent.mkdir(parents=True)
+        path.write_text("notes")
+    else:
+        path.mkdir(parents=True)
+        (path / "notes.txt").write_text("notes")
+    quick_trainer(tmp_path, max_steps=2).train()
+    assert (path / "trainer_state.json").is_file()
+    (kept,) = path.parent.glob("checkpoint-2-before-*")
+    assert (kept if is_file else kept / "notes.txt").read_text() == "notes"

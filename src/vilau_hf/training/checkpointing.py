@@ -12,12 +12,15 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import Trainer, TrainerState
+from transformers.utils import logging
 
 from ..compat import TRAINER_STATE_NAME, broadcast_object_list, get_last_checkpoint, sort_checkpoints
 from ..files import disk_errors, read_json
 from ..modeling.complete_loading_vilau import loading_problems
 from ..original.weight_files import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+
+logger = logging.get_logger(__name__)
 
 # Names of staging folders in the output directory, followed by 32 random digits. So no folder of a user has such a
 # name. `Trainer` finds checkpoints by names of the form `checkpoint-<step>`, so it never takes these folders for one.
@@ -319,8 +322,12 @@ class AtomicCheckpointTrainer(Trainer):
     def _publish(self, folder: Path) -> None:
         """Renames a complete checkpoint to `folder` and deletes checkpoints beyond `save_total_limit`."""
         staging = folder.parent / self._staging_name
-        if folder.exists():  # from an earlier run
+        if (folder / TRAINER_STATE_NAME).is_file():  # from an earlier run
             folder.rename(staging / "replaced")
+        elif folder.exists():  # of the user, so it is kept
+            kept = folder.with_name(f"{folder.name}-before-{uuid.uuid4().hex}")
+            folder.rename(kept)
+            logger.warning(f"{folder} was no checkpoint. It is {kept} now.")
         (staging / folder.name).rename(folder)
         limit = self.args.save_total_limit
         if limit is not None and limit > 0:
