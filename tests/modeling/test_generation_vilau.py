@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from vilau_hf import VilaUConfig, VilaUForConditionalGeneration
 
@@ -239,6 +240,16 @@ def test_top_k_keeps_codes_tied_with_the_k_th():
         ({"generation_mode": "video", "num_frames": 99}, "1584 new ones exceed the language model's 256 positions"),
         ({"generation_mode": "image", "visual_top_p": 0.0}, r"`visual_top_p` must be in \(0, 1\], got 0.0"),
         ({"generation_mode": "image", "visual_temperature": 0.0}, "`visual_temperature` must be greater than 0"),
+        (
+            {"generation_mode": "image", "visual_temperature": [1.0, 1e-40, 1.0]},
+            "`visual_temperature` must be greater than 0 and at least 1e-30, got .*1e-40",
+        ),
+        ({"do_sample": True, "temperature": 1e-40}, "`temperature` must be a finite number of at least 1e-30"),
+        ({"repetition_penalty": 1e-40}, "`repetition_penalty` must be .* from 1e-30 to .* got 1e-40"),
+        (
+            {"generation_config": GenerationConfig(do_sample=True, temperature=1e-40)},
+            "`temperature` must be a finite number of at least 1e-30",
+        ),
         ({"generation_mode": "image", "num_beams": 2}, "`num_beams` must be 1 where codes are generated, got 2"),
         (
             {"generation_mode": "image", "guidance_scale": "3"},

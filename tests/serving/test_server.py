@@ -201,7 +201,7 @@ BAD_CHATS = {
     "unknown field": message(tempature=1),
     **{
         f"temperature {value}": message(temperature=value)
-        for value in (-5, float("nan"), float("inf"), 1e9, "hot", True)
+        for value in (-5, 1e-40, float("nan"), float("inf"), 1e9, "hot", True)
     },
     **{f"top_p {value}": message(top_p=value) for value in (-1, 2, float("nan"), "all")},
     **{f"max_tokens {value}": message(max_tokens=value) for value in (0, -1, 1.5, "8", 10**30, float("nan"))},
@@ -213,7 +213,18 @@ BAD_CHATS = {
     },
     **{
         f"generation_config {value}": message(generation_config=value)
-        for value in ("", "{", "[]", '{"temperature": NaN}', '{"num_beams": 1000000}', '{"top_k": -1}', "[" * 10**5, 5)
+        for value in (
+            "",
+            "{",
+            "[]",
+            '{"temperature": NaN}',
+            '{"temperature": 1e-40, "do_sample": true}',
+            '{"repetition_penalty": 1e-40}',
+            '{"num_beams": 1000000}',
+            '{"top_k": -1}',
+            "[" * 10**5,
+            5,
+        )
     },
     "stream is text": message(stream="yes"),
 }

@@ -18,6 +18,10 @@ from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_orig
 import torch
 
 
+# Logits that are divided by smaller numbers are infinite or NaN in float32, so that no choice is left.
+SMALLEST_DIVISOR = 1e-30
+
+
 @dataclass(frozen=True)
 class Rule:
     """
@@ -79,6 +83,18 @@ IntegerTensor: TypeAlias = Annotated[
     torch.Tensor, Rule("of integers that is not empty", lambda value: is_integer_tensor(value) and value.numel() > 0)
 ]
 FilledTensor: TypeAlias = Annotated[torch.Tensor, Rule("that is not empty", lambda value: value.numel() > 0)]
+# The library refuses temperatures of 0 and below with advice, so these are left to it.
+Temperature: TypeAlias = Annotated[
+    float, Rule(f"of at least {SMALLEST_DIVISOR}", lambda value: value <= 0 or value >= SMALLEST_DIVISOR)
+]
+# The library accepts floats only, except for 1, which is no penalty. It divides logits by a penalty or multiplies.
+Penalty: TypeAlias = Annotated[
+    float,
+    Rule(
+        f"above 0, as a float from {SMALLEST_DIVISOR} to {1 / SMALLEST_DIVISOR}",
+        lambda value: (type(value) is float or value == 1) and SMALLEST_DIVISOR <= value <= 1 / SMALLEST_DIVISOR,
+    ),
+]
 Functions: TypeAlias = Annotated[list, Rule("of functions", lambda value: all(map(callable, value)))]
 Streamer: TypeAlias = Annotated[
     Any,
@@ -207,9 +223,12 @@ __all__ = [
     "IntegerTensor",
     "NonNegativeFloat",
     "NonNegativeInt",
+    "SMALLEST_DIVISOR",
+    "Penalty",
     "PositiveInt",
     "Rule",
     "Streamer",
+    "Temperature",
     "TokenIds",
     "as_int64",
     "check_arguments",

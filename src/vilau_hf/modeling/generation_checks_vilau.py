@@ -13,9 +13,11 @@ from .argument_checks_vilau import (
     Functions,
     IntegerTensor,
     NonNegativeInt,
+    Penalty,
     PositiveInt,
     Rule,
     Streamer,
+    Temperature,
     TokenIds,
     check_value,
 )
@@ -82,13 +84,10 @@ _LIBRARY_ARGUMENTS: dict[str, Any] = {
     **dict.fromkeys(("do_sample", "return_dict_in_generate", "output_scores", "output_logits", "use_cache"), bool),
     **dict.fromkeys(("bos_token_id", "pad_token_id", "top_k", "no_repeat_ngram_size"), NonNegativeInt),
     "eos_token_id": int | list[int] | tuple[int, ...] | IntegerTensor,
-    **dict.fromkeys(("temperature", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), float),
+    "temperature": Temperature,
+    **dict.fromkeys(("top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"), float),
     **dict.fromkeys(("length_penalty", "penalty_alpha"), float),
-    # The library accepts floats only, except for 1, which is no penalty.
-    **dict.fromkeys(
-        ("repetition_penalty", "encoder_repetition_penalty"),
-        Annotated[float, Rule("above 0, as a float", lambda value: value > 0 and type(value) is float or value == 1)],
-    ),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), Penalty),
     "assistant_model": Annotated[Any, Rule("a model", lambda value: hasattr(value, "config"))],
     "stop_strings": str | list[str],
     **dict.fromkeys(("stopping_criteria", "logits_processor"), Functions),
@@ -96,13 +95,20 @@ _LIBRARY_ARGUMENTS: dict[str, Any] = {
 }
 
 
-def check_library_arguments(kwargs: dict[str, Any]) -> None:
+_DIVISORS = ("temperature", "repetition_penalty", "encoder_repetition_penalty")
+
+
+def check_library_arguments(generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
     """
-    Checks the types of arguments that `generate` takes by keyword only.
+    Checks the types of arguments that `generate` takes by keyword only, and the divisors of logits in a config.
 
     Raises:
         ValueError: if an argument has another type.
     """
+    for name in _DIVISORS:
+        value = getattr(generation_config, name, None)
+        if value is not None:
+            check_value(name, value, _LIBRARY_ARGUMENTS[name])
     for name, annotation in _LIBRARY_ARGUMENTS.items():
         if kwargs.get(name) is not None:
             check_value(name, kwargs[name], annotation)

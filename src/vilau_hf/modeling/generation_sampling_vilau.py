@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from transformers import LogitsProcessorList
 
-from .argument_checks_vilau import check_value
+from .argument_checks_vilau import SMALLEST_DIVISOR, check_value
 
 
 # `torch.topk` returns `top_k` codes and this many more, so that codes tied with the k-th are not lost. With the
@@ -50,7 +50,9 @@ class SamplingSettings:
     """
 
     do_sample: bool = True
-    temperature: PerDepth = _per_depth(1.0, lambda value: value > 0, "greater than 0")
+    temperature: PerDepth = _per_depth(
+        1.0, lambda value: value >= SMALLEST_DIVISOR, f"greater than 0 and at least {SMALLEST_DIVISOR}"
+    )
     top_k: PerDepth = _per_depth(
         900, lambda value: isinstance(value, int) and value >= 0, "an integer, at least 0 (0: all codes)"
     )

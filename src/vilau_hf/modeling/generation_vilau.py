@@ -201,7 +201,7 @@ class VilaUGenerationMixin:
         """
         with streamed_call(kwargs.get("streamer")):
             check_arguments(VilaUGenerationMixin.generate, locals())
-            check_library_arguments(kwargs)
+            check_library_arguments(generation_config, kwargs)
             mode = generation_mode or "text"
             check_mode(mode)
             rename_cache(kwargs)

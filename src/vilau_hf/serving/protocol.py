@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import RequestError
 
@@ -40,8 +40,21 @@ UNSUPPORTED: dict[str, tuple] = {
     "chat_template_kwargs": ({},),
 }
 
+# Smaller numbers are 0 or infinite in the arithmetic of a model, which then has no next token.
+SMALLEST_TEMPERATURE = 1e-5
+SMALLEST_PENALTY = 1e-5
+LARGEST_PENALTY = 1e5
+
+
+def _check_temperature(value: float) -> float:
+    """Returns a temperature that is 0, for greedy decoding, or can divide logits."""
+    if 0 < value < SMALLEST_TEMPERATURE:
+        raise ValueError(f"Input should be 0 or at least {SMALLEST_TEMPERATURE}")
+    return value
+
+
 TokenCount = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Temperature = Annotated[float, Field(ge=0, le=2)]
+Temperature = Annotated[float, Field(ge=0, le=2), AfterValidator(_check_temperature)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
@@ -115,11 +128,11 @@ class GenerationOptions(_Strict):
     """The options of transformers' `GenerationConfig` that a client may set."""
 
     do_sample: bool | None = None
-    temperature: Annotated[float, Field(gt=0)] | None = None
+    temperature: Annotated[float, Field(ge=SMALLEST_TEMPERATURE)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
     top_p: Probability | None = None
     min_p: Probability | None = None
-    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=SMALLEST_PENALTY, le=LARGEST_PENALTY)] | None = None
     no_repeat_ngram_size: Annotated[int, Field(ge=0)] | None = None
     max_new_tokens: TokenCount | None = None
     min_new_tokens: Annotated[int, Field(ge=0)] | None = None
