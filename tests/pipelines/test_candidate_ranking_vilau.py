@@ -151,8 +151,28 @@ def test_rejects_edits_for_rankers_of_one_image(pipe, rankers, name):
         ({"num_candidates": 0}, "`num_candidates` must be an integer of at least 1, got 0"),
         ({"num_candidates": 2, "num_frames": 2}, "`num_candidates` above 1 is for images"),
         ({"num_candidates": 2, "rank_by": "beauty"}, "`rank_by` must be 'likelihood', 'answer' or a function"),
+        (
+            {"num_candidates": 2, "rank_by": lambda *arguments: torch.tensor([torch.nan, 1.0])},
+            "`rank_by` must return numbers, got NaN",
+        ),
+        (
+            {"num_candidates": 2, "rank_by": lambda *arguments: torch.zeros(2, 1)},
+            r"`rank_by` must return a tensor of shape \(2,\), a score for each image, got shape \(2, 1\)",
+        ),
+        (
+            {"num_candidates": 2, "rank_by": lambda *arguments: [1.0, 2.0]},
+            "`rank_by` must return a tensor .* got list",
+        ),
     ],
 )
 def test_rejects_wrong_arguments(pipe, arguments, message):
     with pytest.raises(ValueError, match=message):
         pipe("a red cross", **arguments)
+
+
+@pytest.mark.parametrize("text", ["Is it {color}?", "Is it {0}?", "Is it {prompt?", "Is it {prompt.x}?"])
+def test_rejects_questions_with_other_fields_before_images_are_drawn(pipe, text):
+    with pytest.raises(ValueError, match="`question` may have no other fields than {prompt}"):
+        AnswerRanker(pipe.model, pipe.processor, text, "yes")
+    with pytest.raises(ValueError, match="`answer` may have no other fields than {prompt}"):
+        AnswerRanker(pipe.model, pipe.processor, "Is it?", text)

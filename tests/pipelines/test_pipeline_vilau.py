@@ -329,3 +329,22 @@ def test_an_image_of_the_pipeline_begins_a_video(pipe, output_type):
     codes = pipe(CROSS, first_frames=image, **settings).frames
     with_pil = pipe(CROSS, first_frames=pipe(CROSS, generator=seeded()).images, **settings).frames
     assert torch.equal(codes, with_pil)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda codes: [codes], "must return None or a dictionary of codes, got list"),
+        (
+            lambda codes: {"prompt_embeds": codes + 0},
+            "must return values for codes, latents only, got 'prompt_embeds'",
+        ),
+        (lambda codes: {"codes": codes[:, -1:] + 0 if codes.shape[1] > 1 else codes}, r"of shape \(1, 2, 4\), got"),
+        (lambda codes: {"codes": codes.float()}, "`codes` as integers in .* got torch.float32 of shape"),
+        (lambda codes: {"latents": codes + 9999}, r"`latents` as integers in \[0, \d+\) of shape"),
+        (lambda codes: {"codes": None}, "got NoneType"),
+    ],
+)
+def test_rejects_codes_of_a_callback_that_cannot_replace_its_codes(pipe, change, message):
+    with pytest.raises(ValueError, match=f"`callback_on_step_end` .*{message}"):
+        pipe(CROSS, callback_on_step_end=lambda *args: change(args[3]["codes"]))

@@ -82,7 +82,7 @@ class AnswerRanker:
             default it is `ranking_answer` of the model's generation config, or else "Yes".
 
     Raises:
-        ValueError: if only one of `question` and `answer` is given.
+        ValueError: if only one of `question` and `answer` is given, or one has other fields than `{prompt}`.
     """
 
     def __init__(
@@ -100,6 +100,13 @@ class AnswerRanker:
         defaults = settings if "ranking_question" in settings else _VQASCORE
         self.question: str = defaults["ranking_question"] if question is None else question
         self.answer: str = defaults["ranking_answer"] if answer is None else answer
+        for name, text in (("question", self.question), ("answer", self.answer)):
+            try:
+                text.format(prompt="")
+            except (LookupError, ValueError, AttributeError) as error:
+                raise ValueError(
+                    f"`{name}` may have no other fields than {{prompt}}, and other braces twice, got {text!r}."
+                ) from error
 
     @torch.no_grad()
     def __call__(self, prompts: list[str], pixels: torch.Tensor, codes: torch.LongTensor) -> torch.Tensor:
@@ -200,4 +207,14 @@ def check_ranks_edits(ranker: Callable) -> None:
         )
 
 
-__all__ = ["AnswerRanker", "LikelihoodRanker", "TowerRanker", "check_ranks_edits", "get_ranker"]
+def check_scores(scores: Any, count: int) -> None:
+    """Raises a `ValueError` unless `scores` of a ranker are a tensor of `count` numbers, of which none is NaN."""
+    is_tensor = isinstance(scores, torch.Tensor)
+    if not is_tensor or scores.shape != (count,):
+        given = f"shape {tuple(scores.shape)}" if is_tensor else type(scores).__name__
+        raise ValueError(f"`rank_by` must return a tensor of shape ({count},), a score for each image, got {given}.")
+    if bool(scores.isnan().any()):
+        raise ValueError("`rank_by` must return numbers, got NaN.")
+
+
+__all__ = ["AnswerRanker", "LikelihoodRanker", "TowerRanker", "check_ranks_edits", "check_scores", "get_ranker"]

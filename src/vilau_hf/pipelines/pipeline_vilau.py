@@ -13,7 +13,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, StoppingCriteriaList
 
-from .candidate_ranking_vilau import check_ranks_edits, get_ranker
+from .candidate_ranking_vilau import check_ranks_edits, check_scores, get_ranker
 from .lora_loading_vilau import VilaULoraLoading
 from .prompt_encoding_vilau import encode_prompts, render_prompt
 from .step_reporter_vilau import StepReporter
@@ -343,7 +343,9 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
         repeated_prompts = [text for text in prompts for _ in range(times)]
         images = {} if image_rows is None else {"images": [row for row in image_rows for _ in range(times)]}
         pixels = self.model.decode_image_tokens(codes)
-        scores = ranker(repeated_prompts, pixels, codes, **images).view(-1, num_candidates)
+        scores = ranker(repeated_prompts, pixels, codes, **images)
+        check_scores(scores, len(codes))
+        scores = scores.view(-1, num_candidates)
         best = scores.argmax(-1).to(codes.device)
         return codes.unflatten(0, scores.shape)[torch.arange(len(best), device=codes.device), best]
 

@@ -50,11 +50,31 @@ class StepReporter:
         given = codes[:, None] if self.codes is None else torch.cat([self.codes, codes[:, None]], 1)
         self.codes = given
         values = self.callback(self.pipeline, position, position, dict.fromkeys(self.tensor_inputs, given)) or {}
-        for value in values.values():
+        if not isinstance(values, dict):
+            raise ValueError(
+                f"`callback_on_step_end` must return None or a dictionary of codes, got {type(values).__name__}."
+            )
+        for name, value in values.items():
             if value is not given:
+                self._check(name, value, given)
                 self.codes = value.to(given)
                 self.is_changed = True
         return self.codes[:, -1]
+
+    def _check(self, name: Any, value: Any, given: torch.Tensor) -> None:
+        """Raises a `ValueError` unless a value of the callback can replace the codes so far."""
+        names = self.pipeline._callback_tensor_inputs
+        if name not in names:
+            raise ValueError(f"`callback_on_step_end` must return values for {', '.join(names)} only, got {name!r}.")
+        size = self.pipeline.model.config.vision_config.codebook_size
+        is_tensor = isinstance(value, torch.Tensor)
+        is_codes = is_tensor and value.shape == given.shape and not (value.is_floating_point() or value.is_complex())
+        if not is_codes or bool(((value < 0) | (value >= size)).any()):
+            described = f"{value.dtype} of shape {tuple(value.shape)}" if is_tensor else type(value).__name__
+            raise ValueError(
+                f"`callback_on_step_end` must return `{name}` as integers in [0, {size}) of shape "
+                f"{tuple(given.shape)}, got {described}."
+            )
 
     def end(self) -> None:
         """Ignores the end of generation: the context manager of the progress bar closes it."""
