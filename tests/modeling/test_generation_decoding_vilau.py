@@ -152,3 +152,28 @@ def test_no_position_of_a_span_waits_for_the_device(model, scale, cache):
 def test_rejects_an_offloaded_cache_on_the_cpu(model, kind):
     with pytest.raises(ValueError, match="needs a model on an accelerator, got one on the CPU"):
         draw(model, cache_implementation=kind)
+
+
+@pytest.mark.parametrize(
+    ("replace", "message"),
+    [
+        (lambda codes: codes[:1], r"integer codes of shape \(2, 3\), got torch.int64 of shape \(1, 3\)"),
+        (lambda codes: codes.float(), r"integer codes of shape \(2, 3\), got torch.float32"),
+        (lambda codes: codes.tolist(), r"integer codes of shape \(2, 3\), got list"),
+        (lambda codes: codes + 24, r"codes of `put_visual` must be in \[0, 24\), got 96 others"),
+        (lambda codes: codes - 24, r"codes of `put_visual` must be in \[0, 24\), got 96 others"),
+    ],
+)
+def test_rejects_codes_of_a_streamer_that_cannot_replace_the_codes(model, replace, message):
+    class Streamer:
+        def put(self, ids):
+            pass
+
+        def put_visual(self, codes):
+            return replace(codes)
+
+        def end(self):
+            pass
+
+    with pytest.raises(ValueError, match=f"`streamer`: .*{message}"):
+        draw(model, streamer=Streamer())

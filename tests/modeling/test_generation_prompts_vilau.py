@@ -74,6 +74,10 @@ def test_images_are_encoded_once_for_all_branches(model, pixels):
             torch.full((2, 22, 3), 24).where(left_padded(PROMPTS)["input_ids"][..., None] == 58, -1),
             r"`codes` must be in \[0, 24\), got values from 24 to 24",
         ),
+        (
+            torch.tensor([-1, 0, 0]).where(left_padded(PROMPTS)["input_ids"][..., None] == 58, -1),
+            r"`codes` must be in \[0, 24\), got values from -1 to 0",
+        ),
         ([1], r"`visual_codes` must be a tensor of integers that is not empty, got \[1\]"),
     ],
 )

@@ -13,6 +13,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from .argument_checks_vilau import is_integer_tensor
 from .generation_depth_vilau import DecodedPosition, check_choices, count_invalid
 from .generation_positions_vilau import PositionDecoder
 from .generation_sampling_vilau import sample_categorical
@@ -50,6 +51,9 @@ def generate_span(
     Returns:
         The positions, each field stacked in dimension 1. After the position where a row is stopped, its codes are -1
         and its scores and log-probabilities NaN.
+
+    Raises:
+        ValueError: if logits allow no choice, or `put_visual` returns codes of another shape, type or range.
     """
     branches = position_decoder.branches
     decoded: list[DecodedPosition] = []
@@ -60,12 +64,19 @@ def generate_span(
     before = branches.conditional_codes
     span = open_span(position_decoder, hidden, positions.start, len(positions), earlier_codes=before)
     running = torch.ones(branches.rows, 1, dtype=torch.bool, device=ids.device)
+    codebook_size = position_decoder.model.config.vision_config.codebook_size
+    num_outside = torch.zeros((), dtype=torch.long, device=ids.device)
     for _ in positions:
         step = span.next()
         if streamer is not None:
             changed = streamer.put_visual(step.codes.where(running, -1))
             if changed is not None:
-                step = step.replace_codes(changed.where(running, step.codes))
+                _check_replacement(changed, step.codes)
+                wanted = changed.to(step.codes).where(running, step.codes)
+                # Counted, and refused after the loop: to look at the codes here would wait for the device.
+                used = wanted.clamp(0, codebook_size - 1)
+                num_outside += (used != wanted).sum()
+                step = step.replace_codes(used)
                 span.replace(step.codes)
         decoded.append(step)
         is_generated.append(running)
@@ -76,9 +87,23 @@ def generate_span(
             if not bool(running.any()):
                 break
     check_choices(count_invalid(decoded, torch.cat(is_generated, 1)))
+    if streamer is not None and bool(num_outside):
+        raise ValueError(
+            f"`streamer`: codes of `put_visual` must be in [0, {codebook_size}), got {int(num_outside)} others."
+        )
     if streamer is not None:
         streamer.end()
     return _stack(decoded, torch.cat(is_generated, 1) if has_criteria else None, len(positions))
+
+
+def _check_replacement(changed: Any, codes: torch.Tensor) -> None:
+    """Raises a `ValueError` unless `changed` can replace `codes` `(rows, D)`."""
+    is_tensor = isinstance(changed, torch.Tensor)
+    if not is_tensor or changed.shape != codes.shape or not is_integer_tensor(changed):
+        given = f"{changed.dtype} of shape {tuple(changed.shape)}" if is_tensor else type(changed).__name__
+        raise ValueError(
+            f"`streamer`: `put_visual` must return None, or integer codes of shape {tuple(codes.shape)}, got {given}."
+        )
 
 
 def _stack(decoded: list[DecodedPosition], is_generated: torch.Tensor | None, length: int) -> DecodedPosition:

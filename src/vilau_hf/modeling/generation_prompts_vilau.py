@@ -166,7 +166,7 @@ def check_image_inputs(model: Any, input_ids: torch.Tensor, images: dict[str, to
     if not torch.equal((visual_codes >= 0).any(-1), is_visual.to(visual_codes.device)):
         raise ValueError("`visual_codes` must be codes at the placeholders of the prompts, and -1 elsewhere.")
     if bool(is_visual.any()):
-        model.vision_tower.quantizer.check_range(visual_codes[visual_codes[..., 0] >= 0])
+        model.vision_tower.quantizer.check_range(visual_codes[is_visual.to(visual_codes.device)])
 
 
 def image_only_ids(config: VilaUConfig, ids: torch.Tensor | None, input_ids: torch.Tensor) -> torch.Tensor:
