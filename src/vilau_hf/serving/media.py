@@ -47,7 +47,6 @@ class MediaSources:
     timeout: float = 10.0
     max_bytes: int = 20 * 2**20
     max_pixels: int = 89_478_485
-    max_images: int = 64
     is_accepted_address: Callable[[str], bool] = is_public_address
 
     def __post_init__(self) -> None:
