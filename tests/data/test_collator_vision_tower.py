@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import AutoTokenizer
 
+from vilau_hf import TINY_CHECKPOINT
 from vilau_hf.data.collator_vision_tower import VisionTowerDataCollator, tokenize_captions
 
 from ..processing.conftest import build_processor
@@ -70,3 +72,12 @@ def test_downloads_nothing(processor):
     sample = {"images": ["http://127.0.0.1:9/a.png"], "caption": "a"}
     with pytest.raises(ValueError, match="it is a URL, download it first"):
         VisionTowerDataCollator(processor.image_processor)([sample])
+
+
+def test_special_tokens_in_captions_are_text():
+    tokenizer = AutoTokenizer.from_pretrained(f"{TINY_CHECKPOINT}/tower")
+    for token in tokenizer.all_special_tokens:
+        (ids,) = tokenize_captions(tokenizer, [f"a{token}b"], 64).tolist()
+        plain = tokenizer(f"a{token}b", split_special_tokens=True)["input_ids"]
+        assert ids[: len(plain)] == plain and plain.count(tokenizer.convert_tokens_to_ids(token)) <= 1
+        assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ", "") == f"a{token}b"

@@ -85,5 +85,6 @@ def tokenize_captions(tokenizer: "PreTrainedTokenizerBase", captions: list[str],
         padding_side="right",
         truncation=True,
         max_length=max_length,
+        split_special_tokens=True,  # a `</s>` in a caption is text
         return_tensors="pt",
     )["input_ids"]

@@ -170,7 +170,8 @@ class TowerRanker:
         """
         # As in training: SigLIP reads texts padded to the full length, without an attention mask.
         length = self.tower.config.text_config.max_position_embeddings
-        ids = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        settings = {"padding": "max_length", "max_length": length, "truncation": True, "split_special_tokens": True}
+        ids = self.tokenizer(prompts, **settings, return_tensors="pt")
         texts = self.tower.get_text_features(ids["input_ids"].to(self.tower.device)).float()
         images = self.tower.get_image_features(pixels.to(self.tower.device)).float()
         return torch.nn.functional.cosine_similarity(images, texts)
