@@ -222,6 +222,7 @@ BAD_CHATS = {
             '{"repetition_penalty": 1e-40}',
             '{"num_beams": 1000000}',
             '{"top_k": -1}',
+            '{"eos_token_id": [], "pad_token_id": null}',
             "[" * 10**5,
             5,
         )

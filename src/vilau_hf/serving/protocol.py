@@ -138,7 +138,7 @@ class GenerationOptions(_Strict):
     min_new_tokens: Annotated[int, Field(ge=0)] | None = None
     bos_token_id: TokenId | None = None
     pad_token_id: TokenId | None = None
-    eos_token_id: TokenId | list[TokenId] | None = None
+    eos_token_id: TokenId | Annotated[list[TokenId], Field(min_length=1)] | None = None
     # `GenerationConfig.to_json_string` adds these two
     transformers_version: str | None = Field(default=None, exclude=True)
     from_model_config: bool | None = Field(default=None, alias="_from_model_config", exclude=True)
