@@ -255,3 +255,18 @@ def test_levels_are_not_normalised_like_floats(processor, image):
     torch.testing.assert_close(processor(image, **settings)["pixel_values"], expected, atol=1e-5, rtol=0)
     levels = processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
     assert levels.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_std": [0.5, 0.0, 0.5]}, r"`image_std` must be finite and not 0, got \[0.5, 0.0, 0.5\]"),
+        ({"image_std": 0.0}, "`image_std` must be finite and not 0, got 0.0"),
+        ({"image_mean": [0.5, np.nan, 0.5]}, r"`image_mean` must be finite, got \[0.5, nan, 0.5\]"),
+        ({"rescale_factor": np.inf}, "`rescale_factor` must be finite, got inf"),
+    ],
+)
+def test_rejects_factors_that_make_no_pixels(processor, settings, message):
+    for call in (lambda: processor(LEVELS, **settings), lambda: type(processor)(**settings)(LEVELS)):
+        with pytest.raises(ValueError, match=message):
+            call()

@@ -181,3 +181,10 @@ def test_frames_of_a_video_can_be_on_separate_lines(video, tmp_path):
         assert ids == each.tokenizer(f"{frames} \nit")["input_ids"]
     with pytest.raises(ValueError, match="`video_as_images=True` needs `context_markers=False`"):
         build_processor(video_as_images=True)
+
+
+@pytest.mark.parametrize("number", [0, -4, 2.0, "4", True, None])
+def test_rejects_numbers_of_visual_tokens_that_no_image_has(processor, number):
+    components = (processor.image_processor, processor.tokenizer, processor.video_processor)
+    with pytest.raises(ValueError, match="`num_visual_tokens` must be an integer of at least 1, got"):
+        VilaUProcessor(*components, num_visual_tokens=number)

@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
-from math import inf
+from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
 
@@ -133,12 +133,19 @@ def check_image_settings(settings: Mapping[str, Any], processor: Any, max_image_
         max_image_pixels (`int`, *optional*): largest number of pixels of an image.
 
     Raises:
-        ValueError: for a filter or a size that does not exist, or a size that is too large.
+        ValueError: for a filter that does not exist, a size that is none or too large, or factors that make no pixels.
     """
     resample = settings.get("resample")
     is_filter = isinstance(resample, Enum) or (type(resample) is int and resample in set(Image.Resampling))
     if resample is not None and not is_filter:
         raise ValueError(f"`resample` must be a filter of `PIL.Image.Resampling`, got {_described(resample)}.")
+    for name in ("rescale_factor", "image_mean", "image_std"):
+        value = getattr(processor, name, None) if settings.get(name) is None else settings.get(name)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        numbers = [each for each in values if isinstance(each, (int, float))]
+        if not all(map(isfinite, numbers)) or (name == "image_std" and 0 in numbers):
+            accepted = "finite and not 0" if name == "image_std" else "finite"
+            raise ValueError(f"`{name}` must be {accepted}, got {_described(value)}.")
     for name in ("size", "crop_size", "pad_size"):
         size = settings.get(name)
         if isinstance(size, (list, tuple, Mapping)) and not size:
@@ -217,12 +224,18 @@ def check_sampling(num_frames: Any, fps: Any) -> None:
     Raises:
         ValueError: unless both are positive, or `None`.
     """
-    is_count = isinstance(num_frames, Integral) and not isinstance(num_frames, bool) and num_frames >= 1
+    is_count = isinstance(num_frames, Integral) and not isinstance(num_frames, bool) and int(num_frames) >= 1
     if num_frames is not None and not is_count:
         raise ValueError(f"`num_frames` must be an integer of at least 1, got {_described(num_frames)}.")
-    is_rate = isinstance(fps, Real) and not isinstance(fps, bool) and 0 < fps < inf
+    is_rate = isinstance(fps, Real) and not isinstance(fps, bool) and 0 < float(fps) < inf
     if fps is not None and not is_rate:
         raise ValueError(f"`fps` must be a positive number, got {_described(fps)}.")
+
+
+def check_num_visual_tokens(value: Any) -> None:
+    """Raises a `ValueError` unless the number of visual tokens of an image is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`num_visual_tokens` must be an integer of at least 1, got {_described(value)}.")
 
 
 def check_image_lists(images: Any) -> None:
@@ -309,6 +322,7 @@ __all__ = [
     "check_image_lists",
     "check_image_settings",
     "check_max_length",
+    "check_num_visual_tokens",
     "check_rescaling",
     "check_samples",
     "check_sampling",

@@ -24,6 +24,7 @@ from .input_checks_vilau import (
     check_generated_ids,
     check_generated_spans,
     check_max_length,
+    check_num_visual_tokens,
     check_video_lists,
     readable_errors,
 )
@@ -78,6 +79,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
         context_markers: bool = True,
         video_as_images: bool = False,
     ) -> None:
+        check_num_visual_tokens(num_visual_tokens)
         if video_as_images and context_markers:
             raise ValueError("`video_as_images=True` needs `context_markers=False`, got `context_markers=True`.")
         for kind in ("image", "video"):

@@ -269,7 +269,8 @@ class VilaUVideoProcessor(PixelSettings, ReadingSettings, ExactRescaling, BaseVi
     ) -> torch.Tensor:
         """Resizes frames `image` `(..., 3, h, w)` to `size`, with PIL if they are uint8 and on the CPU."""
         # The base method resizes with torchvision. Frames must get the pixels that the image processors give.
-        check_shortest_edge(*image.shape[-2:], size, self.max_image_pixels)
+        height, width = image.shape[-2:]
+        check_shortest_edge(height, width, size, self.max_image_pixels)
         if image.dtype != torch.uint8 or image.device.type != "cpu" or image.shape[-3] != 3:
             return super().resize(image, size=size, resample=resample, **kwargs)
         arrays = image.reshape(-1, *image.shape[-3:]).permute(0, 2, 3, 1).numpy()  # (V*F, h, w, 3)
