@@ -260,9 +260,9 @@ def test_levels_are_not_normalised_like_floats(processor, image):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_std": [0.5, 0.0, 0.5]}, r"`image_std` must be finite and not 0, got \[0.5, 0.0, 0.5\]"),
+        ({"image_std": [0.5, 0.0, 0.5]}, "`image_std` must be finite and not 0, got .0.5, 0.0, 0.5"),
         ({"image_std": 0.0}, "`image_std` must be finite and not 0, got 0.0"),
-        ({"image_mean": [0.5, np.nan, 0.5]}, r"`image_mean` must be finite, got \[0.5, nan, 0.5\]"),
+        ({"image_mean": [0.5, np.nan, 0.5]}, "`image_mean` must be finite, got .0.5, nan, 0.5"),
         ({"rescale_factor": np.inf}, "`rescale_factor` must be finite, got inf"),
     ],
 )
