@@ -70,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         help="for reconstruction, rfid and zero-shot: folder with one subfolder of images for each class, or Hub id "
-        "of a dataset with images and labels; for vqa: .jsonl file with image, question and answers in each line, or "
-        "Hub id",
+        "of a dataset with images and labels; for vqa: .jsonl file with image or video, question and answers in each "
+        "line, or Hub id",
     )
     parser.add_argument("--split", help="subfolder of the data, or split of a Hub dataset (default: validation)")
     parser.add_argument(
