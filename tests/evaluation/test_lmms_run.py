@@ -39,6 +39,8 @@ def test_standard_errors_become_intervals():
     }
     assert list(entries["lmms:gqa"]["scores"]) == ["exact_match"]
     assert entries["lmms:mme"]["scores"] == {"mme_perception_score": 1400.0}
+    assert "lmms_eval" in entries["lmms:gqa"]["environment"]["packages"]
+    assert entries["lmms:gqa"]["environment"]["processor"] and entries["lmms:gqa"]["num_processes"] == 1
     assert entries["lmms:gqa"]["settings"] == {"samples": 25, "arguments": ["--tasks", "gqa,mme"]}
 
 
