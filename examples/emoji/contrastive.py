@@ -12,9 +12,9 @@ The table has each run with the 95 % interval over its images. `contrastive.json
 differences between the arms too, with the 95 % interval over seeds: it shows how much another run would differ.
 
 An interrupted command continues where it was. A run takes about an hour of one CPU core, and a SigLIP, which two arms
-of a seed share, 40 minutes: 14 hours for all twelve runs. With `--arms "siglip, contrastive" "siglip, reconstruction"`,
-the two arms of the paper, it is 8 hours. `--seeds 0` in one process and `--seeds 1 2` in another divide the work; the
-complete command then prints the table. `--steps 0.01` runs a hundredth of the steps, as a trial.
+of a seed share, 40 minutes: 14 hours for all twelve runs. The two arms of the paper alone take 8 hours, with
+`--arms "siglip, contrastive" "siglip, reconstruction"`. `--seeds 0` in one process and, a minute later, `--seeds 1 2`
+in another divide the work; the complete command then prints the table. `--steps 0.01` runs a hundredth of the steps.
 """
 
 import argparse
@@ -75,8 +75,8 @@ SCORES = {
     "zero-shot": ("emoji-zero-shot", "top_1"),
     "PSNR": ("emoji-reconstruction", "psnr"),
 }
-# as in train_emoji.py. The hours above follow from 1.5, 2.5 and 0.8 s for a step of SigLIP, tower and language model, and
-# 160 encoded images a second (torch 2.14, one busy core with AVX-512, bfloat16).
+# as in train_emoji.py. The hours above follow from 1.5, 2.5 and 0.8 s for a step of SigLIP, tower and language model,
+# and from 160 encoded images a second (torch 2.14, one busy core with AVX-512, bfloat16).
 ATTENTION = "sdpa" if torch.accelerator.is_available() else "eager"
 
 
