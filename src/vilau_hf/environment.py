@@ -21,6 +21,10 @@ PACKAGES = (
     "safetensors",
     "pillow",
     "av",
+    # libraries of scores
+    "torchmetrics",
+    "torch_fidelity",
+    "lmms_eval",
 )
 
 

@@ -2,6 +2,7 @@ import random
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from vilau_hf.emoji.dataset import (
     BACKGROUNDS,
@@ -11,6 +12,7 @@ from vilau_hf.emoji.dataset import (
     compose,
     concept_names,
     load_emoji,
+    load_emoji_records,
 )
 from vilau_hf.emoji.packages import STYLES
 from vilau_hf.emoji.split import split_of
@@ -52,6 +54,16 @@ def test_held_out_concepts_are_never_seen(splits):
 def test_unknown_split_is_refused(records_folder):
     with pytest.raises(ValueError, match="`split` must be one of train, pairs, concepts, got 'test'"):
         load_emoji(records_folder, 16, "test")
+
+
+@pytest.mark.parametrize("load", [concept_names, lambda folder: load_emoji(folder, 16), load_emoji_records])
+def test_rejects_folders_without_records_of_emoji(tmp_path, load):
+    with pytest.raises(ValueError, match="none' is no folder. `vilau records emoji FOLDER` writes"):
+        load(tmp_path / "none")
+    (tmp_path / "records").mkdir()
+    Dataset.from_list([{"name": "cat", "images": []}]).to_parquet(tmp_path / "records" / "train.parquet")
+    with pytest.raises(ValueError, match="records' has no records of emoji: the columns concept, group, keywords"):
+        load(tmp_path / "records")
 
 
 def test_images_have_the_asked_size(splits):

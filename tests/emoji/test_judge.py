@@ -44,6 +44,13 @@ def test_judge_of_another_version_is_refused(judge, tmp_path):
         EmojiJudge.load(tmp_path)
 
 
+def test_rejects_folders_without_a_judge(tmp_path):
+    message = "is no folder of a judge: judge.json, judge.safetensors missing. `examples/emoji/train_judge.py` trains"
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ValueError, match=message):
+            EmojiJudge.load(folder)
+
+
 def test_judgement_has_five_concepts_a_style_and_features(judge):
     images = [Image.new("RGB", (50, 40), color) for color in ("red", "green", "blue")]
     judgement = judge.judge(images, batch_size=2)

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from vilau_hf.evaluation.intervals import mean, ratio, share
+from vilau_hf.evaluation.intervals import T_QUANTILES, across_runs, mean, ratio, share
 
 
 def test_share_has_the_interval_of_wilson():
@@ -45,7 +45,7 @@ def test_same_seed_gives_the_same_interval():
     assert mean(values, seed=3) == mean(values, seed=3) != mean(values, seed=4)
 
 
-@pytest.mark.parametrize("function", [share, mean])
+@pytest.mark.parametrize("function", [share, mean, across_runs])
 def test_rejects_no_samples(function):
     with pytest.raises(ValueError, match="at least one sample, got none"):
         function([])
@@ -54,3 +54,30 @@ def test_rejects_no_samples(function):
 def test_rejects_lists_of_different_lengths():
     with pytest.raises(ValueError, match="same length, got 1 and 2"):
         ratio([1.0], [1.0, 2.0])
+
+
+def test_interval_across_runs_covers_the_true_mean_in_95_of_100_cases():
+    choice = random.Random(0)
+    scores = [across_runs([choice.gauss(3, 2) for _ in range(3)]) for _ in range(1000)]
+    covered = sum(score.low <= 3 <= score.high for score in scores)
+    # 1000 cases at 95 % have a standard deviation of 6.9
+    assert 930 <= covered <= 970
+
+
+def test_interval_across_runs_is_that_of_students_t():
+    # By hand: mean 2, standard deviation 1, and a half width of 4.303 / sqrt(3).
+    score = across_runs([1.0, 2.0, 3.0])
+    assert (score.value, score.count) == (2.0, 3)
+    assert score.high - 2 == pytest.approx(4.303 / 3**0.5)
+    assert 2 - score.low == pytest.approx(4.303 / 3**0.5)
+
+
+def test_one_run_has_no_interval():
+    score = across_runs([0.5])
+    assert score.value == 0.5
+    assert math.isnan(score.low) and math.isnan(score.high)
+
+
+def test_rejects_more_runs_than_the_table_has():
+    with pytest.raises(ValueError, match="`values` must have at most 10 entries, got 11"):
+        across_runs([0.0] * (len(T_QUANTILES) + 2))

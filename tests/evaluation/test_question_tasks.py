@@ -9,6 +9,7 @@ from vilau_hf import TINY_CHECKPOINT
 from vilau_hf.drawn.shapes import draw, drawings
 from vilau_hf.evaluation import question_tasks
 from vilau_hf.evaluation.evaluated_model import EvaluatedModel
+from vilau_hf.evaluation.media_files import save_video
 from vilau_hf.evaluation.question_tasks import Question, VisualQuestions, read_questions
 from vilau_hf.evaluation.sheets import to_pil
 from vilau_hf.evaluation.task import TaskOptions
@@ -46,6 +47,25 @@ def test_accuracy_is_that_of_the_vqa_challenge(model, questions):
     assert second.metrics == {"vqa_accuracy": 1.0, "any_match": True}
 
 
+def test_answers_questions_about_videos_of_any_length(model, tmp_path):
+    target = next(one for one in drawings("train") if (one.color, one.shape) == ("red", "cross"))
+    image = to_pil(draw([target])[0])
+    image.save(tmp_path / "cross.png")
+    for name, count in (("short", 2), ("long", 12)):
+        save_video([image] * count, tmp_path / f"{name}.mp4", ".mp4")
+    asked = {"question": "what color is the shape?", "answer": "red"}
+    files = [{"video": "short.mp4"}, {"video": "long.mp4"}, {"image": "cross.png"}]
+    data = write(tmp_path / "questions.jsonl", *({**file, **asked} for file in files))
+    task = VisualQuestions(model, TaskOptions(data=str(data)))
+    task.check()
+    assert task.conversation(1).videos == [tmp_path / "long.mp4"]
+    together = [result.texts["answer"] for result in task.run(range(3))]
+    # All frames are equal, so the frames that are sampled are, too.
+    assert together[0] == together[1]
+    assert together[2] == "red"
+    assert together == [task.run([index])[0].texts["answer"] for index in range(3)]
+
+
 def test_the_instruction_follows_each_question_in_a_new_line(model, questions):
     task = VisualQuestions(model, TaskOptions(data=str(questions), instruction="Answer in one word."))
     assert task.conversation(1).prompt == "what shape is it?\nAnswer in one word."
@@ -65,7 +85,9 @@ def test_reads_rows_of_a_dataset_with_answers_as_vqav2_has_them(model, monkeypat
     ("entry", "message"),
     [
         ("not JSON", "line 2: not valid JSON"),
-        ({"question": "what?", "answer": "a"}, "line 2: expected an object with `image`"),
+        ({"question": "what?", "answer": "a"}, "line 2: expected an object with `image` or `video`"),
+        ({"image": "cross.png", "video": "a.mp4", "question": "what?"}, "line 2: expected an object with `image` or"),
+        ({"video": "none.mp4", "question": "what?", "answer": "a"}, r"line 2: the video .*none\.mp4 does not exist"),
         ({"image": "none.png", "question": "what?", "answer": "a"}, r"line 2: the image .*none\.png does not exist"),
         ({"image": "cross.png", "question": "what?"}, "line 2: expected .*`answers`.*, got image, question"),
         ({"image": "cross.png", "question": "what?", "answers": []}, "line 2: expected .*`answers`"),

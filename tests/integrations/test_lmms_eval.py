@@ -130,7 +130,7 @@ def test_entry_point_gives_a_class_for_each_type_of_task():
 
 def test_command_answers_in_two_processes_as_vilau_evaluate_in_one(folder, tmp_path):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "lmms_eval"]
-    command += ["--model", "vilau", "--model_args", f"pretrained={TINY_CHECKPOINT},mode=understanding"]
+    command += ["--model", "vilau", "--model_args", f"pretrained={TINY_CHECKPOINT}"]
     command += ["--tasks", "vilau_shapes_questions", "--include_path", str(folder), "--batch_size", "2"]
     command += ["--output_path", str(tmp_path / "out"), "--log_samples"]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
@@ -142,7 +142,7 @@ def test_command_answers_in_two_processes_as_vilau_evaluate_in_one(folder, tmp_p
 
 
 def test_draws_what_vilau_evaluate_draws_and_nothing_twice(tasks, tmp_path):
-    settings = f"mode=generate,output_dir={tmp_path / 'out'}"
+    settings = f"output_dir={tmp_path / 'out'}"
     first = evaluate(tasks, ["vilau_shapes_text_to_image"], settings)
     assert scores(first, "vilau_shapes_text_to_image") == own_scores("shapes-text-to-image")
     images = sorted((tmp_path / "out" / "vilau_shapes_text_to_image").iterdir())
@@ -156,7 +156,7 @@ def test_draws_what_vilau_evaluate_draws_and_nothing_twice(tasks, tmp_path):
 
 
 def test_repeats_draw_other_images(tasks, tmp_path):
-    settings = f"mode=generate,output_dir={tmp_path / 'out'},visual_top_p=1.0"
+    settings = f"output_dir={tmp_path / 'out'},visual_top_p=1.0"
     evaluate(tasks, ["vilau_shapes_text_to_image"], settings, repeats=2, limit=1)
     first, second = sorted((tmp_path / "out" / "vilau_shapes_text_to_image").iterdir())
     assert (first.name, second.name) == ("0000_s0.png", "0000_s1.png")
@@ -164,7 +164,7 @@ def test_repeats_draw_other_images(tasks, tmp_path):
 
 
 def test_chooses_answers_by_their_log_probability(tasks):
-    results = evaluate(tasks, ["vilau_shapes_questions_choice"], "mode=understanding", force_simple=True)
+    results = evaluate(tasks, ["vilau_shapes_questions_choice"], "", force_simple=True)
     assert scores(results, "vilau_shapes_questions_choice") == {"acc": 1.0}
     sample = results["samples"]["vilau_shapes_questions_choice"][0]
     best = min(sample["filtered_resps"])
@@ -181,18 +181,41 @@ def test_answers_in_rounds(tasks, force_simple):
 
 
 def test_draws_before_it_answers(tasks, tmp_path):
-    settings = f"mode=understanding,output_dir={tmp_path / 'out'}"
+    settings = f"output_dir={tmp_path / 'out'}"
     results = evaluate(tasks, ["draws_first"], settings, force_simple=True)
     assert scores(results, "draws_first")["answers"] == 1
     assert len(list((tmp_path / "out" / "draws_first").iterdir())) == NUM_DOCUMENTS
 
 
-def test_edits_and_videos_are_scored(tasks, tmp_path):
-    edits = evaluate(tasks, ["vilau_shapes_edits"], f"mode=edit,output_dir={tmp_path / 'edits'}", limit=2)
-    assert set(scores(edits, "vilau_shapes_edits")) >= {"right", "recolor"}
-    settings = f"mode=video,output_dir={tmp_path / 'videos'}"
-    videos = evaluate(tasks, ["vilau_shapes_text_to_video"], settings, limit=2, force_simple=True)
-    assert set(scores(videos, "vilau_shapes_text_to_video")) == {"direction", "color", "shape", "all"}
+def test_vilau_evaluate_runs_tasks_of_all_modes_without_settings(folder, tmp_path, monkeypatch):
+    from vilau_hf.cli import main
+
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    names = ["questions", "text_to_image", "edits", "text_to_video"]
+    tasks = [f"lmms:vilau_shapes_{name}" for name in names]
+    options = ["--samples", "2", "--batch-size", "2", "--lmms-args", f"--include_path {folder}"]
+    main(["evaluate", *tasks, "--out", str(tmp_path / "out"), *options])
+    found = json.loads((tmp_path / "out" / "results.json").read_text())["tasks"]
+    assert set(found["lmms:vilau_shapes_questions"]["scores"]) == {"right"}
+    assert set(found["lmms:vilau_shapes_edits"]["scores"]) >= {"right", "recolor"}
+    assert set(found["lmms:vilau_shapes_text_to_video"]["scores"]) == {"direction", "color", "shape", "all"}
+    outputs = tmp_path / "out" / "lmms-eval" / "outputs"
+    files = sorted(path.relative_to(outputs).as_posix() for path in outputs.glob("*/*"))
+    assert files == [
+        "vilau_shapes_edits/0000_s0.png",
+        "vilau_shapes_edits/0001_s0.png",
+        "vilau_shapes_text_to_image/0000_s0.png",
+        "vilau_shapes_text_to_image/0001_s0.png",
+        "vilau_shapes_text_to_video/0000_s0.mp4",
+        "vilau_shapes_text_to_video/0001_s0.mp4",
+    ]
+
+
+def test_rejects_a_mode_that_contradicts_that_of_a_task(tasks, tmp_path):
+    with pytest.raises(ValueError, match="needs `mode=generate`, got `mode=edit`"):
+        evaluate(tasks, ["vilau_shapes_text_to_image"], f"mode=edit,output_dir={tmp_path / 'out'}", limit=1)
+    with pytest.raises(ValueError, match="vilau_shapes_text_to_image need `output_dir`"):
+        evaluate(tasks, ["vilau_shapes_text_to_image"], "", limit=1)
 
 
 def test_rejects_unknown_arguments():

@@ -26,7 +26,10 @@ SAVED = GenerationConfig(max_new_tokens=32)
         ({"num_frames": True}, "`num_frames` must be an integer of at least 1, got True"),
         ({"drawing_prompt": "draw it"}, "`drawing_prompt` must contain {question}, got 'draw it'"),
         ({"visual": {"cfg": 3}}, "unknown `--model_args`: cfg. Accepted are .*guidance_scale.*visual_top_p"),
-        ({"visual": {"image_guidance_scale": 2.0}}, "needs `mode=\"edit\"`, got 'understanding'"),
+        (
+            {"mode": "understanding", "visual": {"image_guidance_scale": 2.0}},
+            "needs `mode=\"edit\"`, got 'understanding'",
+        ),
     ],
 )
 def test_rejects_settings_out_of_range(given, message):
@@ -41,9 +44,16 @@ def test_images_have_seeds_of_their_document_and_number():
 
 
 def test_videos_are_paths_and_images_are_json_by_default():
-    assert AdapterSettings("model", mode="video").form == "path"
-    assert AdapterSettings("model", mode="edit").form == "json"
-    assert AdapterSettings("model", mode="generate", output_form="folder").form == "folder"
+    assert AdapterSettings("model").form_of("video") == "path"
+    assert AdapterSettings("model").form_of("edit") == "json"
+    assert AdapterSettings("model", output_form="folder").form_of("generate") == "folder"
+
+
+def test_reads_settings_and_arguments_of_generate_from_one_dictionary():
+    given = {"pretrained": "model", "seed": 3, "visual_top_p": 0.9}
+    assert AdapterSettings.from_arguments(given) == AdapterSettings("model", seed=3, visual={"visual_top_p": 0.9})
+    with pytest.raises(ValueError, match="unknown `--model_args`: visual"):
+        AdapterSettings.from_arguments({"pretrained": "model", "visual": {}})
 
 
 @pytest.mark.parametrize(

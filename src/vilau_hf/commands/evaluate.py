@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ OPTIONS = (
     "records",
     "download_metric_weights",
 )
+# those that the adapter for lmms-eval uses, too
+USED_BY_LMMS_EVAL = ("samples", "seed", "generation")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         help="for reconstruction, rfid and zero-shot: folder with one subfolder of images for each class, or Hub id "
-        "of a dataset with images and labels; for vqa: .jsonl file with image, question and answers in each line, or "
-        "Hub id",
+        "of a dataset with images and labels; for vqa: .jsonl file with image or video, question and answers in each "
+        "line, or Hub id",
     )
     parser.add_argument("--split", help="subfolder of the data, or split of a Hub dataset (default: validation)")
     parser.add_argument(
@@ -107,7 +111,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="generation settings that replace those of the model, for example visual_guidance_scale=3",
     )
     parser.add_argument(
-        "--lmms-args", default="", metavar="TEXT", help="further arguments of lmms-eval for tasks such as lmms:gqa"
+        "--lmms-args",
+        default="",
+        metavar="TEXT",
+        help='further arguments of lmms-eval for tasks such as lmms:gqa, for example "--include_path DIR" with the '
+        "folder of vilau lmms-tasks",
     )
 
 
@@ -115,48 +123,101 @@ def run(args: argparse.Namespace) -> None:
     """Runs the tasks in each launched process, and prints a table of scores in the main process."""
     from ..data.code_cache import launched_processes
     from ..evaluation.evaluated_model import EvaluatedModel
-    from ..evaluation.lmms_run import LMMS_PREFIX, require_lmms_eval
+    from ..evaluation.lmms_run import LMMS_PREFIX
     from ..evaluation.run_tasks import RESULTS_NAME, run_tasks
     from ..evaluation.task import TaskOptions
     from ..evaluation_tasks import make_tasks, task_class
 
     names = [name for name in args.tasks if not name.startswith(LMMS_PREFIX)]
     of_lmms_eval = [name.removeprefix(LMMS_PREFIX) for name in args.tasks if name.startswith(LMMS_PREFIX)]
-    for name in names:
-        task_class(name)  # before the model is read
-    if of_lmms_eval:
-        require_lmms_eval()
-    state = launched_processes()
     values = {name: getattr(args, name) for name in OPTIONS}
     values["generation"] = parse_settings(args.generation)
     if args.metrics is not None:
         values["metrics"] = tuple(args.metrics)
     options = TaskOptions(**values)
+    default = TaskOptions()
+    given = [name for name in values if values[name] != getattr(default, name)]
+    # All names and settings are checked before a model is read.
+    for name in names:
+        task_class(name)
+    arguments: list[str] = []
+    if of_lmms_eval:
+        if not names:
+            _reject_unused(args, given)
+        arguments = _lmms_arguments(args, of_lmms_eval, options.generation)
+    state = launched_processes()
     if names:
-        default = TaskOptions()
-        given = [name for name in values if values[name] != getattr(default, name)]
         model = EvaluatedModel(args.model, args.tower, args.processor, state.device, args.dtype)
         tasks = make_tasks(names, model, options, given)
         run_tasks(tasks, args.out, args.batch_size, _print_scores)
     if of_lmms_eval:
-        _run_lmms_eval(args, of_lmms_eval, values["generation"], state.is_main_process)
+        _run_lmms_eval(args.out, arguments, state.is_main_process)
     if state.is_main_process:
         print(f"Written to {(args.out / RESULTS_NAME).resolve()}")
 
 
-def _run_lmms_eval(
-    args: argparse.Namespace, names: list[str], generation: dict[str, Any], is_main_process: bool
-) -> None:
+def _reject_unused(args: argparse.Namespace, given: list[str]) -> None:
+    """Raises a `ValueError` for options that tasks of lmms-eval do not use."""
+    unused = [name for name in given if name not in USED_BY_LMMS_EVAL]
+    unused += [name for name in ("tower", "processor") if getattr(args, name) is not None]
+    if unused:
+        flags = ", ".join(f"`--{name.replace('_', '-')}`" for name in unused)
+        raise ValueError(f"tasks of lmms-eval do not use {flags}. They use {', '.join(USED_BY_LMMS_EVAL)}.")
+
+
+def _lmms_arguments(args: argparse.Namespace, names: list[str], generation: Mapping[str, Any]) -> list[str]:
+    """
+    Returns the arguments of the command of lmms-eval.
+
+    Raises:
+        ImportError: if lmms-eval is not installed.
+        ValueError: if a task, a setting or a folder does not fit. It is raised before a model is loaded.
+    """
+    from ..evaluation.lmms_run import FOLDER_NAME, lmms_arguments, require_lmms_eval
+    from ..integrations.lmms_modes import choose_mode, find_modes
+    from ..integrations.lmms_settings import AdapterSettings
+
+    require_lmms_eval()
+    try:
+        further = shlex.split(args.lmms_args)
+    except ValueError as error:
+        raise ValueError(f"`--lmms-args` cannot be split into arguments ({error}): {args.lmms_args!r}.") from error
+    out = args.out / FOLDER_NAME
+    flags = {"pretrained": args.model, "dtype": args.dtype, "seed": args.seed}
+    # null is the default of the adapter, whose text form would be another value.
+    chosen = {name: value for name, value in generation.items() if value is not None}
+    for name, value in flags.items():
+        if chosen.get(name, value) != value:
+            flag = "model" if name == "pretrained" else name
+            raise ValueError(f"`--generation {name}={chosen[name]}` contradicts `--{flag} {value}`.")
+    # A folder for each mode of the user, since the outputs in it must have been made with the same settings.
+    name = "outputs" if "mode" not in chosen else f"outputs-{chosen['mode']}"
+    folder = Path(chosen.pop("output_dir", out / name))
+    if not folder.resolve().is_relative_to(args.out.resolve()):
+        raise ValueError(f"`output_dir` must be in the folder of `--out`, {str(args.out)!r}, got {str(folder)!r}.")
+    model_args = {**flags, **chosen}
+    settings = AdapterSettings.from_arguments(model_args)
+    names = [each for name in names for each in name.split(",")]
+    for task, named in find_modes(names, _include_path(further)).items():
+        settings.check_image_guidance(choose_mode(task, named, settings.mode))
+    return lmms_arguments(names, {**model_args, "output_dir": folder}, out, args.batch_size, args.samples, further)
+
+
+def _include_path(further: list[str]) -> str | None:
+    """Returns the folder of tasks in the arguments of lmms-eval."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--include_path")
+    return parser.parse_known_args(further)[0].include_path
+
+
+def _run_lmms_eval(out: Path, arguments: list[str], is_main_process: bool) -> None:
     """Runs tasks of lmms-eval, and adds their scores to those of the other tasks."""
-    from ..evaluation.lmms_run import FOLDER_NAME, lmms_arguments, run_lmms_eval
+    from ..evaluation.lmms_run import FOLDER_NAME, run_lmms_eval
     from ..evaluation.run_tasks import add_results
 
-    out = args.out / FOLDER_NAME
-    model_args = {"pretrained": args.model, "dtype": args.dtype, "seed": args.seed, **generation}
-    arguments = lmms_arguments(names, model_args, out, args.batch_size, args.samples, args.lmms_args.split())
-    entries = run_lmms_eval(arguments, out, is_main_process)
+    entries = run_lmms_eval(arguments, out / FOLDER_NAME, is_main_process)
     if is_main_process:
-        add_results(args.out, entries)
+        add_results(out, entries)
         for name, entry in entries.items():
             _print_scores(name, entry)
 

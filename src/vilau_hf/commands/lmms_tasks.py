@@ -12,8 +12,8 @@ HELP = "write evaluation tasks as tasks of lmms-eval, for its option --include_p
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the verb."""
     parser.epilog = (
-        "Then: python -m lmms_eval --model vilau --model_args pretrained=MODEL,mode=MODE,output_dir=DIR "
-        "--tasks NAME --include_path OUT"
+        'Then: vilau evaluate lmms:NAME --model MODEL --out DIR --lmms-args "--include_path OUT". Each task names its '
+        "mode, so tasks that draw need no further setting."
     )
     parser.add_argument("out", type=Path, help="folder for the tasks, new or empty")
     parser.add_argument(
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes the tasks, and prints the name of each and the mode that it needs."""
+    """Writes the tasks, and prints the name and the mode of each."""
     from ..evaluation.task import TaskOptions
     from ..integrations.lmms_tasks import DEFAULT_TASKS, write_lmms_tasks
 

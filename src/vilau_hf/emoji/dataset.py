@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from PIL import Image
 
 from .concepts import Concept
@@ -30,6 +30,8 @@ BACKGROUNDS = {
     "pink": (250, 180, 205),
 }
 SPLITS = ("train", "pairs", "concepts")
+# columns that say what a record shows
+COLUMNS = ("concept", "name", "group", "keywords", "style", "images", "videos", "messages")
 # Largest motion of an image in stage 1: shares of its size, radians, and shares of its side.
 SCALES = (0.8, 1.1)
 TURN = 0.2
@@ -63,6 +65,29 @@ def compose(rgba: np.ndarray, background: str) -> np.ndarray:
     return mixed.round().astype(np.uint8)
 
 
+def load_emoji_records(folder: str | Path) -> Dataset:
+    """
+    Loads records written by `vilau records emoji`.
+
+    Args:
+        folder (`str` or `Path`): their folder.
+
+    Raises:
+        ValueError: if there is no such folder, or its records are of another kind.
+    """
+    # Otherwise `datasets` would look for a dataset of this name on the Hub.
+    if not Path(folder).is_dir():
+        raise ValueError(f"{str(folder)!r} is no folder. `vilau records emoji FOLDER` writes records of emoji.")
+    records = load_dataset(str(folder), split="train")
+    missing = [name for name in COLUMNS if name not in records.column_names]
+    if missing:
+        raise ValueError(
+            f"{str(folder)!r} has no records of emoji: the columns {', '.join(missing)} are missing. "
+            "`vilau records emoji FOLDER` writes such records."
+        )
+    return records
+
+
 def load_emoji(folder: str | Path, size: int, split: str = "train") -> list[Emoji]:
     """
     Loads the still images of the concepts that the shipped model learns.
@@ -74,11 +99,11 @@ def load_emoji(folder: str | Path, size: int, split: str = "train") -> list[Emoj
             in training in two other styles or more; or `"concepts"`, held-out concepts in all styles.
 
     Raises:
-        ValueError: for an unknown split.
+        ValueError: for an unknown split, or a folder without records of emoji.
     """
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, got {split!r}.")
-    records = load_dataset(str(folder), split="train")
+    records = load_emoji_records(folder)
     labels = [(concept_of(row), row["style"]) for row in records.remove_columns(["images", "videos", "messages"])]
     styles: dict[str, set[str]] = {}
     for concept, style in labels:
@@ -111,7 +136,7 @@ def _split_of_image(concept: Concept, style: str, styles: set[str]) -> str | Non
 
 def concept_names(folder: str | Path) -> list[str]:
     """Returns the names of all concepts that the shipped model learns or that are held out from it, sorted."""
-    records = load_dataset(str(folder), split="train").remove_columns(["images", "videos", "messages"])
+    records = load_emoji_records(folder).remove_columns(["images", "videos", "messages"])
     return sorted({row["name"] for row in records if row["style"] in STYLES and is_taught(concept_of(row))})
 
 
@@ -201,5 +226,6 @@ __all__ = [
     "concept_names",
     "concept_of",
     "load_emoji",
+    "load_emoji_records",
     "moved",
 ]

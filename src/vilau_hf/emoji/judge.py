@@ -107,8 +107,14 @@ class EmojiJudge(nn.Module):
         Loads a judge, ready to judge.
 
         Raises:
-            ValueError: for a judge of another version.
+            ValueError: if there is no judge in the folder, or one of another version.
         """
+        missing = [name for name in (CONFIG_NAME, WEIGHTS_NAME) if not (Path(folder) / name).is_file()]
+        if missing:
+            raise ValueError(
+                f"{str(folder)!r} is no folder of a judge: {', '.join(missing)} missing. "
+                "`examples/emoji/train_judge.py` trains a judge."
+            )
         config = json.loads((Path(folder) / CONFIG_NAME).read_text(encoding="utf-8"))
         if config["version"] != VERSION:
             raise ValueError(f"`folder` {str(folder)!r} holds version {config['version']}, expected {VERSION}.")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, load_dataset
+from datasets import Dataset
 from PIL import Image
 
 from ..data.records import media_content_part, text_content_part
 from .concepts import Concept
-from .dataset import BACKGROUNDS, Emoji, caption, compose, concept_of, moved
+from .dataset import BACKGROUNDS, Emoji, caption, compose, concept_of, load_emoji_records, moved
 from .images import shrink
 from .packages import STYLES
 from .records import ANIMATED
@@ -61,7 +61,7 @@ def load_clips(folder: str | Path, size: int, num_frames: int, held_out: bool = 
         num_frames (`int`): frames that are taken of a clip, at equal distances from the first.
         held_out (`bool`, *optional*, defaults to `False`): the clips that are held out, in place of the others.
     """
-    records = load_dataset(str(folder), split="train")
+    records = load_emoji_records(folder)
     labels = [(concept_of(row), row["style"]) for row in records.remove_columns(["images", "videos", "messages"])]
     rows = [
         row

@@ -1,4 +1,4 @@
-"""How close images and texts are in the layers of a language model (VILA, section on deep embedding alignment)."""
+"""How close images and texts are in the layers of a language model (VILA, arXiv 2312.07533, section 3.1)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def chamfer_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     Computes the Chamfer distance of two sets of vectors under the cosine distance.
 
     The distance of two vectors is one minus their cosine, so lengths do not count. Each vector is compared with the
-    nearest one of the other set. The result is the mean over both directions (VILA, Lin et al., 2024, figure 4, plots
+    nearest one of the other set. The result is the mean over both directions (VILA, arXiv 2312.07533, figure 3, plots
     the cosines themselves).
 
     Args:

@@ -2,12 +2,14 @@
 
 import importlib.util
 import math
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
+from ..data.code_cache import launched_processes
 from ..environment import describe_environment
 from ..files import read_json
 from .intervals import CONFIDENCE, Score
@@ -108,10 +110,11 @@ def read_lmms_results(content: Mapping[str, Any], arguments: Sequence[str]) -> d
         arguments (`Sequence[str]`): arguments of its command, which become the settings.
 
     Returns:
-        Name of each task, with `LMMS_PREFIX` -> scores, settings and environment. A score has an interval if lmms-eval
-        gives its standard error.
+        Name of each task, with `LMMS_PREFIX` -> scores, settings and environment, as the other tasks have them. A score
+        has an interval if lmms-eval gives its standard error.
     """
-    environment = describe_environment()
+    environment = {**describe_environment(), "processor": platform.processor() or platform.machine()}
+    num_processes = launched_processes().num_processes
     entries = {}
     for name, values in content["results"].items():
         count = content.get("n-samples", {}).get(name, {}).get("effective", 0)
@@ -127,6 +130,7 @@ def read_lmms_results(content: Mapping[str, Any], arguments: Sequence[str]) -> d
             "scores": scores,
             "settings": {"samples": count, "arguments": list(arguments)},
             "environment": environment,
+            "num_processes": num_processes,
             "seconds": {"samples": float(content.get("total_evaluation_time_seconds") or 0), "summary": 0.0},
         }
     return entries

@@ -115,13 +115,13 @@ def answer_questions(
     **settings: Any,
 ) -> list[str]:
     """
-    Answers the question of each record about its images by greedy decoding.
+    Answers the question of each record about its images and videos by greedy decoding.
 
     Args:
         model ([`VilaUForConditionalGeneration`]): the model.
         processor ([`VilaUProcessor`]): its processor.
-        records (`list[dict]`): records with `images` and `messages`. Their last message, the assistant's answer, is
-            not shown to the model.
+        records (`list[dict]`): records with `messages`, `images` and optionally `videos`, which are files. Their last
+            message, the assistant's answer, is not shown to the model.
         max_new_tokens (`int`, *optional*, defaults to 24): largest number of tokens of an answer.
         batch_size (`int`, *optional*, defaults to 50): records in a batch.
         settings: arguments of `generate` that replace the saved generation settings of the model.
@@ -129,8 +129,12 @@ def answer_questions(
     answers = []
     for rows in _batches(len(records), batch_size, "answering"):
         messages = [record["messages"][:-1] for record in records[rows]]
-        images = [image for record in records[rows] for image in record["images"]]
-        inputs = chat_prompts(processor, messages, images=images).to(model.device)
+        media: dict[str, Any] = {"images": [image for record in records[rows] for image in record["images"]]}
+        videos = [str(video) for record in records[rows] for video in record.get("videos") or []]
+        if videos:
+            # All videos of a batch must have the same number of frames, so a short one repeats them.
+            media |= {"videos": videos, "repeat_frames": True}
+        inputs = chat_prompts(processor, messages, **media).to(model.device)
         ids = model.generate(**inputs, max_new_tokens=max_new_tokens, **{"do_sample": False, **settings})
         answers += processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return [text.strip() for text in answers]

@@ -1,4 +1,4 @@
-"""The task of visual question answering, with the accuracy of the VQA challenge."""
+"""The task of visual question answering, about images or videos, with the accuracy of the VQA challenge."""
 
 import hashlib
 import json
@@ -22,17 +22,19 @@ from .vqa_accuracy import answer_accuracy, normalize_answer
 @dataclass(frozen=True)
 class Question:
     """
-    Holds a question about an image.
+    Holds a question about an image or a video.
 
     Args:
         text (`str`): the question.
         answers (`list[str]`): answers of people, ten in VQA, or one.
-        image (`Path` or `PIL.Image.Image`): the image.
+        image (`Path` or `PIL.Image.Image`, *optional*): the image.
+        video (`Path`, *optional*): the file of the video, in place of an image.
     """
 
     text: str
     answers: list[str]
-    image: Any
+    image: Any = None
+    video: Path | None = None
 
     def open(self) -> Image.Image:
         """Returns the image in RGB."""
@@ -40,10 +42,10 @@ class Question:
 
 
 class VisualQuestions(ConversationTask):
-    """Answers questions about images."""
+    """Answers questions about images and videos."""
 
     name = "vqa"
-    description = "answer the questions of --data about images: accuracy of the VQA challenge"
+    description = "answer the questions of --data about images and videos: accuracy of the VQA challenge"
     mode = "text"
     uses: ClassVar[tuple[str, ...]] = (*ConversationTask.uses, "data", "split", "instruction")
     needs: ClassVar[tuple[str, ...]] = ("data",)
@@ -80,12 +82,15 @@ class VisualQuestions(ConversationTask):
         return {**super().settings(), "data_identity": hashlib.sha256(ends.encode()).hexdigest()[:16]}
 
     def conversation(self, index: int) -> Conversation:
-        """Returns the image and the question, followed by `instruction` in a new line."""
+        """Returns the image or the video, and the question, followed by `instruction` in a new line."""
         question = self.question(index)
         instruction = self.options.instruction
         text = question.text if instruction is None else f"{question.text}\n{instruction}"
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        return Conversation(user_message(content), question.answers, [question.open()])
+        kind = "image" if question.video is None else "video"
+        messages = user_message([{"type": kind}, {"type": "text", "text": text}])
+        if question.video is not None:
+            return Conversation(messages, question.answers, videos=[question.video])
+        return Conversation(messages, question.answers, [question.open()])
 
     def score(self, conversations: Sequence[Conversation], outputs: Any) -> list[dict[str, MetricValue]]:
         """Computes the accuracy of each answer, and whether it is one of the given answers."""
@@ -102,11 +107,11 @@ def read_questions(path: Path) -> list[Question]:
     Reads questions from a file with one JSON object in each line.
 
     Args:
-        path (`Path`): the file. Each object has `image` (path relative to the file), `question`, and `answers` (a
-            list) or `answer`.
+        path (`Path`): the file. Each object has `image` or `video` (path relative to the file), `question`, and
+            `answers` (a list) or `answer`.
 
     Raises:
-        ValueError: for a bad line or a missing image. The message names file, line and reason.
+        ValueError: for a bad line or a missing file. The message names file, line and reason.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -119,12 +124,13 @@ def read_questions(path: Path) -> list[Question]:
             entry = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{source}: not valid JSON, {error.msg} at column {error.colno}.") from error
-        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
-            raise ValueError(f"{source}: expected an object with `image`, the path of a file.")
-        file = path.parent / entry["image"]
+        kinds = [kind for kind in ("image", "video") if isinstance(entry, dict) and isinstance(entry.get(kind), str)]
+        if len(kinds) != 1:
+            raise ValueError(f"{source}: expected an object with `image` or `video`, the path of a file.")
+        file = path.parent / entry[kinds[0]]
         if not file.is_file():
-            raise ValueError(f"{source}: the image {file} does not exist.")
-        questions.append(_question_of({**entry, "image": file}, source))
+            raise ValueError(f"{source}: the {kinds[0]} {file} does not exist.")
+        questions.append(_question_of({**entry, kinds[0]: file}, source))
     if not questions:
         raise ValueError(f"{path} has no questions.")
     return questions
@@ -140,9 +146,13 @@ def _question_of(entry: dict[str, Any], source: str) -> Question:
             f"{source}: expected `image`, `question` (a text) and `answers` (a list of texts) or `answer`, got "
             f"{', '.join(sorted(entry))}."
         )
-    if entry.get("image") is None:
-        raise ValueError(f"{source}: expected `image`, got {', '.join(sorted(entry))}.")
-    return Question(entry["question"], answers, entry["image"])
+    video = entry.get("video") if isinstance(entry.get("video"), Path) else None
+    if entry.get("image") is None and video is None:
+        # The videos of a dataset of the Hub are decoders and no files.
+        raise ValueError(
+            f"{source}: expected `image`, got {', '.join(sorted(entry))}. A .jsonl file may have `video`."
+        )
+    return Question(entry["question"], answers, entry.get("image"), video)
 
 
 __all__ = ["Question", "VisualQuestions", "read_questions"]

@@ -197,16 +197,18 @@ class Conversation:
 
     Args:
         messages (`list[dict]`): messages that the assistant continues. Their content parts of type `"image"` are
-            filled with `images` in order.
+            filled with `images` in order, and those of type `"video"` with `videos`.
         reference (`Any`): what a right answer is compared with.
         images (`list[PIL.Image.Image]`, *optional*): images in the messages.
         first_frames (`list[PIL.Image.Image]`, *optional*): first frames of a video that the model continues.
+        videos (`list[Path]`, *optional*): files of the videos in the messages, about which a text is asked for.
     """
 
     messages: list[dict]
     reference: Any
     images: list[Image.Image] = field(default_factory=list)
     first_frames: list[Image.Image] = field(default_factory=list)
+    videos: list[Path] = field(default_factory=list)
 
     @property
     def prompt(self) -> str:
@@ -272,7 +274,10 @@ class ConversationTask(EvaluationTask):
         processor = self.model.processor
         if self.mode == "text":
             # `answer_questions` leaves the last message out.
-            records = [{"messages": [*each.messages, {}], "images": each.images} for each in conversations]
+            records = [
+                {"messages": [*each.messages, {}], "images": each.images, "videos": each.videos}
+                for each in conversations
+            ]
             settings = {"max_new_tokens": self.max_new_tokens, **self.options.generation}
             return answer_questions(model, processor, records, batch_size=len(records), **settings)
         settings = dict(self.options.generation)

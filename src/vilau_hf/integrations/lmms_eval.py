@@ -20,6 +20,7 @@ from .. import TINY_CHECKPOINT
 from ..modeling import VilaUForConditionalGeneration
 from ..processing import VilaUProcessor
 from .lmms_generation import PromptModel, chunks
+from .lmms_modes import MODE_KEY, choose_mode
 from .lmms_prompts import Prompt, PromptReader
 from .lmms_requests import NextRound, RepetitionCounter, Request, RequestRunner
 from .lmms_settings import DRAWING_PROMPT, AdapterSettings, positive_batch_size
@@ -37,9 +38,9 @@ class VilaULmms(lmms):
 
     Args:
         pretrained (`str`, *optional*): folder or Hub id of the model (default: the shipped checkpoint).
-        mode (`str`, *optional*, defaults to `"understanding"`): as for [`AdapterSettings`], like the arguments from
-            `dtype` to `drawing_prompt`.
-        output_dir (`str`, *optional*): folder of images, videos and finished requests. Modes that draw need it. The
+        mode (`str`, *optional*): as for [`AdapterSettings`], like the arguments from `dtype` to `drawing_prompt`. By
+            default each task has the mode that its definition names.
+        output_dir (`str`, *optional*): folder of images, videos and finished requests. Tasks that draw need it. The
             same command with the same folder continues an interrupted run.
         device (`str`, *optional*): device of the model, for one process. By default the one that accelerate chooses.
         batch_size (`int`, *optional*, defaults to 1): documents in a batch. Results do not depend on it.
@@ -59,7 +60,7 @@ class VilaULmms(lmms):
     def __init__(
         self,
         pretrained: str = TINY_CHECKPOINT,
-        mode: str = "understanding",
+        mode: str | None = None,
         output_dir: str | None = None,
         device: str | None = None,
         batch_size: int | str = 1,
@@ -141,10 +142,15 @@ class VilaULmms(lmms):
             make_prompt=partial(self._prompt, instance),
             settings=self._settings(instance),
             kind=kind,
+            mode=self._mode(instance),
             sample=0 if is_padding else counter.number(task, split, doc_id, instance.idx, str(context)),
             is_padding=is_padding,
             next_round=partial(self._next_round, instance) if kind == "generate_until_multi_round" else None,
         )
+
+    def _mode(self, instance: Instance) -> str:
+        """Returns the mode of an instance's task."""
+        return choose_mode(instance.args[-2], (instance.metadata or {}).get(MODE_KEY), self.runner.settings.mode)
 
     def _document(self, instance: Instance) -> Any:
         doc_id, task, split = instance.args[-3:]
@@ -208,7 +214,12 @@ class VilaUSimple(VilaULmms):
         Returns:
             Results whose `text` is a tuple: a number, and whether greedy decoding gives the answer. For a choice,
             whose answer is a text, the number is the negative log-probability.
+
+        Raises:
+            ValueError: if a task needs another mode than the one that is given.
         """
+        for instance in requests:
+            self._mode(instance)
         results = []
         for batch in chunks(requests, self.batch_size):
             answers = [self._given_answer(instance) for instance in batch]

@@ -46,6 +46,7 @@ class Request:
         make_prompt (`Callable[[], Prompt]`): loads the document and makes the prompt.
         settings (`Mapping[str, Any]`): `generation_kwargs` of the task.
         kind (`str`): type of the request, a method of the models of lmms-eval.
+        mode (`str`): mode of the task, one of `MODES`.
         sample (`int`): number of the repetition of this document.
         is_padding (`bool`): whether the request only makes the number of requests equal in all processes.
         next_round (`Callable[[int, list[str], Any], NextRound]`, *optional*): makes the prompt of a later round from
@@ -59,6 +60,7 @@ class Request:
     make_prompt: Callable[[], Prompt]
     settings: Mapping[str, Any] = field(default_factory=dict)
     kind: str = "generate_until"
+    mode: str = "understanding"
     sample: int = 0
     is_padding: bool = False
     next_round: Callable[[int, list[str], Any], NextRound] | None = None
@@ -68,7 +70,23 @@ class Request:
         """Returns a text that names this request in the file of finished requests."""
         # It has the text of the prompt, but not its images, so that finished documents need not be loaded.
         settings = sorted((name, repr(value)) for name, value in self.settings.items())
-        return request_key(self.kind, self.task, self.split, self.doc_id, self.sample, self.context, settings)
+        names = (self.kind, self.mode, self.task, self.split)
+        return request_key(*names, self.doc_id, self.sample, self.context, settings)
+
+    @property
+    def draws_first(self) -> bool:
+        """Returns whether an image is drawn before the answer."""
+        return self.kind == "generate_visual_cot" or (self.mode == "visual_cot" and not self.has_rounds)
+
+    @property
+    def draws(self) -> bool:
+        """Returns whether an image or a video is drawn."""
+        return self.draws_first or (self.mode != "understanding" and not self.has_rounds)
+
+    @property
+    def has_rounds(self) -> bool:
+        """Returns whether the task asks in rounds, whose answers are texts in each mode."""
+        return self.kind == "generate_until_multi_round"
 
 
 class RepetitionCounter:
@@ -106,7 +124,8 @@ class RequestRunner:
         batch_size: int = 1,
         shows_progress: bool = True,
     ) -> None:
-        if store is None and settings.mode != "understanding":
+        # Before the model answers the first request. Without `mode`, only the requests tell whether images are drawn.
+        if store is None and settings.mode not in (None, "understanding"):
             raise ValueError(f"`mode={settings.mode}` needs `output_dir`, the folder of images and videos, got none.")
         self.model = model
         self.settings = settings
@@ -119,8 +138,9 @@ class RequestRunner:
         Returns the response to each request, in their order. Finished requests are read from the store.
 
         Raises:
-            ValueError: if a prompt does not fit the mode.
+            ValueError: if a prompt or a setting does not fit the mode of its task.
         """
+        self._check_modes(requests)
         outputs: dict[str, Output] = {}
         # By key, because lmms-eval repeats a request to give all processes the same number.
         missing: dict[str, Request] = {}
@@ -139,27 +159,35 @@ class RequestRunner:
                 progress.update(len(batch))
         return [self._response(request, outputs.get(request.key, Output())) for request in requests]
 
+    def _check_modes(self, requests: Sequence[Request]) -> None:
+        """Checks that there is a folder for images and videos, and that each mode uses the settings."""
+        drawing = sorted({request.task for request in requests if request.draws})
+        if drawing and self.store is None:
+            raise ValueError(f"{', '.join(drawing)} need `output_dir`, the folder of images and videos, got none.")
+        for mode in {request.mode for request in requests}:
+            self.settings.check_image_guidance(mode)
+
     def _batches(self, requests: Iterable[Request]) -> Iterable[Sequence[Request]]:
-        """Yields batches of requests of one kind with the same settings."""
+        """Yields batches of requests of one kind and mode with the same settings."""
         # One call of `generate` has one length limit and one way of sampling.
         groups: dict[tuple, list[Request]] = {}
         for request in requests:
             settings = TextSettings.from_task(request.settings, self.model.model.generation_config)
-            groups.setdefault((request.kind, settings.key()), []).append(request)
+            groups.setdefault((request.kind, request.mode, settings.key()), []).append(request)
         for group in groups.values():
             yield from chunks(group, self.batch_size)
 
     def _run_batch(self, batch: Sequence[Request]) -> list[Output]:
         settings = TextSettings.from_task(batch[0].settings, self.model.model.generation_config)
-        if batch[0].kind == "generate_until_multi_round":
+        if batch[0].has_rounds:
             return [Output(answers) for answers in self._answer_rounds(batch, settings)]
         prompts = [request.make_prompt() for request in batch]
-        if batch[0].kind == "generate_visual_cot" or self.settings.mode == "visual_cot":
+        if batch[0].draws_first:
             return self._draw_then_answer(batch, prompts, settings)
-        if self.settings.mode == "understanding":
+        if not batch[0].draws:
             return [Output(answer) for answer in self.model.answer(prompts, settings, self._seeds(batch))]
         self._check_media(batch, prompts)
-        kind: Literal["image", "video"] = "video" if self.settings.mode == "video" else "image"
+        kind: Literal["image", "video"] = "video" if batch[0].mode == "video" else "image"
         return [Output(files=files) for files in self._draw(batch, prompts, kind, self.settings.num_images)]
 
     def _seeds(self, batch: Sequence[Request]) -> list[int]:
@@ -169,11 +197,11 @@ class RequestRunner:
         """Checks that prompts have images where the mode reads them, and only there."""
         for request, prompt in zip(batch, prompts, strict=True):
             has_media = bool(prompt.images or prompt.videos)
-            if has_media != (self.settings.mode == "edit"):
+            if has_media != (request.mode == "edit"):
                 advice = "it is for images without a given one; use mode=edit" if has_media else "use mode=generate"
                 raise ValueError(
                     f"document {request.doc_id} of {request.task} has {'an' if has_media else 'no'} image, which does "
-                    f"not fit `mode={self.settings.mode}`: {advice}."
+                    f"not fit `mode={request.mode}`: {advice}."
                 )
 
     def _draw(
@@ -242,9 +270,9 @@ class RequestRunner:
 
     def _response(self, request: Request, output: Output) -> str | list[str]:
         """Returns what the task gets: the answer, or the images in the form that it expects."""
-        if not output.files or request.kind == "generate_visual_cot" or self.settings.mode == "visual_cot":
+        if not output.files or request.draws_first:
             return output.text
-        return self._drawing_store().response(output, self.settings.form)
+        return self._drawing_store().response(output, self.settings.form_of(request.mode))
 
 
 def _with_images(prompt: Prompt, images: Sequence[Any], text: str) -> Prompt:

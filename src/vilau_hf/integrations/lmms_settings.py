@@ -40,9 +40,10 @@ class AdapterSettings:
 
     Args:
         pretrained (`str`): folder or Hub id of the model.
-        mode (`str`, *optional*, defaults to `"understanding"`): one of `MODES`. `"understanding"` answers in text,
-            `"generate"` draws images, `"edit"` draws images after those of the prompt, `"video"` generates videos.
-            `"visual_cot"` draws an image and answers with it.
+        mode (`str`, *optional*): one of `MODES`, for all tasks. `"understanding"` answers in text, `"generate"` draws
+            images, `"edit"` draws images after those of the prompt, `"video"` generates videos. `"visual_cot"` draws
+            an image and answers with it. By default each task has the mode that its definition names, and
+            `"understanding"` if it names none.
         dtype (`str`, *optional*, defaults to `"auto"`): dtype of the weights; `"auto"` is that of the checkpoint.
         seed (`int`, *optional*, defaults to 0): image s of document i has the seed `seed + i + s * SEED_STEP`.
         num_frames (`int`, *optional*): frames of a generated video, and those sampled from a video of a prompt. By
@@ -60,7 +61,7 @@ class AdapterSettings:
     """
 
     pretrained: str
-    mode: str = "understanding"
+    mode: str | None = None
     dtype: str = "auto"
     seed: int = 0
     num_frames: int | None = None
@@ -70,7 +71,7 @@ class AdapterSettings:
     visual: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
+        if self.mode is not None and self.mode not in MODES:
             raise ValueError(f"`mode` must be one of {', '.join(MODES)}, got {self.mode!r}.")
         if self.output_form is not None and self.output_form not in OUTPUT_FORMS:
             raise ValueError(f"`output_form` must be one of {', '.join(OUTPUT_FORMS)}, got {self.output_form!r}.")
@@ -83,19 +84,35 @@ class AdapterSettings:
                 raise ValueError(f"`{name}` must be an integer of at least {least}, got {value!r}.")
         if "{question}" not in self.drawing_prompt:
             raise ValueError(f"`drawing_prompt` must contain {{question}}, got {self.drawing_prompt!r}.")
-        if self.mode != "edit" and self.visual.get("image_guidance_scale") is not None:
-            raise ValueError(f'`image_guidance_scale` needs `mode="edit"`, got {self.mode!r}.')
+        if self.mode is not None:
+            self.check_image_guidance(self.mode)
         unknown = sorted(self.visual.keys() - set(VISUAL_SETTINGS))
         if unknown:
             accepted = ", ".join(sorted({*self.__dataclass_fields__, *VISUAL_SETTINGS} - {"visual"}))
             raise ValueError(f"unknown `--model_args`: {', '.join(unknown)}. Accepted are {accepted}.")
 
-    @property
-    def form(self) -> str:
-        """Returns the form in which a task gets images and videos."""
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "AdapterSettings":
+        """
+        Makes settings from `--model_args`, in which the arguments of `generate` are beside the others.
+
+        Args:
+            arguments (`Mapping[str, Any]`): name -> value.
+        """
+        names = [name for name in arguments if name in cls.__dataclass_fields__ and name != "visual"]
+        visual = {name: value for name, value in arguments.items() if name not in names}
+        return cls(**{name: arguments[name] for name in names}, visual=visual)
+
+    def check_image_guidance(self, mode: str) -> None:
+        """Raises a `ValueError` if there is guidance by given images in a mode without given images."""
+        if mode != "edit" and self.visual.get("image_guidance_scale") is not None:
+            raise ValueError(f'`image_guidance_scale` needs `mode="edit"`, got {mode!r}.')
+
+    def form_of(self, mode: str) -> str:
+        """Returns the form in which a task of a mode gets images and videos."""
         if self.output_form is not None:
             return self.output_form
-        return "path" if self.mode == "video" else "json"
+        return "path" if mode == "video" else "json"
 
     def seed_of(self, doc_id: int, sample: int) -> int:
         """Returns the seed of image number `sample` of a document."""

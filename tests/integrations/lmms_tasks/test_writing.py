@@ -31,12 +31,12 @@ def written(tmp_path_factory):
 
 def test_names_the_mode_that_each_task_needs(written):
     assert written[1] == {
-        "vilau_shapes_questions": "mode=understanding",
-        "vilau_shapes_questions_choice": "mode=understanding",
-        "vilau_shapes_captions": "mode=understanding",
-        "vilau_shapes_text_to_image": "mode=generate",
-        "vilau_shapes_text_to_video": "mode=video",
-        "vilau_shapes_edits": "mode=edit",
+        "vilau_shapes_questions": "understanding",
+        "vilau_shapes_questions_choice": "understanding",
+        "vilau_shapes_captions": "understanding",
+        "vilau_shapes_text_to_image": "generate",
+        "vilau_shapes_text_to_video": "video",
+        "vilau_shapes_edits": "edit",
     }
 
 
@@ -45,6 +45,7 @@ def test_definitions_name_functions_and_columns_that_exist(written):
     for name in names:
         definition, documents = read(folder, name)
         assert definition["task"] == name
+        assert definition["metadata"]["vilau_mode"] == names[name]
         assert len(documents) == 6
         for value in definition.values():
             if isinstance(value, str) and value.startswith(functions.__name__):
@@ -67,7 +68,7 @@ def test_choices_have_the_answer_and_the_other_words_of_its_attribute(written):
 
 def test_writes_tasks_of_emoji(tmp_path):
     names = write_lmms_tasks(tmp_path / "tasks", ["emoji-yes-no"], options=TaskOptions(samples=3))
-    assert names == {"vilau_emoji_yes_no": "mode=understanding"}
+    assert names == {"vilau_emoji_yes_no": "understanding"}
     definition, documents = read(tmp_path / "tasks", "vilau_emoji_yes_no")
     assert {metric["metric"] for metric in definition["metric_list"]} == {"right", "says_yes", "precision", "recall"}
     for document in documents:
@@ -90,7 +91,7 @@ def test_rejects_folders_with_files_and_tasks_that_have_no_form(tmp_path):
 
 def test_command_writes_the_chosen_tasks(tmp_path, capsys):
     cli.main(["lmms-tasks", str(tmp_path / "tasks"), "shapes-edits", "--samples", "2", "--seed", "3"])
-    assert capsys.readouterr().out == "vilau_shapes_edits: mode=edit\n"
+    assert capsys.readouterr().out == "vilau_shapes_edits: edit\n"
     assert sorted(path.name for path in (tmp_path / "tasks").iterdir()) == [
         "vilau_shapes_edits.parquet",
         "vilau_shapes_edits.yaml",

@@ -12,6 +12,7 @@ from ... import TINY_CHECKPOINT
 from ...drawn.shapes import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES
 from ...evaluation.task import Conversation, ConversationTask, TaskOptions
 from ...files import is_new_or_empty, new_folder
+from ..lmms_modes import MODE_KEY
 from .functions import describe_task, load_task
 
 
@@ -21,14 +22,13 @@ DEFAULT_TASKS = ("shapes-questions", "shapes-captions", "shapes-text-to-image", 
 CHOICE_TASK = "shapes-questions"
 # The answers to choose from are the words of one attribute.
 VOCABULARIES = tuple(list(words) for words in (COLORS, SHAPES, SIZES, PLACES, BACKGROUNDS))
-MODES = {"text": "mode=understanding", "image": "mode=generate", "video": "mode=video"}
+MODES = {"text": "understanding", "image": "generate", "video": "video"}
 
 _FUNCTIONS = __name__.rpartition(".")[0] + ".functions"
 # lmms-eval looks for relative `data_files` beside the definition, but not for a folder of `save_to_disk`
 # (`_maybe_resolve_yaml_local_data_files`, read in 0.7.3). Without `until`, answers would end at an empty line.
 _DEFINITION = """\
 # {description}
-# Run it with `--model_args {mode}`.
 task: {name}
 dataset_path: parquet
 dataset_kwargs:
@@ -49,10 +49,11 @@ metric_list:
 {metrics}
 metadata:
   version: 1.0
+  {mode_key}: {mode}
 """
 _CHOICE_DEFINITION = """\
 # {description}, as a choice by the log-probability of each answer
-# Run it with `--force_simple` and `--model_args {mode}`.
+# Run it with `--force_simple`.
 task: {name}
 dataset_path: parquet
 dataset_kwargs:
@@ -68,6 +69,7 @@ metric_list:
 {metrics}
 metadata:
   version: 1.0
+  {mode_key}: {mode}
 """
 _METRIC = "  - metric: {name}\n    aggregation: mean\n    higher_is_better: true"
 _TEXT = Value("string")
@@ -100,7 +102,7 @@ def write_lmms_tasks(
         options ([`TaskOptions`], *optional*): `samples`, `seed`, `judge` and `records` of the tasks.
 
     Returns:
-        Names of the tasks in lmms-eval -> the argument of `--model_args` that they need.
+        Names of the tasks in lmms-eval -> the mode of the adapter that they need, which their definitions name.
 
     Raises:
         ValueError: if the folder has files, or a task is unknown or has no conversations.
@@ -117,7 +119,7 @@ def write_lmms_tasks(
         for name, task in loaded.items():
             conversations = [task.conversation(index) for index in range(len(task))]
             rows = _rows(describe_task(name, model, options), conversations)
-            mode = "mode=edit" if task.mode == "image" and conversations[0].images else MODES[task.mode]
+            mode = "edit" if task.mode == "image" and conversations[0].images else MODES[task.mode]
             names = _metric_names(task, conversations[0])
             written |= _write(unfinished, task, _DEFINITION, mode, rows, names, _FEATURES)
             if name == CHOICE_TASK:
@@ -165,6 +167,7 @@ def _write(
     text = definition.format(
         name=name,
         description=task.description,
+        mode_key=MODE_KEY,
         mode=mode,
         functions=_FUNCTIONS,
         max_new_tokens=task.max_new_tokens,
