@@ -5,12 +5,29 @@ import io
 import sys
 
 from . import __version__
-from .commands import convert, demo, encode, env, estimate, evaluate, generate, lmms_tasks, push, records, serve, train
+from .commands import (
+    chat,
+    convert,
+    demo,
+    encode,
+    env,
+    estimate,
+    evaluate,
+    generate,
+    inspect,
+    lmms_tasks,
+    push,
+    records,
+    serve,
+    train,
+)
 
 
 COMMANDS = {
     "demo": demo,
     "generate": generate,
+    "chat": chat,
+    "inspect": inspect,
     "convert": convert,
     "push": push,
     "serve": serve,
