@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 
 from . import __version__
@@ -105,7 +106,9 @@ def _library_errors() -> tuple[type[Exception], ...]:
 
 
 def _silence_libraries() -> None:
-    """Hides warnings and progress bars of transformers, so that the output of a verb is readable."""
+    """Hides warnings and progress bars of libraries, so that the output of a verb is readable."""
+    # diffusers reads it when it is imported. Some of its warnings come at that time.
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     from transformers.utils import logging
 
     logging.set_verbosity_error()

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..terminal.conversation import Conversation
 
 
+# The checkpoints of the package. Their training data are single questions and answers.
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 HELP = "talk with a model in the terminal, with images and videos in both directions"
 
 
@@ -53,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-images", type=int, default=4, help="most images and videos of an answer (default: %(default)s)"
     )
     parser.add_argument("--num-frames", type=int, help="number of frames of a video (default: as the model saves)")
+    parser.add_argument(
+        "--history",
+        action=argparse.BooleanOptionalAction,
+        help="whether the model reads the messages before (default: yes, except for the shipped checkpoints, which "
+        "learned to answer single messages)",
+    )
     parser.add_argument(
         "--device", default="auto", help="device of the model, for example cuda:0 (default: %(default)s)"
     )
@@ -92,7 +100,12 @@ def _load(args: argparse.Namespace) -> "Conversation":
     pipe = load_pipeline(args.model, args.revision, device, args.dtype)
     given = {"guidance_scale": args.guidance_scale, "num_frames": args.num_frames}
     settings = {name: value for name, value in given.items() if value is not None}
-    return Conversation(pipe.model, pipe.processor, args.max_images, settings)
+    return Conversation(pipe.model, pipe.processor, args.max_images, settings, _keeps_history(args))
+
+
+def _keeps_history(args: argparse.Namespace) -> bool:
+    """Returns whether messages are answered with those before."""
+    return not Path(args.model).is_relative_to(CHECKPOINTS) if args.history is None else args.history
 
 
 def _run_for_scripts(args: argparse.Namespace, conversation: "Conversation") -> None:
@@ -138,6 +151,8 @@ def _run_for_people(args: argparse.Namespace, conversation: "Conversation") -> N
     session = ChatSession(conversation, make_view, say, args.seed)
     if is_interactive:
         say(f"{args.model}. Type a message, or /help. Ctrl-D ends.")
+        if not conversation.keeps_history:
+            say("This model learned single messages, so each is answered alone. /edit changes the last image.")
     for line in _lines("> " if is_interactive else ""):
         if is_interactive:
             _handle_with_mistakes(session, line)

@@ -6,13 +6,14 @@ import transformers  # noqa: F401
 from .candidate_ranking_vilau import AnswerRanker, LikelihoodRanker, TowerRanker
 from .image_streamer_vilau import VilaUImageStreamer
 from .pipeline_text_to_image import VilaUTextToImagePipeline, VilaUTextToVideoPipeline
-from .pipeline_vilau import VilaUPipeline, VilaUVideoPipelineOutput
+from .pipeline_vilau import VilaUImagePipelineOutput, VilaUPipeline, VilaUVideoPipelineOutput
 
 
 __all__ = [
     "AnswerRanker",
     "LikelihoodRanker",
     "TowerRanker",
+    "VilaUImagePipelineOutput",
     "VilaUImageStreamer",
     "VilaUPipeline",
     "VilaUTextToImagePipeline",

@@ -23,10 +23,31 @@ from .step_reporter_vilau import StepReporter
 OUTPUT_TYPES = ("pil", "np", "pt", "codes", "latent")
 
 
+def _mimebundle(results: Any) -> dict[str, str]:
+    """Returns how a notebook shows results. Lists from the processor show themselves, arrays and tensors are text."""
+    # The display protocol of Jupyter. An empty result shows the text of the object.
+    return results._repr_mimebundle_() if hasattr(results, "_repr_mimebundle_") else {}
+
+
+@dataclass
+class VilaUImagePipelineOutput(ImagePipelineOutput):
+    r"""
+    Output of [`VilaUPipeline`] for images. A notebook shows them.
+
+    Args:
+        images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(N, S, S, 3)` or `torch.Tensor`): N images. A tensor
+            has shape `(N, 3, S, S)`, or `(N, h, w, D)` for codes. Arrays and pixels are in [0, 1]. It is `None` if a
+            callback interrupted the call.
+    """
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return _mimebundle(self.images)
+
+
 @dataclass
 class VilaUVideoPipelineOutput(BaseOutput):
     r"""
-    Output of [`VilaUPipeline`] for videos.
+    Output of [`VilaUPipeline`] for videos. A notebook plays them.
 
     Args:
         frames (`list[list[PIL.Image.Image]]`, `np.ndarray` of shape `(V, F, S, S, 3)` or `torch.Tensor`): V videos. A
@@ -35,6 +56,9 @@ class VilaUVideoPipelineOutput(BaseOutput):
     """
 
     frames: list[list[Image.Image]] | np.ndarray | torch.Tensor | None
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return _mimebundle(self.frames)
 
 
 class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
@@ -114,7 +138,7 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
         adapter_names: list[str] | tuple[str, ...] | None = None,
         **sampling_settings: float | Sequence[float] | None,
-    ) -> ImagePipelineOutput | VilaUVideoPipelineOutput | tuple:
+    ) -> VilaUImagePipelineOutput | VilaUVideoPipelineOutput | tuple:
         """
         Generates images or videos.
 
@@ -164,8 +188,8 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
                 example `temperature`, `top_k` and `top_p`.
 
         Returns:
-            [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. N images are a list
-            of PIL images, an array `(N, S, S, 3)` or a tensor `(N, 3, S, S)`, both in [0, 1]. Codes have shape
+            [`VilaUImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. N images are a
+            list of PIL images, an array `(N, S, S, 3)` or a tensor `(N, 3, S, S)`, both in [0, 1]. Codes have shape
             `(N, h, w, D)`. With `return_dict=False` it is a tuple with this value.
 
         Raises:
@@ -232,7 +256,9 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
         self.maybe_free_model_hooks()
         if not return_dict:
             return (result,)
-        return ImagePipelineOutput(images=result) if num_frames is None else VilaUVideoPipelineOutput(frames=result)
+        if num_frames is None:
+            return VilaUImagePipelineOutput(images=result)
+        return VilaUVideoPipelineOutput(frames=result)
 
     def save_pretrained(self, save_directory: str | os.PathLike, flat: bool = False, **kwargs: Any) -> None:
         """
@@ -417,9 +443,10 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
         postprocess = self.processor.image_processor.postprocess
         if codes.ndim == 4:
             return postprocess(self.model.decode_image_tokens(codes), output_type)
-        videos = [postprocess(video, output_type) for video in self.model.decode_video_tokens(codes)]
+        pixels = self.model.decode_video_tokens(codes)
         if output_type == "pil":
-            return videos
+            return self.processor.post_process_multimodal_output(pixels, generation_mode="video")
+        videos = [postprocess(video, output_type) for video in pixels]
         return torch.stack(videos) if output_type == "pt" else np.stack(videos)
 
 
@@ -428,4 +455,4 @@ def _ndim(images: Any) -> int:
     return getattr(images, "ndim", 0)
 
 
-__all__ = ["VilaUPipeline", "VilaUVideoPipelineOutput"]
+__all__ = ["VilaUImagePipelineOutput", "VilaUPipeline", "VilaUVideoPipelineOutput"]

@@ -2,16 +2,19 @@
 
 import shlex
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from ..evaluation.opened_media import open_media
 from .answer_streamer import AnswerStreamer, AnswerView, Medium
 from .conversation import Conversation
 
 
+Mode: TypeAlias = Literal["interleaved", "image", "video"]
+
 COMMANDS = {
     "/attach FILE...": "send images, animations or videos with the next message",
     "/draw PROMPT": "answer with an image",
+    "/edit PROMPT": "change the last image of the chat",
     "/animate PROMPT": "answer with a video",
     "/retry": "answer the last message again, with the next seed",
     "/seed N": "seed of the next answer; later answers have the numbers after it",
@@ -44,7 +47,8 @@ class ChatSession:
         self.say = say
         self.seed = seed
         self.attached: list[str | Medium] = []
-        self.last_mode: Literal["interleaved", "image", "video"] = "interleaved"
+        self.last_image: Medium | None = None
+        self.last_message: tuple[list[str | Medium], str, Mode] | None = None
         self.is_ended = False
 
     def handle(self, line: str) -> None:
@@ -66,6 +70,7 @@ class ChatSession:
         commands: dict[str, Callable[[str], Any]] = {
             "/attach": self._attach,
             "/draw": lambda prompt: self._answer(self._required(prompt, name), "image"),
+            "/edit": lambda prompt: self._edit(self._required(prompt, name)),
             "/animate": lambda prompt: self._answer(self._required(prompt, name), "video"),
             "/retry": lambda _: self._retry(),
             "/seed": self._set_seed,
@@ -77,16 +82,24 @@ class ChatSession:
             raise ValueError(f"there is no command {name}. The commands are {', '.join(commands)}.")
         commands[name](rest.strip())
 
-    def _answer(self, text: str, mode: Literal["interleaved", "image", "video"]) -> None:
+    def _answer(self, text: str, mode: Mode) -> None:
         parts = [*self.attached, *([text] if text else [])]
         self._generate(parts, text, mode)
         self.attached = []
 
-    def _generate(self, parts: list[str | Medium], text: str, mode: Literal["interleaved", "image", "video"]) -> None:
+    def _edit(self, prompt: str) -> None:
+        if self.last_image is None:
+            raise ValueError("/edit needs an image in the chat. /attach one, or /draw one.")
+        self._generate([self.last_image, prompt], prompt, "image")
+
+    def _generate(self, parts: list[str | Medium], text: str, mode: Mode) -> None:
         seed = self.seed
         answer = self.conversation.answer(parts, self.make_view(text, seed), seed, mode)
         self.seed = seed + 1
-        self.last_mode = mode
+        self.last_message = (parts, text, mode)
+        for part in [*parts, *answer.parts]:
+            if isinstance(part, Medium) and part.kind == "image":
+                self.last_image = part
         self._report(answer)
 
     def _report(self, answer: AnswerStreamer) -> None:
@@ -97,15 +110,14 @@ class ChatSession:
             self.say("The model answered with nothing.")
 
     def _retry(self) -> None:
-        conversation = self.conversation
-        before = conversation.messages
-        parts = conversation.undo()
-        if parts is None:
+        if self.last_message is None:
             raise ValueError("/retry needs a message before it.")
+        before = self.conversation.messages
+        self.conversation.messages = before[:-2]  # without the message and its answer
         try:
-            self._generate(parts, " ".join(part for part in parts if isinstance(part, str)), self.last_mode)
+            self._generate(*self.last_message)
         except BaseException:  # also Ctrl-C, after which the old answer stays
-            conversation.messages = before
+            self.conversation.messages = before
             raise
 
     def _attach(self, files: str) -> None:
@@ -123,6 +135,8 @@ class ChatSession:
     def _forget(self) -> None:
         self.conversation.messages = []
         self.attached = []
+        self.last_image = None
+        self.last_message = None
         self.say("The conversation is empty.")
 
     def _show_help(self) -> None:

@@ -27,6 +27,8 @@ class Conversation:
         processor ([`VilaUProcessor`]): its processor.
         max_visual_spans (`int`, *optional*, defaults to 4): most images and videos of an answer.
         settings (`dict`, *optional*): further arguments of `generate`.
+        keeps_history (`bool`, *optional*, defaults to `True`): whether the model reads the messages before. Otherwise
+            it answers each message alone.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class Conversation:
         processor: VilaUProcessor,
         max_visual_spans: int = 4,
         settings: dict[str, Any] | None = None,
+        keeps_history: bool = True,
     ) -> None:
         self.model = model
         self.processor = processor
         self.max_visual_spans = max_visual_spans
         self.settings = settings or {}
+        self.keeps_history = keeps_history
         saved = model.generation_config.to_dict()
         self.num_frames: int = self.settings.get("num_frames") or saved.get(
             "num_frames", VISUAL_GENERATION_DEFAULTS["num_frames"]
@@ -96,16 +100,9 @@ class Conversation:
         kind = "video" if mode == "video" else "image"
         streamer = AnswerStreamer(self.model, self.processor, view, kind, self.num_frames)
         self.model.generate(**inputs, generation_mode=mode, seed=seed, streamer=streamer, **arguments)
-        self.messages = [*messages, ("assistant", streamer.parts)]
+        if self.keeps_history:
+            self.messages = [*messages, ("assistant", streamer.parts)]
         return streamer
-
-    def undo(self) -> list[str | Medium] | None:
-        """Removes the last message of the user and its answer. Returns the message, or `None` if there is none."""
-        if not self.messages:
-            return None
-        _, parts = self.messages[-2]
-        self.messages = self.messages[:-2]
-        return parts
 
     def _encode_prompt(self, messages: list[tuple[str, list[str | Medium]]]) -> dict[str, torch.Tensor]:
         """Returns the ids, the mask and the codes of a conversation."""
