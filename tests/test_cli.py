@@ -221,6 +221,37 @@ def test_shows_the_traceback_of_a_fault_of_the_package(monkeypatch):
         main(["demo"])
 
 
+def test_exits_with_130_after_ctrl_c(monkeypatch, capsys):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(COMMANDS["demo"], "run", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main(["demo"])
+    assert stop.value.code == 130 and capsys.readouterr().err == "vilau: interrupted\n"
+
+
+CLOSED_OUTPUT = """
+from vilau_hf import cli
+from vilau_hf.commands import demo
+demo.run = lambda args: [print(number) for number in range(100_000)]
+cli.main(["demo"])
+"""
+
+
+def test_ends_quietly_if_the_reader_of_its_output_ends():
+    process = subprocess.Popen([sys.executable, "-c", CLOSED_OUTPUT], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_shows_no_progress_bar_in_logs(tmp_path):
+    command = [sys.executable, "-m", "vilau_hf.cli", "generate", "a red cross", "--out", str(tmp_path / "a.png")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.stdout == f"{tmp_path / 'a.png'}\n" and "positions" not in run.stderr and run.returncode == 0
+
+
 def test_encode_replaces_images_of_records_by_codes(tmp_path, capsys):
     image = {"type": "image", "text": None}
     words = [{"type": "text", "text": "a red circle"}]

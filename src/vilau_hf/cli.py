@@ -42,6 +42,12 @@ COMMANDS = {
 }
 
 
+# Exit codes of a command that Ctrl-C or a closed output ends, as shells report them. Otherwise 0 is success, 1 a
+# mistake that was found while the command ran, and 2 a mistake in its arguments.
+INTERRUPTED = 130
+OUTPUT_CLOSED = 141
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser of the command and of all its verbs, without importing a library."""
     parser = argparse.ArgumentParser(prog="vilau", description="VILA-U for Hugging Face")
@@ -71,6 +77,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _silence_libraries()
         COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED, "vilau: interrupted\n")
+    except BrokenPipeError:
+        # The reader of the output has ended, for example `head`. Python would report what is left of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        parser.exit(OUTPUT_CLOSED)
     except (ValueError, ImportError, OSError) as error:
         # mistakes of the user, who needs the message and no traceback; other errors are mistakes of the package
         parser.exit(1, f"vilau: {error}\n")
