@@ -7,7 +7,7 @@ import torch
 
 from vilau_hf import VilaUVisionTower
 from vilau_hf.evaluation import codebook_perplexity, codebook_usage, psnr, to_uint8
-from vilau_hf.evaluation.code_inspection import CodeUse, code_colours, inspect_images
+from vilau_hf.evaluation.code_inspection import CodeUse, code_colors, inspect_images
 
 
 @pytest.fixture
@@ -62,17 +62,17 @@ def test_codes_with_similar_embeddings_have_similar_colours(vision_config, share
     quantizer = VilaUVisionTower(vision_config).quantizer
     with torch.no_grad():
         quantizer.codebook.weight[1] = quantizer.codebook.weight[0] + 1e-4
-    colours = code_colours(quantizer).int()
-    assert colours.shape == (3, 24, 3)
-    assert (colours[0, 0] - colours[0, 1]).abs().max() <= 255 // 23 + 1  # neighbours in each rank
-    assert {tuple(channel.sort().values.tolist()) for channel in colours[0].T} == {
+    colors = code_colors(quantizer).int()
+    assert colors.shape == (3, 24, 3)
+    assert (colors[0, 0] - colors[0, 1]).abs().max() <= 255 // 23 + 1  # neighbours in each rank
+    assert {tuple(channel.sort().values.tolist()) for channel in colors[0].T} == {
         tuple(round(rank * 255 / 23) for rank in range(24))
     }
-    assert torch.equal(colours[0], colours[1]) == shared
-    assert torch.equal(code_colours(quantizer).int(), colours)
+    assert torch.equal(colors[0], colors[1]) == shared
+    assert torch.equal(code_colors(quantizer).int(), colors)
 
 
 def test_colours_exist_for_embeddings_of_few_dimensions(vision_config):
     quantizer = VilaUVisionTower(vision_config).quantizer
     quantizer.codebook.weight.data = quantizer.codebook.weight.data[:, :2].clone()
-    assert (code_colours(quantizer)[..., 2] == 128).all()
+    assert (code_colors(quantizer)[..., 2] == 128).all()

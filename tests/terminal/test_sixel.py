@@ -19,14 +19,14 @@ def decode_sixel(sequence):
     width, height = map(int, header.groups())
     assert sequence.endswith("\x1b\\")
     image = np.zeros((height + 6, width, 3))
-    colours, colour, x, y, count = {}, None, 0, 0, 1
+    colors, color, x, y, count = {}, None, 0, 0, 1
     for define, index, bar, repeat, character in re.findall(
         r"(#(\d+);2;[\d;]+)|#(\d+)|!(\d+)|([?-~$-])", sequence[header.end() : -2]
     ):
         if define:
-            colours[int(index)] = [int(part) for part in define.split(";")[2:]]
+            colors[int(index)] = [int(part) for part in define.split(";")[2:]]
         elif bar:
-            colour = colours[int(bar)]
+            color = colors[int(bar)]
         elif repeat:
             count = int(repeat)
             continue

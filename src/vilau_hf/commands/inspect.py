@@ -28,7 +28,10 @@ SHEET_IMAGES = 32
 SHOWN_IMAGES = 8
 # Least side of an image on the sheet in pixels, for captions of two lines.
 LEAST_SIDE = 128
-MAP_COLUMNS = 16  # width of a map of codes in the terminal, in characters
+# Width of an image in the terminal, in characters. It is smaller if all depths then fit side by side, but not below
+# the least width, which its caption needs.
+COLUMNS = 16
+LEAST_COLUMNS = 13
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     """Inspects the images, and prints the results as tables or as JSON."""
     from rich.console import Console
 
-    from ..evaluation.code_inspection import CodeUse, code_colours
+    from ..evaluation.code_inspection import CodeUse, code_colors
     from ..evaluation.drawing_files import name_files
     from ..evaluation.evaluated_model import EvaluatedModel
     from ..terminal.image_display import choose_display
@@ -89,15 +92,15 @@ def run(args: argparse.Namespace) -> None:
     images = _open_files(args.files, args.num_frames)
     model = EvaluatedModel(args.model, processor=args.processor, device=args.device)
     config = model.vision_tower.config
-    colours = code_colours(model.vision_tower.quantizer)
+    colors = code_colors(model.vision_tower.quantizer)
     use = CodeUse(config.code_depth, config.codebook_size)
     console = Console(highlight=False)
     display = "none" if args.json else choose_display(console, args.images)
     if not args.json:
-        size = f"{config.image_size} x {config.image_size} pixels, {config.grid_size} x {config.grid_size} positions"
-        console.print(
-            f"{args.model}: {size}, {config.code_depth} codes of {config.codebook_size} at each", style="dim"
-        )
+        side = config.image_size
+        size = f"{side} x {side} pixels, {config.grid_size} x {config.grid_size} positions"
+        codes = f"{config.code_depth} codes of {config.codebook_size} at each"
+        console.print(f"{args.model}: {size}, {codes}", style="dim", markup=False, soft_wrap=True)
     on_sheet: list[tuple[str, InspectedImage]] = []
     described = []
     for index, (name, image) in enumerate(_inspect(images, model, args.batch_size)):
@@ -107,9 +110,9 @@ def run(args: argparse.Namespace) -> None:
         if args.json:
             described.append(_describe(name, image))
         else:
-            _print_image(console, name, image, colours, display if index < SHOWN_IMAGES else "none")
+            _print_image(console, name, image, colors, display if index < SHOWN_IMAGES else "none")
     if sheets:
-        _write_sheet(sheets[0], on_sheet, colours, max(LEAST_SIDE, config.image_size), args.overwrite)
+        _write_sheet(sheets[0], on_sheet, colors, max(LEAST_SIDE, config.image_size), args.overwrite)
     rows = use.describe(config.shared_codebook)
     sheet = str(sheets[0]) if sheets else None
     if args.json:
@@ -162,26 +165,27 @@ def _describe(name: str, image: "InspectedImage") -> dict[str, Any]:
 
 
 def _print_image(
-    console: "Console", name: str, image: "InspectedImage", colours: "torch.Tensor", display: str
+    console: "Console", name: str, image: "InspectedImage", colors: "torch.Tensor", display: str
 ) -> None:
     """Prints the figures of an image, and shows it with its reconstructions and the maps of its codes."""
     from rich.table import Table
 
     from ..evaluation.code_sheets import code_maps
     from ..evaluation.sheets import to_pil
-    from ..terminal.image_display import show_images
+    from ..terminal.image_display import GAP, show_images
 
     console.print()
     console.print(name, style="bold", markup=False, soft_wrap=True)
     depth = image.codes.shape[-1]
     if display != "none":
+        columns = max(LEAST_COLUMNS, min(COLUMNS, (console.width + GAP) // (depth + 1) - GAP))
         pixels = [to_pil(image.original), *map(to_pil, image.reconstructions)]
         captions = ["image", *(f"codes 1-{number}" if number > 1 else "code 1" for number in range(1, depth + 1))]
-        show_images(console, pixels, display, captions, MAP_COLUMNS)
+        show_images(console, pixels, display, captions, columns)
         # The gap below the image puts each map below the reconstruction that its codes complete.
-        maps = [None, *code_maps(image.codes, colours, image.original.shape[-1])]
+        maps = [None, *code_maps(image.codes, colors, image.codes.shape[0])]
         captions = ["", *(f"map of code {number}" for number in range(1, depth + 1))]
-        show_images(console, maps, display, captions, MAP_COLUMNS)
+        show_images(console, maps, display, captions, columns)
     table = Table(box=None, pad_edge=False)
     table.add_column("number of codes")
     for number in range(1, depth + 1):
@@ -217,11 +221,11 @@ def _print_json(
 
 
 def _write_sheet(
-    path: Path, images: list[tuple[str, "InspectedImage"]], colours: "torch.Tensor", side: int, overwrite: bool
+    path: Path, images: list[tuple[str, "InspectedImage"]], colors: "torch.Tensor", side: int, overwrite: bool
 ) -> None:
     """Writes the sheet of the images."""
     from ..evaluation.code_sheets import inspection_sheet
     from ..evaluation.drawing_files import write_results
 
     names = [Path(name).name for name, _ in images]
-    write_results([inspection_sheet([image for _, image in images], names, colours, side)], [path], overwrite)
+    write_results([inspection_sheet([image for _, image in images], names, colors, side)], [path], overwrite)

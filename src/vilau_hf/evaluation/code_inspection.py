@@ -111,7 +111,7 @@ class CodeUse:
 
 
 @torch.no_grad()
-def code_colours(quantizer: VilaUResidualQuantizer) -> torch.Tensor:
+def code_colors(quantizer: VilaUResidualQuantizer) -> torch.Tensor:
     """
     Returns a colour for each code, such that codes with similar embeddings have similar colours.
 
@@ -125,11 +125,11 @@ def code_colours(quantizer: VilaUResidualQuantizer) -> torch.Tensor:
         `torch.Tensor` of shape `(D, K, 3)`, uint8.
     """
     books = quantizer.codebook().float().cpu().unflatten(0, (quantizer.num_codebooks, -1))  # (books, K, C)
-    colours = torch.stack([_colours_of_book(book) for book in books])
-    return colours.expand(quantizer.code_depth, -1, -1)
+    colors = torch.stack([_colors_of_book(book) for book in books])
+    return colors.expand(quantizer.code_depth, -1, -1)
 
 
-def _colours_of_book(embeddings: torch.Tensor) -> torch.Tensor:
+def _colors_of_book(embeddings: torch.Tensor) -> torch.Tensor:
     """Returns colours `(K, 3)`, uint8, of the embeddings `(K, C)` of one codebook."""
     size, dimension = embeddings.shape
     centred = embeddings - embeddings.mean(0)
@@ -144,4 +144,4 @@ def _colours_of_book(embeddings: torch.Tensor) -> torch.Tensor:
     return torch.cat([levels, missing], -1)
 
 
-__all__ = ["CodeUse", "InspectedImage", "code_colours", "inspect_images"]
+__all__ = ["CodeUse", "InspectedImage", "code_colors", "inspect_images"]

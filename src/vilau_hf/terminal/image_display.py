@@ -103,4 +103,4 @@ def _fit(image: Image.Image, side: int) -> Image.Image:
     return image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-__all__ = ["choose_display", "show_images"]
+__all__ = ["COLUMNS", "GAP", "choose_display", "show_images"]
