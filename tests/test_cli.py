@@ -12,7 +12,7 @@ from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 from safetensors import SafetensorError
 
-from vilau_hf import choices
+from vilau_hf import TINY_CHECKPOINT, choices
 from vilau_hf.cli import COMMANDS, main
 from vilau_hf.commands import estimate
 from vilau_hf.data import write_records
@@ -91,6 +91,16 @@ def test_estimate_takes_defaults_of_adapters_from_recipes():
     given = ["--lora-targets", ".*q_proj", "--lora-modules-to-save", "lm_head"]
     config = estimate.lora_config(parser.parse_args(["tiny", "--lora-rank", "4", *given]))
     assert (config.target_modules, config.modules_to_save) == (".*q_proj", ["lm_head"])
+
+
+def test_estimate_prints_bytes_as_json(capsys):
+    main(["estimate", TINY_CHECKPOINT, "--length", "256", "--json"])
+    content = json.loads(capsys.readouterr().out)
+    assert content["config"] == TINY_CHECKPOINT
+    for name in ("training", "generation"):
+        estimate = content[name]
+        held = sum(line["size"] for line in estimate["held"])
+        assert estimate["peak"] == held + max(line["size"] for line in estimate["phases"]) > 1_000_000
 
 
 def test_help_exits_with_0_and_a_missing_verb_with_2(capsys):
@@ -271,6 +281,9 @@ def test_encode_replaces_images_of_records_by_codes(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "process 1 of 1: 2 images and frames of 2 records" in printed and "1 records skipped" in printed
     assert f"Complete: {tmp_path / 'encoded'}" in printed
+    main([*arguments, "--on-bad-media", "skip", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["out"] == str(tmp_path / "encoded") and report["is_complete"] and report["num_processes"] == 1
     encoded = load_dataset(str(tmp_path / "encoded"), split="train")
     assert encoded["id"] == ["a", "b"] and encoded[0]["messages"] == messages
     assert encoded[0]["codes"] != encoded[1]["codes"]

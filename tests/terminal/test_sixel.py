@@ -38,7 +38,7 @@ def decode_sixel(sequence):
             for _ in range(count):
                 for bit in range(6):
                     if (ord(character) - 63) >> bit & 1:
-                        image[y + bit, x] = colour
+                        image[y + bit, x] = color
                 x += 1
         count = 1
     assert not image[height:].any()

@@ -107,6 +107,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="generation settings that replace those of the model, for example visual_guidance_scale=3",
     )
     parser.add_argument(
+        "--json", action="store_true", help="print the content of results.json on one line instead of tables"
+    )
+    parser.add_argument(
         "--lmms-args", default="", metavar="TEXT", help="further arguments of lmms-eval for tasks such as lmms:gqa"
     )
 
@@ -119,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
     from ..evaluation.run_tasks import RESULTS_NAME, run_tasks
     from ..evaluation.task import TaskOptions
     from ..evaluation_tasks import make_tasks, task_class
+    from ..files import read_json
 
     names = [name for name in args.tasks if not name.startswith(LMMS_PREFIX)]
     of_lmms_eval = [name.removeprefix(LMMS_PREFIX) for name in args.tasks if name.startswith(LMMS_PREFIX)]
@@ -137,10 +141,12 @@ def run(args: argparse.Namespace) -> None:
         given = [name for name in values if values[name] != getattr(default, name)]
         model = EvaluatedModel(args.model, args.tower, args.processor, state.device, args.dtype)
         tasks = make_tasks(names, model, options, given)
-        run_tasks(tasks, args.out, args.batch_size, _print_scores)
+        run_tasks(tasks, args.out, args.batch_size, _print_nothing if args.json else _print_scores)
     if of_lmms_eval:
         _run_lmms_eval(args, of_lmms_eval, values["generation"], state.is_main_process)
-    if state.is_main_process:
+    if state.is_main_process and args.json:
+        print(json.dumps(read_json(args.out / RESULTS_NAME), ensure_ascii=False))
+    elif state.is_main_process:
         print(f"Written to {(args.out / RESULTS_NAME).resolve()}")
 
 
@@ -157,6 +163,8 @@ def _run_lmms_eval(
     entries = run_lmms_eval(arguments, out, is_main_process)
     if is_main_process:
         add_results(args.out, entries)
+        if args.json:
+            return
         for name, entry in entries.items():
             _print_scores(name, entry)
 
@@ -181,6 +189,10 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             parsed[name] = value
     return parsed
+
+
+def _print_nothing(name: str, results: dict[str, Any]) -> None:
+    """Prints no scores of a task, because the scores of all tasks are printed at the end."""
 
 
 def _print_scores(name: str, results: dict[str, Any]) -> None:

@@ -164,9 +164,7 @@ def _describe(name: str, image: "InspectedImage") -> dict[str, Any]:
     }
 
 
-def _print_image(
-    console: "Console", name: str, image: "InspectedImage", colors: "torch.Tensor", display: str
-) -> None:
+def _print_image(console: "Console", name: str, image: "InspectedImage", colors: "torch.Tensor", display: str) -> None:
     """Prints the figures of an image, and shows it with its reconstructions and the maps of its codes."""
     from rich.table import Table
 
