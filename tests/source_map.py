@@ -38,6 +38,7 @@ TESTED_IN = {
     "modeling/visual_inputs_vilau.py": ("modeling/test_modeling_vilau.py",),
     "modeling/visual_outputs_vilau.py": ("modeling/test_modeling_vilau.py", "modeling/test_library_behaviours.py"),
     "original/release.py": ("original/test_convert_vilau_weights_to_hf.py", "test_golden.py"),
+    "pipelines/pipeline_outputs_vilau.py": ("test_notebook.py", "pipelines/test_pipeline_vilau.py"),
     "pipelines/prompt_encoding_vilau.py": ("pipelines/test_pipeline_vilau.py",),
     "pipelines/step_reporter_vilau.py": ("pipelines/test_pipeline_vilau.py",),
     "processing/compat_processing_vilau.py": ("test_library_hooks.py", "processing/test_processing_vilau.py"),

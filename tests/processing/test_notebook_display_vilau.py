@@ -40,6 +40,11 @@ def test_shows_images_side_by_side_without_loss():
         assert len(frames) == 1 and np.array_equal(frames[0], np.array(image))
 
 
+def test_shows_the_first_images_of_a_large_list():
+    images = pixels_to_images(pixels(66, side=4))
+    assert len(shown(images)) == 64 and "and 2 more" in images._repr_mimebundle_()["text/html"]
+
+
 def test_large_images_keep_their_size():
     ((_, width, _),) = shown(pixels_to_images(pixels(1, side=200)))
     assert width == 200 and "pixelated" not in pixels_to_images(pixels(1, side=200))._repr_mimebundle_()["text/html"]

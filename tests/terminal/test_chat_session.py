@@ -79,6 +79,7 @@ def test_commands_change_the_session(session, file):
         ("/attach nowhere.png", "cannot read 'nowhere.png'"),
         ("/attach 'a", "No closing quotation"),
         ("/retry", "/retry needs a message before it"),
+        ("\udcff", "the message: the text is not UTF-8"),
         ("/seed x", "/seed needs a number from 0 to 2^63 - 1, got 'x'"),
         ("/seed -1", "/seed needs a number"),
         (f"/seed {2**63}", "/seed needs a number"),

@@ -150,7 +150,7 @@ def _run_for_people(args: argparse.Namespace, conversation: "Conversation") -> N
 
     session = ChatSession(conversation, make_view, say, args.seed)
     if is_interactive:
-        say(f"{args.model}. Type a message, or /help. Ctrl-D ends.")
+        say(f"{Path(args.model).name}. Type a message, or /help. Ctrl-D ends.")
         if not conversation.keeps_history:
             say("This model learned single messages, so each is answered alone. /edit changes the last image.")
     for line in _lines("> " if is_interactive else ""):

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
         side = config.image_size
         size = f"{side} x {side} pixels, {config.grid_size} x {config.grid_size} positions"
         codes = f"{config.code_depth} codes of {config.codebook_size} at each"
-        console.print(f"{args.model}: {size}, {codes}", style="dim", markup=False, soft_wrap=True)
+        console.print(f"{Path(args.model).name}: {size}, {codes}", style="dim", markup=False, soft_wrap=True)
     on_sheet: list[tuple[str, InspectedImage]] = []
     described = []
     for index, (name, image) in enumerate(_inspect(images, model, args.batch_size)):

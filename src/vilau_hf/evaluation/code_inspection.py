@@ -94,8 +94,8 @@ class CodeUse:
             is_shared (`bool`): whether all depths share one codebook. Then a last row has the use by all depths.
 
         Returns:
-            For each depth a dictionary with `depth` (from 1, `None` for all), `codes` (the number of codes that
-            occur), `share` (their share of the codebook) and `perplexity`.
+            For each depth a dictionary with `depth`, which counts from 1 and is `None` for all depths. `codes` is the
+            number of codes that occur, and `share` their share of the codebook. `perplexity` is that of their use.
         """
         rows: list[tuple[int | None, torch.Tensor]] = list(enumerate(self.counts, 1))
         if is_shared and len(rows) > 1:

@@ -3,62 +3,23 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
-from diffusers.utils import BaseOutput
+from diffusers import DiffusionPipeline
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, StoppingCriteriaList
 
 from .candidate_ranking_vilau import check_ranks_edits, get_ranker
 from .lora_loading_vilau import VilaULoraLoading
+from .pipeline_outputs_vilau import VilaUImagePipelineOutput, VilaUVideoPipelineOutput
 from .prompt_encoding_vilau import encode_prompts, render_prompt
 from .step_reporter_vilau import StepReporter
 
 
 # "latent" is the name that pipelines of diffusers use for codes.
 OUTPUT_TYPES = ("pil", "np", "pt", "codes", "latent")
-
-
-def _mimebundle(results: Any) -> dict[str, str]:
-    """Returns how a notebook shows results. Lists from the processor show themselves, arrays and tensors are text."""
-    # The display protocol of Jupyter. An empty result shows the text of the object.
-    return results._repr_mimebundle_() if hasattr(results, "_repr_mimebundle_") else {}
-
-
-@dataclass
-class VilaUImagePipelineOutput(ImagePipelineOutput):
-    r"""
-    Output of [`VilaUPipeline`] for images. A notebook shows them.
-
-    Args:
-        images (`list[PIL.Image.Image]`, `np.ndarray` of shape `(N, S, S, 3)` or `torch.Tensor`): N images. A tensor
-            has shape `(N, 3, S, S)`, or `(N, h, w, D)` for codes. Arrays and pixels are in [0, 1]. It is `None` if a
-            callback interrupted the call.
-    """
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return _mimebundle(self.images)
-
-
-@dataclass
-class VilaUVideoPipelineOutput(BaseOutput):
-    r"""
-    Output of [`VilaUPipeline`] for videos. A notebook plays them.
-
-    Args:
-        frames (`list[list[PIL.Image.Image]]`, `np.ndarray` of shape `(V, F, S, S, 3)` or `torch.Tensor`): V videos. A
-            tensor has shape `(V, F, 3, S, S)`, or `(V, F, h, w, D)` for codes. Arrays and pixels are in [0, 1]. It is
-            `None` if a callback interrupted the call.
-    """
-
-    frames: list[list[Image.Image]] | np.ndarray | torch.Tensor | None
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return _mimebundle(self.frames)
 
 
 class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
@@ -455,4 +416,4 @@ def _ndim(images: Any) -> int:
     return getattr(images, "ndim", 0)
 
 
-__all__ = ["VilaUImagePipelineOutput", "VilaUPipeline", "VilaUVideoPipelineOutput"]
+__all__ = ["VilaUPipeline"]

@@ -12,6 +12,8 @@ from PIL import Image
 
 # Least width of an image on the page in pixels. Smaller images are enlarged by a whole number.
 LEAST_WIDTH = 128
+# Images and videos of a list that are shown. All of a large batch would make a notebook too large to open.
+MOST_SHOWN = 64
 FRAME_MILLISECONDS = 125  # eight frames per second, as `vilau generate` writes videos
 
 
@@ -55,9 +57,11 @@ class VilaUMediaList(list):
         if not items or not all(map(_is_frames, items)):
             return {}
         elements = []
-        for number, frames in enumerate(items, 1):
+        for number, frames in enumerate(items[:MOST_SHOWN], 1):
             kind = "image" if len(frames) == 1 else f"video of {len(frames)} frames"
             elements.append(image_html(frames, f"{kind}, {number} of {len(items)}"))
+        if len(items) > MOST_SHOWN:
+            elements.append(f"<p><em>and {len(items) - MOST_SHOWN} more</em></p>")
         return {"text/html": "".join(elements)}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeAlias
 
 from ..evaluation.opened_media import open_media
+from ..evaluation.prompt_files import check_text
 from .answer_streamer import AnswerStreamer, AnswerView, Medium
 from .conversation import Conversation
 
@@ -62,6 +63,7 @@ class ChatSession:
             ValueError: for a wrong command, a file that cannot be read, or a conversation that is too long.
         """
         line = line.strip()
+        check_text(line, "the message")
         if not line.startswith("/"):
             if line or self.attached:
                 self._answer(line, "interleaved")

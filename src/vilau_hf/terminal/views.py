@@ -117,7 +117,7 @@ class ContentView:
         self.content.append({"type": medium.kind, "path": str(self.save(medium))})
 
     def close(self) -> None:
-        """Does nothing."""
+        """Keeps the content."""
 
 
 __all__ = ["ConsoleView", "ContentView"]
