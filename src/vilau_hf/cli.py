@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import logging
 import os
 import sys
 
@@ -122,10 +123,12 @@ def _silence_libraries() -> None:
     """Hides warnings and progress bars of libraries, so that the output of a verb is readable."""
     # diffusers reads it when it is imported. Some of its warnings come at that time.
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    from transformers.utils import logging
+    # torchao 0.18, which diffusers imports, makes torch 2.14 warn of a deprecated function here.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def _leave_process_group() -> None:

@@ -41,10 +41,10 @@ def test_prints_an_answer_as_json_on_each_line(capsys, monkeypatch):
 
 
 def test_prints_files_and_texts_where_no_image_can_be_shown(capsys, monkeypatch):
-    printed = chat(capsys, monkeypatch, [f"/draw {CROSS}"], "--out", "new/folder.d")
+    printed = chat(capsys, monkeypatch, ["/new", f"/draw {CROSS}"], "--out", "new/folder.d")
     (path,) = printed.out.splitlines()
     assert path == "new/folder.d/a-small-red-cross-at-the-bottom-on-a-white-background-seed0.png"
-    assert Image.open(path).size == (32, 32) and printed.err == ""
+    assert Image.open(path).size == (32, 32) and "The conversation is empty." in printed.err
 
 
 def test_the_first_mistake_of_a_script_ends_the_chat(capsys, monkeypatch):

@@ -145,8 +145,11 @@ def _run_for_people(args: argparse.Namespace, conversation: "Conversation") -> N
     def make_view(text: str, seed: int) -> ConsoleView:
         return ConsoleView(console, display, lambda medium: _save(medium, args.out, text, seed))
 
+    # Standard output of a script has answers alone.
+    notes = console if is_interactive else Console(stderr=True, highlight=False)
+
     def say(text: str) -> None:
-        console.print(text, style="dim", markup=False, soft_wrap=True)
+        notes.print(text, style="dim", markup=False, soft_wrap=True)
 
     session = ChatSession(conversation, make_view, say, args.seed)
     if is_interactive:
