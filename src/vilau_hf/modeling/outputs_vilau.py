@@ -130,11 +130,12 @@ class VilaUGenerateOutput(ModelOutput):
     prompt_length: int | None = None
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        rows = [[span for span in row if span.pixels is not None] for row in self.spans or []]
-        if not any(rows):
-            return {}
-        images = ["".join(span_html(span.kind, span.pixels) for span in row) for row in rows]
-        return {"text/html": "".join(f"<div>{row}</div>" for row in images)}
+        rows = []
+        for spans in self.spans or []:
+            elements = [span_html(span.kind, span.pixels) for span in spans if span.pixels is not None]
+            if elements:
+                rows.append(f"<div>{''.join(elements)}</div>")
+        return {"text/html": "".join(rows)} if rows else {}
 
 
 def rows_of(features: BaseModelOutputWithPooling, rows: slice) -> BaseModelOutputWithPooling:
