@@ -8,8 +8,8 @@ from vilau_hf.drawn import drawn_shapes
 
 
 pytest.importorskip("IPython")
+from IPython.core.displaypub import CapturingDisplayPublisher  # noqa: E402
 from IPython.core.interactiveshell import InteractiveShell  # noqa: E402
-from IPython.utils.capture import capture_output  # noqa: E402
 
 from vilau_hf.notebook import NotebookPreview  # noqa: E402
 
@@ -33,10 +33,14 @@ def shell():
 
 def outputs_of(call):
     """Runs `call` and returns its result and the pages that it shows, each with whether it replaces the one before."""
-    with capture_output() as captured:
+    shell = InteractiveShell.instance()
+    publisher, shell.display_pub = shell.display_pub, CapturingDisplayPublisher()
+    try:
         result = call()
-    ids = {output._kwargs["transient"]["display_id"] for output in captured.outputs}
-    pages = [(output.data["text/html"], output._kwargs.get("update", False)) for output in captured.outputs]
+    finally:
+        captured, shell.display_pub = shell.display_pub, publisher
+    ids = {output["transient"]["display_id"] for output in captured.outputs}
+    pages = [(output["data"]["text/html"], output["update"]) for output in captured.outputs]
     return result, pages, len(ids)
 
 

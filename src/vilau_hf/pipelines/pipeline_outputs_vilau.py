@@ -28,6 +28,9 @@ class VilaUImagePipelineOutput(ImagePipelineOutput):
             callback interrupted the call.
     """
 
+    # For type checkers, diffusers exports a placeholder instead of the base class.
+    images: list[Image.Image] | np.ndarray | torch.Tensor | None  # type: ignore[assignment]  # `None` if interrupted
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return _mimebundle(self.images)
 

@@ -104,7 +104,7 @@ class Conversation:
             self.messages = [*messages, ("assistant", streamer.parts)]
         return streamer
 
-    def _encode_prompt(self, messages: list[tuple[str, list[str | Medium]]]) -> dict[str, torch.Tensor]:
+    def _encode_prompt(self, messages: list[tuple[str, list[str | Medium]]]) -> dict[str, Any]:
         """Returns the ids, the mask and the codes of a conversation."""
         rendered = [
             {"role": role, "content": [_content_part(part) for part in parts if part != ""]}
@@ -118,7 +118,7 @@ class Conversation:
         }
         text = self.processor.apply_chat_template(rendered, add_generation_prompt=True)
         encoded = self.processor(text=text, **pixels, return_tensors="pt").to(self.model.device)
-        inputs = {name: encoded[name] for name in ("input_ids", "attention_mask")}
+        inputs: dict[str, Any] = {name: encoded[name] for name in ("input_ids", "attention_mask")}
         if media:
             inputs["codes"] = torch.cat([medium.codes for medium in media])
         return inputs

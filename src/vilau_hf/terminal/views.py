@@ -52,8 +52,9 @@ class ConsoleView:
             self.live.start()
         self.preview = self.preview if preview is None else preview
         # Previews are half blocks for sixel terminals, too, since a graphic cannot be replaced without flicker.
-        shows_preview = self.preview is not None and self.display != "none"
-        shown = [HalfBlocks(self.preview, min(COLUMNS, self.console.width))] if shows_preview else []
+        shown = []
+        if self.preview is not None and self.display != "none":
+            shown.append(HalfBlocks(self.preview, min(COLUMNS, self.console.width)))
         self.live.update(Group(*shown, self._bar(position, total)), refresh=True)
 
     def show_medium(self, medium: Medium) -> None:
@@ -73,7 +74,10 @@ class ConsoleView:
         """Returns a bar with the number of positions and their rate."""
         seconds = time.monotonic() - self.started
         bar = Table.grid(padding=(0, 1, 0, 0))
-        cells = [ProgressBar(total, position, width=COLUMNS), f"{position} of {total} positions"]
+        cells: list[ProgressBar | str] = [
+            ProgressBar(total, position, width=COLUMNS),
+            f"{position} of {total} positions",
+        ]
         if position > 1 and seconds > 0:
             # The first position ended before the time began to count.
             cells.append(f"{(position - 1) / seconds:.1f} positions/s")
