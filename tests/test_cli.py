@@ -12,7 +12,7 @@ from datasets.exceptions import DatasetGenerationError
 from PIL import Image
 from safetensors import SafetensorError
 
-from vilau_hf import choices
+from vilau_hf import TINY_CHECKPOINT, choices
 from vilau_hf.cli import COMMANDS, main
 from vilau_hf.commands import estimate
 from vilau_hf.data import write_records
@@ -91,6 +91,16 @@ def test_estimate_takes_defaults_of_adapters_from_recipes():
     given = ["--lora-targets", ".*q_proj", "--lora-modules-to-save", "lm_head"]
     config = estimate.lora_config(parser.parse_args(["tiny", "--lora-rank", "4", *given]))
     assert (config.target_modules, config.modules_to_save) == (".*q_proj", ["lm_head"])
+
+
+def test_estimate_prints_bytes_as_json(capsys):
+    main(["estimate", TINY_CHECKPOINT, "--length", "256", "--json"])
+    content = json.loads(capsys.readouterr().out)
+    assert content["config"] == TINY_CHECKPOINT
+    for name in ("training", "generation"):
+        estimate = content[name]
+        held = sum(line["size"] for line in estimate["held"])
+        assert estimate["peak"] == held + max(line["size"] for line in estimate["phases"]) > 1_000_000
 
 
 def test_help_exits_with_0_and_a_missing_verb_with_2(capsys):
@@ -221,6 +231,37 @@ def test_shows_the_traceback_of_a_fault_of_the_package(monkeypatch):
         main(["demo"])
 
 
+def test_exits_with_130_after_ctrl_c(monkeypatch, capsys):
+    def interrupt(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(COMMANDS["demo"], "run", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        main(["demo"])
+    assert stop.value.code == 130 and capsys.readouterr().err == "vilau: interrupted\n"
+
+
+CLOSED_OUTPUT = """
+from vilau_hf import cli
+from vilau_hf.commands import demo
+demo.run = lambda args: [print(number) for number in range(100_000)]
+cli.main(["demo"])
+"""
+
+
+def test_ends_quietly_if_the_reader_of_its_output_ends():
+    process = subprocess.Popen([sys.executable, "-c", CLOSED_OUTPUT], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.read(10)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_shows_no_progress_bar_in_logs(tmp_path):
+    command = [sys.executable, "-m", "vilau_hf.cli", "generate", "a red cross", "--out", str(tmp_path / "a.png")]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.stdout == f"{tmp_path / 'a.png'}\n" and "positions" not in run.stderr and run.returncode == 0
+
+
 def test_encode_replaces_images_of_records_by_codes(tmp_path, capsys):
     image = {"type": "image", "text": None}
     words = [{"type": "text", "text": "a red circle"}]
@@ -240,6 +281,9 @@ def test_encode_replaces_images_of_records_by_codes(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "process 1 of 1: 2 images and frames of 2 records" in printed and "1 records skipped" in printed
     assert f"Complete: {tmp_path / 'encoded'}" in printed
+    main([*arguments, "--on-bad-media", "skip", "--json"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["out"] == str(tmp_path / "encoded") and report["is_complete"] and report["num_processes"] == 1
     encoded = load_dataset(str(tmp_path / "encoded"), split="train")
     assert encoded["id"] == ["a", "b"] and encoded[0]["messages"] == messages
     assert encoded[0]["codes"] != encoded[1]["codes"]

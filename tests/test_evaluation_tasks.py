@@ -51,6 +51,8 @@ def test_command_prints_scores_and_says_where_they_are(tmp_path, capsys):
     content = json.loads((tmp_path / "results.json").read_text())
     assert format_score(content["tasks"]["shapes-reconstruction"]["scores"]["psnr"]) in printed
     assert str((tmp_path / "results.json").resolve()) in printed
+    main([*arguments, "--json"])  # nothing is measured again
+    assert json.loads(capsys.readouterr().out) == content
     with pytest.raises(SystemExit):
         main([*arguments[:-1], str(tmp_path), "--seed", "1"])
     assert "`seed` (0 there, 1 now)" in capsys.readouterr().err

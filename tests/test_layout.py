@@ -56,8 +56,9 @@ def test_only_commands_print_and_no_file_asserts(path):
 FLOORS = (
     ("version", "choices"),
     ("compat", "files", "tested_versions", *(island.name for island in ISLANDS)),
-    ("environment", "loading", "memory", "registration", "data"),
+    ("environment", "loading", "memory", "notebook", "registration", "data"),
     ("evaluation", "original", "hub", "serving"),
+    ("terminal",),
     ("training",),
     ("drawn", "emoji"),
     ("evaluation_tasks",),

@@ -24,6 +24,8 @@ SUB_MODELS = ("vision_tower", "projector", "language_model", "depth_transformer"
 PROMPT_LAYOUTS = ("plain", "geneval", "dpg", "mjhq", "genai", "vbench", "wise")
 # How `vilau generate` ranks candidates: the names of `pipelines.candidate_ranking_vilau`, and `TowerRanker`.
 RANKERS = ("likelihood", "answer", "tower")
+# How `vilau chat` and `vilau inspect` show images, see `terminal.image_display.choose_display`.
+IMAGE_DISPLAYS = ("auto", "sixel", "blocks", "none")
 # Tasks of `vilau evaluate`, with file and class in the package.
 EVALUATION_TASKS = {
     "reconstruction": "evaluation.image_tasks.Reconstruction",

@@ -2,15 +2,34 @@
 
 import argparse
 import io
+import logging
+import os
 import sys
 
 from . import __version__
-from .commands import convert, demo, encode, env, estimate, evaluate, generate, lmms_tasks, push, records, serve, train
+from .commands import (
+    chat,
+    convert,
+    demo,
+    encode,
+    env,
+    estimate,
+    evaluate,
+    generate,
+    inspect,
+    lmms_tasks,
+    push,
+    records,
+    serve,
+    train,
+)
 
 
 COMMANDS = {
     "demo": demo,
     "generate": generate,
+    "chat": chat,
+    "inspect": inspect,
     "convert": convert,
     "push": push,
     "serve": serve,
@@ -22,6 +41,12 @@ COMMANDS = {
     "lmms-tasks": lmms_tasks,
     "env": env,
 }
+
+
+# Exit codes of a command that Ctrl-C or a closed output ends, as shells report them. Otherwise 0 is success, 1 a
+# mistake that was found while the command ran, and 2 a mistake in its arguments.
+INTERRUPTED = 130
+OUTPUT_CLOSED = 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,6 +78,13 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _silence_libraries()
         COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED, "vilau: interrupted\n")
+    except BrokenPipeError:
+        # The reader of the output has ended, for example `head`. Python would report what is left of it at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        parser.exit(OUTPUT_CLOSED)
     except (ValueError, ImportError, OSError) as error:
         # mistakes of the user, who needs the message and no traceback; other errors are mistakes of the package
         parser.exit(1, f"vilau: {error}\n")
@@ -88,11 +120,15 @@ def _library_errors() -> tuple[type[Exception], ...]:
 
 
 def _silence_libraries() -> None:
-    """Hides warnings and progress bars of transformers, so that the output of a verb is readable."""
-    from transformers.utils import logging
+    """Hides warnings and progress bars of libraries, so that the output of a verb is readable."""
+    # diffusers reads it when it is imported. Some of its warnings come at that time.
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    # torchao 0.18, which diffusers imports, makes torch 2.14 warn of a deprecated function here.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def _leave_process_group() -> None:

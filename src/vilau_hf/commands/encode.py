@@ -1,6 +1,8 @@
 """`vilau encode`."""
 
 import argparse
+import dataclasses
+import json
 from pathlib import Path
 
 from .. import TINY_CHECKPOINT
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-workers", type=int, default=0, help="number of processes that open images (default: %(default)s)"
     )
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each process instead of text")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -81,6 +84,10 @@ def run(args: argparse.Namespace) -> None:
     report = encode_dataset(
         dataset, args.out, tower, processor, args.batch_size, args.shard_size, num_workers=args.num_workers
     )
+    if args.json:
+        process = {"out": str(args.out), "process": state.process_index, "num_processes": state.num_processes}
+        print(json.dumps({**process, **dataclasses.asdict(report)}, ensure_ascii=False))
+        return
     print(
         f"process {state.process_index + 1} of {state.num_processes}: {report.num_images} images and frames of "
         f"{report.num_records} records, {report.images_per_second:.0f} images/s, {report.bytes_per_image:.0f} bytes "

@@ -1,6 +1,8 @@
 """`vilau estimate`."""
 
 import argparse
+import dataclasses
+import json
 from typing import TYPE_CHECKING
 
 from ..choices import STRATEGIES, SUB_MODELS
@@ -19,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "config", help="name of a published model (vilau-7b-256, vilau-7b-384), or folder or Hub id of a checkpoint"
     )
     parser.add_argument("--float32", action="store_true", help="compute in float32 instead of bfloat16")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, in bytes, instead of tables")
     training = parser.add_argument_group("training")
     training.add_argument("--gpus", type=int, default=1, help="number of devices (default: %(default)s)")
     training.add_argument(
@@ -112,6 +115,11 @@ def run(args: argparse.Namespace) -> None:
         dtype=torch.float32 if args.float32 else torch.bfloat16,
         int8=args.int8,
     )
+    if args.json:
+        estimates = {"training": training, "generation": generation}
+        content = {name: {**dataclasses.asdict(each), "peak": each.peak} for name, each in estimates.items()}
+        print(json.dumps({"config": args.config, **content}, ensure_ascii=False))
+        return
     print(f"{args.config}, bytes of one device\n\n{training}\n\n{generation}")
 
 

@@ -3,7 +3,7 @@
 import argparse
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="generation settings that replace those of the model, for example visual_guidance_scale=3",
     )
     parser.add_argument(
+        "--json", action="store_true", help="print the content of results.json on one line instead of tables"
+    )
+    parser.add_argument(
         "--lmms-args",
         default="",
         metavar="TEXT",
@@ -127,6 +130,7 @@ def run(args: argparse.Namespace) -> None:
     from ..evaluation.run_tasks import RESULTS_NAME, run_tasks
     from ..evaluation.task import TaskOptions
     from ..evaluation_tasks import make_tasks, task_class
+    from ..files import read_json
 
     names = [name for name in args.tasks if not name.startswith(LMMS_PREFIX)]
     of_lmms_eval = [name.removeprefix(LMMS_PREFIX) for name in args.tasks if name.startswith(LMMS_PREFIX)]
@@ -149,10 +153,12 @@ def run(args: argparse.Namespace) -> None:
     if names:
         model = EvaluatedModel(args.model, args.tower, args.processor, state.device, args.dtype)
         tasks = make_tasks(names, model, options, given)
-        run_tasks(tasks, args.out, args.batch_size, _print_scores)
+        run_tasks(tasks, args.out, args.batch_size, _print_nothing if args.json else _print_scores)
     if of_lmms_eval:
-        _run_lmms_eval(args.out, arguments, state.is_main_process)
-    if state.is_main_process:
+        _run_lmms_eval(args.out, arguments, state.is_main_process, _print_nothing if args.json else _print_scores)
+    if state.is_main_process and args.json:
+        print(json.dumps(read_json(args.out / RESULTS_NAME), ensure_ascii=False))
+    elif state.is_main_process:
         print(f"Written to {(args.out / RESULTS_NAME).resolve()}")
 
 
@@ -210,8 +216,10 @@ def _include_path(further: list[str]) -> str | None:
     return parser.parse_known_args(further)[0].include_path
 
 
-def _run_lmms_eval(out: Path, arguments: list[str], is_main_process: bool) -> None:
-    """Runs tasks of lmms-eval, and adds their scores to those of the other tasks."""
+def _run_lmms_eval(
+    out: Path, arguments: list[str], is_main_process: bool, report: Callable[[str, dict[str, Any]], None]
+) -> None:
+    """Runs tasks of lmms-eval, adds their scores to those of the other tasks, and reports them."""
     from ..evaluation.lmms_run import FOLDER_NAME, run_lmms_eval
     from ..evaluation.run_tasks import add_results
 
@@ -219,7 +227,7 @@ def _run_lmms_eval(out: Path, arguments: list[str], is_main_process: bool) -> No
     if is_main_process:
         add_results(out, entries)
         for name, entry in entries.items():
-            _print_scores(name, entry)
+            report(name, entry)
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
@@ -242,6 +250,10 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             parsed[name] = value
     return parsed
+
+
+def _print_nothing(name: str, results: dict[str, Any]) -> None:
+    """Prints no scores of a task, because the scores of all tasks are printed at the end."""
 
 
 def _print_scores(name: str, results: dict[str, Any]) -> None:

@@ -131,7 +131,9 @@ def encode_dataset(
     started = time.perf_counter()
     assigned = missing[state.process_index :: state.num_processes]
     batches = PreparedBatches(dataset, processor, shards, assigned, batch_size)
-    with logging.tqdm(total=len(batches), unit="batch", disable=not state.is_main_process) as progress:
+    # `None` shows the bar in terminals alone, so that logs have none.
+    disable = None if state.is_main_process else True
+    with logging.tqdm(total=len(batches), unit="batch", disable=disable) as progress:
         report = _encode_shards(batches, shards, tower.eval(), num_workers, progress.update)
     report.seconds = time.perf_counter() - started
     report.is_complete = shards.finish()

@@ -45,7 +45,7 @@ def run_demo(
     # All sections draw from one source in this order: another order would show other captions.
     choice = random.Random(seed)
     scores = {}
-    with tqdm(total=4, desc="demo") as progress:
+    with tqdm(total=4, desc="demo", disable=None) as progress:
         for name, section in (
             ("pictures", _images),
             ("videos", _videos),

@@ -90,7 +90,7 @@ class EmojiDemo:
             "rows.png": self.rows,
         }
         sentences = {}
-        with tqdm(total=len(sections), desc="demo") as progress:
+        with tqdm(total=len(sections), desc="demo", disable=None) as progress:
             for name, section in sections.items():
                 progress.set_postfix_str(name)
                 sentences[name] = section(out / name)

@@ -48,7 +48,9 @@ def load_pipeline(
     model = VilaUForConditionalGeneration.from_pretrained(name, revision=revision, subfolder=model_folder, dtype=dtype)
     processor = VilaUProcessor.from_pretrained(name, revision=revision or "main", subfolder=processor_folder)
     pipe: Any = VilaUPipeline(model=model.eval().to(device), processor=processor)
-    pipe.set_progress_bar_config(disable=not show_progress)
+    # `None` shows the bar in terminals alone, so that logs have none.
+    disable = None if show_progress else True
+    pipe.set_progress_bar_config(disable=disable, desc="drawing", unit=" positions", leave=False)
     return pipe
 
 

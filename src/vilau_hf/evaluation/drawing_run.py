@@ -172,7 +172,8 @@ def _draw_files(
     """Draws the samples of all files in batches, and writes each file when its last sample is there."""
     rows = [(drawing, sample) for drawing in drawings for sample in drawing.file.samples]
     waiting: list = []
-    with tqdm(total=len(rows), unit="image", disable=not show_progress) as progress:
+    # `None` shows the bar in terminals alone, so that logs have none.
+    with tqdm(total=len(rows), unit="image", disable=None if show_progress else True) as progress:
         for begin in range(0, len(rows), batch_size):
             batch = rows[begin : begin + batch_size]
             for (drawing, sample), result in zip(batch, draw(batch), strict=True):

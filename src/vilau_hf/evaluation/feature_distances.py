@@ -158,7 +158,7 @@ def extract_features(
     """
     features = [
         network([load() for load in images[begin : begin + batch_size]])
-        for begin in tqdm(range(0, len(images), batch_size), desc=description, leave=False)
+        for begin in tqdm(range(0, len(images), batch_size), desc=description, leave=False, disable=None)
     ]
     return torch.cat(features)
 

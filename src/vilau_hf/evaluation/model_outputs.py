@@ -32,8 +32,10 @@ def user_message(content: list[dict]) -> list[dict]:
 
 
 def _batches(count: int, size: int, description: str) -> Iterator[slice]:
-    # A bar of one step shows nothing, and callers with one batch have a bar of their batches.
-    for begin in tqdm(range(0, count, size), desc=description, leave=False, disable=count <= size):
+    # A bar of one step shows nothing, and callers with one batch have a bar of their batches. `None` shows the bar in
+    # terminals alone.
+    disable = True if count <= size else None
+    for begin in tqdm(range(0, count, size), desc=description, leave=False, disable=disable):
         yield slice(begin, begin + size)
 
 

@@ -141,7 +141,9 @@ def _all_settings(task: EvaluationTask, environment: dict[str, Any]) -> dict[str
 def _run_samples(
     task: EvaluationTask, files: ResultFolder, indices: Sequence[int], batch_size: int, state: PartialState
 ) -> None:
-    with tqdm(total=len(indices), desc=task.name, unit="sample", disable=not state.is_main_process) as progress:
+    # `None` shows the bar in terminals alone, so that logs have none.
+    disable = None if state.is_main_process else True
+    with tqdm(total=len(indices), desc=task.name, unit="sample", disable=disable) as progress:
         for begin in range(0, len(indices), batch_size):
             batch = indices[begin : begin + batch_size]
             began = time.perf_counter()

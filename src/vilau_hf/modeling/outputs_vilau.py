@@ -2,10 +2,13 @@
 """Outputs of the complete model and of `generate`."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.utils import ModelOutput
+
+from .span_display_vilau import span_html
 
 
 class _NestedOutput(ModelOutput):
@@ -71,7 +74,7 @@ class VilaUCausalLMOutputWithPast(_NestedOutput, CausalLMOutputWithPast):
 @dataclass
 class VisualSpan:
     r"""
-    One image or video in a generated row.
+    One image or video in a generated row. A notebook shows it once it has pixels.
 
     Args:
         kind (`str`): `"image"` or `"video"`.
@@ -87,11 +90,17 @@ class VisualSpan:
     codes: torch.Tensor | None = None
     pixels: torch.Tensor | None = None
 
+    # The display protocol of Jupyter. An empty result shows the text of the object.
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {} if self.pixels is None else {"text/html": span_html(self.kind, self.pixels)}
+
 
 @dataclass
 class VilaUGenerateOutput(ModelOutput):
     r"""
     Output of `generate` for images, videos and interleaved rows.
+
+    A notebook shows the images and videos of each row, after `decode_visual_spans` has decoded them.
 
     Args:
         sequences (`torch.LongTensor` of shape `(rows, T)`): prompts and generated tokens, a placeholder for each
@@ -119,6 +128,14 @@ class VilaUGenerateOutput(ModelOutput):
     visual_codes: torch.Tensor | None = None
     spans: list[list[VisualSpan]] | None = None
     prompt_length: int | None = None
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        rows = []
+        for spans in self.spans or []:
+            elements = [span_html(span.kind, span.pixels) for span in spans if span.pixels is not None]
+            if elements:
+                rows.append(f"<div>{''.join(elements)}</div>")
+        return {"text/html": "".join(rows)} if rows else {}
 
 
 def rows_of(features: BaseModelOutputWithPooling, rows: slice) -> BaseModelOutputWithPooling:

@@ -146,7 +146,7 @@ def write_weights(folder: Path, tensors: dict[str, LazyTensor], max_shard_size: 
         max_shard_size=max_shard_size,
     )
     total = sum(tensor.num_bytes for tensor in tensors.values())
-    with tqdm(total=total, unit="B", unit_scale=True, desc="writing weights") as progress:
+    with tqdm(total=total, unit="B", unit_scale=True, desc="writing weights", disable=None) as progress:
         for name, keys in plan.filename_to_tensors.items():
             _write_safetensors(folder / name, {key: tensors[key] for key in keys}, progress)
     if plan.is_sharded:

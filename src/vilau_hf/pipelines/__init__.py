@@ -5,14 +5,16 @@ import transformers  # noqa: F401
 
 from .candidate_ranking_vilau import AnswerRanker, LikelihoodRanker, TowerRanker
 from .image_streamer_vilau import VilaUImageStreamer
+from .pipeline_outputs_vilau import VilaUImagePipelineOutput, VilaUVideoPipelineOutput
 from .pipeline_text_to_image import VilaUTextToImagePipeline, VilaUTextToVideoPipeline
-from .pipeline_vilau import VilaUPipeline, VilaUVideoPipelineOutput
+from .pipeline_vilau import VilaUPipeline
 
 
 __all__ = [
     "AnswerRanker",
     "LikelihoodRanker",
     "TowerRanker",
+    "VilaUImagePipelineOutput",
     "VilaUImageStreamer",
     "VilaUPipeline",
     "VilaUTextToImagePipeline",

@@ -102,7 +102,11 @@ class VilaUImageStreamer:
                 if visual:
                     # one row at a time: in interleaved mode rows can be at different positions of their images
                     images[index] = self.preview(torch.stack(self.rows[index])[None])[0]
-            self.previews.put(images)
+            self.show_preview(images)
+
+    def show_preview(self, images: list[Image.Image | None]) -> None:
+        """Passes a preview to the iteration. A subclass can show it in another way."""
+        self.previews.put(images)
 
     @torch.no_grad()
     def preview(self, codes: torch.Tensor) -> list[Image.Image]:

@@ -3,38 +3,23 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
-from diffusers.utils import BaseOutput
+from diffusers import DiffusionPipeline
 from PIL import Image
 from transformers import PreTrainedModel, ProcessorMixin, StoppingCriteriaList
 
 from .candidate_ranking_vilau import check_ranks_edits, check_scores, get_ranker
 from .lora_loading_vilau import VilaULoraLoading
+from .pipeline_outputs_vilau import VilaUImagePipelineOutput, VilaUVideoPipelineOutput
 from .prompt_encoding_vilau import encode_prompts, render_prompt
 from .step_reporter_vilau import StepReporter
 
 
 # "latent" is the name that pipelines of diffusers use for codes.
 OUTPUT_TYPES = ("pil", "np", "pt", "codes", "latent")
-
-
-@dataclass
-class VilaUVideoPipelineOutput(BaseOutput):
-    r"""
-    Output of [`VilaUPipeline`] for videos.
-
-    Args:
-        frames (`list[list[PIL.Image.Image]]`, `np.ndarray` of shape `(V, F, S, S, 3)` or `torch.Tensor`): V videos. A
-            tensor has shape `(V, F, 3, S, S)`, or `(V, F, h, w, D)` for codes. Arrays and pixels are in [0, 1]. It is
-            `None` if a callback interrupted the call.
-    """
-
-    frames: list[list[Image.Image]] | np.ndarray | torch.Tensor | None
 
 
 class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
@@ -114,7 +99,7 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
         callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
         adapter_names: list[str] | tuple[str, ...] | None = None,
         **sampling_settings: float | Sequence[float] | None,
-    ) -> ImagePipelineOutput | VilaUVideoPipelineOutput | tuple:
+    ) -> VilaUImagePipelineOutput | VilaUVideoPipelineOutput | tuple:
         """
         Generates images or videos.
 
@@ -164,8 +149,8 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
                 example `temperature`, `top_k` and `top_p`.
 
         Returns:
-            [`ImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. N images are a list
-            of PIL images, an array `(N, S, S, 3)` or a tensor `(N, 3, S, S)`, both in [0, 1]. Codes have shape
+            [`VilaUImagePipelineOutput`] with `images`, or [`VilaUVideoPipelineOutput`] with `frames`. N images are a
+            list of PIL images, an array `(N, S, S, 3)` or a tensor `(N, 3, S, S)`, both in [0, 1]. Codes have shape
             `(N, h, w, D)`. With `return_dict=False` it is a tuple with this value.
 
         Raises:
@@ -232,7 +217,9 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
         self.maybe_free_model_hooks()
         if not return_dict:
             return (result,)
-        return ImagePipelineOutput(images=result) if num_frames is None else VilaUVideoPipelineOutput(frames=result)
+        if num_frames is None:
+            return VilaUImagePipelineOutput(images=result)
+        return VilaUVideoPipelineOutput(frames=result)
 
     def save_pretrained(self, save_directory: str | os.PathLike, flat: bool = False, **kwargs: Any) -> None:
         """
@@ -419,9 +406,10 @@ class VilaUPipeline(VilaULoraLoading, DiffusionPipeline):
         postprocess = self.processor.image_processor.postprocess
         if codes.ndim == 4:
             return postprocess(self.model.decode_image_tokens(codes), output_type)
-        videos = [postprocess(video, output_type) for video in self.model.decode_video_tokens(codes)]
+        pixels = self.model.decode_video_tokens(codes)
         if output_type == "pil":
-            return videos
+            return self.processor.post_process_multimodal_output(pixels, generation_mode="video")
+        videos = [postprocess(video, output_type) for video in pixels]
         return torch.stack(videos) if output_type == "pt" else np.stack(videos)
 
 
@@ -430,4 +418,4 @@ def _ndim(images: Any) -> int:
     return getattr(images, "ndim", 0)
 
 
-__all__ = ["VilaUPipeline", "VilaUVideoPipelineOutput"]
+__all__ = ["VilaUPipeline"]

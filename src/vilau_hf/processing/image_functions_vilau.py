@@ -21,6 +21,7 @@ from .input_checks_vilau import (
     readable_errors,
 )
 from .media_bytes_vilau import bytes_of_data_url, download, is_web_address
+from .notebook_display_vilau import VilaUMediaList
 from .pixel_rules_vilau import (
     MAX_ASPECT_RATIO,
     MAX_IMAGE_PIXELS,
@@ -273,7 +274,8 @@ def pixels_to_images(pixels: torch.Tensor, output_type: str = "pil") -> list[Ima
     pixels = pixels.permute(0, 2, 3, 1).cpu()  # (N, S, S, 3)
     if output_type == "np":
         return pixels.numpy()
-    return [Image.fromarray(array) for array in (pixels * 255).round().to(torch.uint8).numpy()]
+    arrays = (pixels * 255).round().to(torch.uint8).numpy()
+    return VilaUMediaList(Image.fromarray(array) for array in arrays)
 
 
 class ExactRescaling:

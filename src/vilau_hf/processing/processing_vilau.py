@@ -29,6 +29,7 @@ from .input_checks_vilau import (
     readable_errors,
 )
 from .media_bytes_vilau import to_media_bytes
+from .notebook_display_vilau import VilaUAnswer, VilaUFrames, VilaUMediaList
 from .plain_special_tokens_vilau import mark_special_tokens, tokenizer_for
 from .training_samples_vilau import TrainingSamplesMixin
 
@@ -319,7 +320,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
             A list of strings, of PIL images, or of lists of PIL images (the frames of a video). In interleaved mode,
             each row is a list of content parts: `{"type": "text", "text": str}`,
             `{"type": "image", "image": PIL.Image.Image}` and `{"type": "video", "video": list[PIL.Image.Image]}`.
-            Images and videos that the length limit cut off are `None`.
+            Images and videos that the length limit cut off are `None`. Notebooks show images, videos and rows.
 
         Raises:
             ValueError: for an unknown mode, outputs of another type or shape, or spans that are not decoded.
@@ -335,7 +336,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
                     f"`generated_outputs` of videos must be a tensor of shape (V, F, 3, S, S), got "
                     f"{type(generated_outputs).__name__} of shape {shape}."
                 )
-            return [self.image_processor.postprocess(video) for video in generated_outputs]
+            return VilaUMediaList(VilaUFrames(self.image_processor.postprocess(video)) for video in generated_outputs)
         if generation_mode == "interleaved":
             check_generated_spans(generated_outputs)
             rows = zip(generated_outputs.sequences, generated_outputs.spans, strict=True)
@@ -349,7 +350,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
         self, ids: torch.LongTensor, spans: list, prompt_length: int, skip_special_tokens: bool
     ) -> list[dict]:
         """Returns the text, images and videos that one row generated, in order."""
-        content_parts: list[dict] = []
+        content_parts: list[dict] = VilaUAnswer()
 
         def add_text(begin: int, end: int) -> None:
             text = self.tokenizer.decode(ids[begin:end], skip_special_tokens=skip_special_tokens)
@@ -371,7 +372,7 @@ class VilaUProcessor(TrainingSamplesMixin, ProcessorMixin):
         if span.pixels is None:
             raise ValueError("`generated_outputs.spans` have no pixels: call the model's `decode_visual_spans`.")
         if span.kind == "video":
-            return self.image_processor.postprocess(span.pixels)
+            return VilaUFrames(self.image_processor.postprocess(span.pixels))
         return self.image_processor.postprocess(span.pixels[None])[0]
 
 
