@@ -45,6 +45,8 @@ STAGES = ("siglip", "tower", "codes", "language")
 # SigLIP takes 1.39 s instead of 1.70 s, and a step of the language model 1.33 s instead of 1.57 s (torch 2.14, one
 # core with AVX-512, bfloat16).
 ATTENTION = "sdpa" if torch.accelerator.is_available() else "eager"
+# Without errors in what it has drawn so far, the model continues the drawing and hardly reads the prompt.
+CONTEXT_NOISE = 0.75
 # Sentences of the questions, answers and instructions of stage 2.
 INSTRUCTIONS = (
     "USER: ASSISTANT: what is this? name it. describe the image. describe the video.",
@@ -237,7 +239,7 @@ if "language" in args.stage:
                 train_sampling_strategy="group_by_length",
             ),
             train_dataset=samples.grouped(),
-            data_collator=VilaUDataCollator(processor, seed=args.seed),
+            data_collator=VilaUDataCollator(processor, seed=args.seed, context_noise=CONTEXT_NOISE),
         )
     )
     round_weights(model)

@@ -199,3 +199,44 @@ def test_drops_prompts_of_packed_records_one_by_one(processor):
     packed = VilaUDataCollator(processor, unconditional_probability=1)([{"records": records}])
     assert torch.equal(packed["input_ids"], torch.cat([each["input_ids"] for each in single], dim=1))
     assert packed["input_ids"].shape[1] < VilaUDataCollator(processor, 0)([{"records": records}])["input_ids"].shape[1]
+
+
+def test_errors_are_at_visual_targets_alone_and_are_drawn_as_prompts_are(processor):
+    collator = VilaUDataCollator(processor, unconditional_probability=0, context_noise=1.0, pad_to_multiple_of=8)
+    records = [DRAW, MOVE, TEXT, ANSWER, EDIT]
+    batches = []
+    for number in range(60):
+        collator.set_epoch(number)
+        batches.append(collator(records))
+    is_target = (batches[0]["labels"] == processor.image_token_id) | (batches[0]["labels"] == processor.video_token_id)
+    errors = torch.stack([batch["context_errors"] for batch in batches])
+    assert errors.dtype == torch.bool and errors.shape[1:] == batches[0]["input_ids"].shape
+    assert not errors[:, ~is_target].any()
+    # A rate of [0, 1] for each record: all positions of an image have one half on average, and few or many at once.
+    shares = errors[:, 0][:, is_target[0]].float().mean(-1)
+    assert 0.35 < shares.mean() < 0.65 and (shares == 0).any() and (shares == 1).any()
+    again = VilaUDataCollator(processor, unconditional_probability=0, context_noise=1.0, pad_to_multiple_of=8)
+    assert torch.equal(again(records)["context_errors"], batches[0]["context_errors"])
+    assert not torch.equal(batches[1]["context_errors"], batches[0]["context_errors"])
+
+
+def test_a_share_of_records_has_errors_and_none_in_evaluation(processor):
+    collator = VilaUDataCollator(processor, context_noise=0.25)
+    batch = collator([{**DRAW, "id": str(number)} for number in range(400)])
+    # Images of 4 positions with a rate of [0, 1] have an error in 4 of 5 cases: the mean of 1 - (1 - rate) ** 4.
+    assert batch["context_errors"].any(1).float().mean() == pytest.approx(0.25 * 0.8, abs=0.06)
+    assert "context_errors" not in collator.for_evaluation()([DRAW])
+    assert "context_errors" not in VilaUDataCollator(processor)([DRAW])
+
+
+def test_packed_records_keep_their_errors(processor):
+    settings = {"unconditional_probability": 0, "context_noise": 1.0, "seed": 5}
+    records = [DRAW, EDIT, MOVE]
+    padded = VilaUDataCollator(processor, **settings)(records)
+    batch = VilaUDataCollator(processor, padding_free=True, **settings)(records)
+    is_token = padded["attention_mask"].bool()
+    assert torch.equal(batch["context_errors"][0], padded["context_errors"][is_token])
+    packs = VilaUDataCollator(processor, **settings)([{"records": records}, {"records": [TEXT]}])
+    is_target = (packs["labels"] == processor.image_token_id) | (packs["labels"] == processor.video_token_id)
+    assert packs["context_errors"].shape == packs["input_ids"].shape
+    assert packs["context_errors"].any() and not packs["context_errors"][~is_target].any()

@@ -270,3 +270,26 @@ def test_rejects_visual_labels_without_visual_input(model):
     embeds = F.embedding(inputs.pop("input_ids"), model.get_input_embeddings().weight)
     with pytest.raises(ValueError, match="`labels` ask for 16 visual tokens"):
         model(inputs_embeds=embeds, **inputs)
+
+
+@torch.no_grad()
+def test_errors_change_what_is_read_and_not_what_is_learned(model, mixed_batch):
+    errors = mixed_batch["labels"] == 58
+    errors[0, 9:] = False
+    torch.manual_seed(3)
+    output = model.model(**{**mixed_batch, "labels": None}, context_errors=errors)
+    clean = model.model(**{**mixed_batch, "labels": None})
+    assert torch.equal(output.visual_codes, clean.visual_codes)
+    # The same with codes that were replaced by hand
+    torch.manual_seed(3)
+    replaced = torch.randint(model.config.vision_config.codebook_size, clean.visual_codes.shape)
+    read = torch.where(errors[..., None], replaced, clean.visual_codes)
+    expected = model.model(
+        input_ids=mixed_batch["input_ids"], attention_mask=mixed_batch["attention_mask"], visual_codes=read
+    )
+    torch.testing.assert_close(output.last_hidden_state, expected.last_hidden_state)
+    assert not torch.allclose(output.last_hidden_state[0], clean.last_hidden_state[0])
+    torch.testing.assert_close(output.last_hidden_state[1:], clean.last_hidden_state[1:])
+    torch.manual_seed(3)
+    loss = model(**mixed_batch, context_errors=errors).visual_loss
+    assert loss != model(**mixed_batch).visual_loss

@@ -44,6 +44,13 @@ class DataArguments:
     unconditional_probability: float = field(
         default=0.1, metadata={"help": "share of records without their prompt, for classifier-free guidance"}
     )
+    context_noise: float = field(
+        default=0.0,
+        metadata={
+            "help": "share of records whose images and videos to generate are read with errors, so that the model "
+            "follows the prompt rather than the positions before"
+        },
+    )
     on_bad_media: str = field(
         default="error", metadata={"help": "at media that cannot be opened: `error`, or `skip` the record"}
     )

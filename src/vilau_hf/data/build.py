@@ -164,4 +164,5 @@ def build_collator(data: DataArguments, args: TrainingArguments, processor: "Vil
         max_length=None if data.row_format == "packed" else data.max_length,
         padding_free=data.row_format == "padding_free",
         pad_to_multiple_of=data.pad_to_multiple_of,
+        context_noise=data.context_noise,
     )

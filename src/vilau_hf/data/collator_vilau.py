@@ -97,6 +97,10 @@ class VilaUDataCollator:
     only on `seed`, the number of the pass over the data, and the records of the batch (their `id`, or their messages).
     It does not depend on workers or earlier batches, so a resumed run makes the same batches.
 
+    With `context_noise`, the model reads some of the images and videos that it learns to generate with errors. It
+    predicts the right codes all the same. So it relies less on the positions before, and more on the prompt. Errors are
+    drawn as the lost prompts are.
+
     A record is a padded row of the batch. Packs (see [`RecordPacker`]) become rows of several records. With
     `padding_free`, a batch is one row. In such rows no record sees another: position ids begin again with each record,
     there is no attention mask, and the batch has the arguments of flash attention.
@@ -104,11 +108,13 @@ class VilaUDataCollator:
     Args:
         processor ([`VilaUProcessor`]): tokenizes messages and prepares images and videos.
         unconditional_probability (`float`, *optional*, defaults to 0.1): share of records that lose their prompt.
-        seed (`int`, *optional*, defaults to 0): seed of that choice.
+        seed (`int`, *optional*, defaults to 0): seed of that choice, and of the errors.
         max_length (`int`, *optional*): text of a record beyond this many tokens is cut off.
         padding_free (`bool`, *optional*, defaults to `False`): whether to put all records of a batch into one row.
         pad_to_multiple_of (`int`, *optional*): pads the length of rows to a multiple of this. With the `max_length` of
             packed rows, all batches have the same shape.
+        context_noise (`float`, *optional*, defaults to 0.0): share of records whose images and videos to generate are
+            read with errors. The share of their positions with errors is drawn from [0, 1] for each record.
     """
 
     def __init__(
@@ -119,6 +125,7 @@ class VilaUDataCollator:
         max_length: PositiveInt | None = None,
         padding_free: bool = False,
         pad_to_multiple_of: PositiveInt | None = None,
+        context_noise: Annotated[float, Rule("in [0, 1]", lambda value: 0 <= value <= 1)] = 0.0,
     ) -> None:
         check_arguments(VilaUDataCollator.__init__, locals())
         self.processor = processor
@@ -127,16 +134,18 @@ class VilaUDataCollator:
         self.max_length = max_length
         self.padding_free = padding_free
         self.pad_to_multiple_of = pad_to_multiple_of
+        self.context_noise = context_noise
         # Media that are not open yet are opened here and not by the processor, which would also download URLs.
         self._media = MediaLoader(processor)
         # Shared memory: persistent workers hold a copy of the collator, and have to see the epoch change.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     def for_evaluation(self) -> "VilaUDataCollator":
-        """Returns a collator that keeps all prompts, with which [`VilaUTrainer`] evaluates."""
+        """Returns a collator that keeps prompts and images as they are, with which [`VilaUTrainer`] evaluates."""
         # A shallow copy shares `_epoch` and the processor.
         collator = copy.copy(self)
         collator.unconditional_probability = 0.0
+        collator.context_noise = 0.0
         return collator
 
     def set_epoch(self, epoch: int) -> None:
@@ -151,7 +160,7 @@ class VilaUDataCollator:
         self._epoch.fill_(epoch)
 
     def _choice(self, rows: list[dict], records: list[dict]) -> random.Random:
-        """Returns the generator that draws which of `records`, the records of `rows`, lose their prompt."""
+        """Returns the generator that draws for `records`, those of `rows`, who loses its prompt and who has errors."""
         passes = [row.get("pass", self._epoch.item()) for row in rows]
         # A string as seed: `random.Random` hashes it with SHA-512, so the draw is the same in all processes.
         return random.Random(json.dumps([self.seed, passes, [_identity(record) for record in records]]))
@@ -167,7 +176,8 @@ class VilaUDataCollator:
             `input_ids`, `labels` `(B, T)`; `attention_mask` `(B, T)` for padded records, otherwise `position_ids`
             `(B, T)`, `cu_seq_lens_q`, `cu_seq_lens_k` (int32 `(samples + 1,)`, over the concatenated rows) and
             `max_length_q`, `max_length_k` (`int`); `pixel_values` `(N, 3, S, S)` and `pixel_values_videos`
-            `(V, F, 3, S, S)`, or `codes` `(N, L, D)`, if the records have any.
+            `(V, F, 3, S, S)`, or `codes` `(N, L, D)`, if the records have any; and `context_errors` `(B, T)`, bool,
+            with `context_noise`.
         """
         check_value("records", records, _Records)
         rows = [record["records"] if "records" in record else [record] for record in records]
@@ -175,15 +185,23 @@ class VilaUDataCollator:
         rows = [[self._open(record) for record in row] for row in rows]
         flat = [record for row in rows for record in row]
         # Packs are encoded as single padded records first, so that each record has the tokens it has without packing.
-        batch = self._encode(flat, self._choice(records, flat))
+        choice = self._choice(records, flat)
+        batch = self._encode(flat, choice)
+        if self.context_noise > 0:
+            batch["context_errors"] = self._context_errors(batch["labels"], choice)
         if packed:
             counts = [sum(map(len, rows))] if self.padding_free else [len(row) for row in rows]
-            batch.update(self._pack(batch.pop("input_ids"), batch.pop("labels"), batch.pop("attention_mask"), counts))
+            batch.update(self._pack(batch, batch.pop("attention_mask").bool(), counts))
         elif self.pad_to_multiple_of is not None:
             fill = -batch["input_ids"].shape[1] % self.pad_to_multiple_of
-            pads = {"input_ids": self.processor.tokenizer.pad_token_id, "attention_mask": 0, "labels": _IGNORED}
-            batch.update({name: functional.pad(batch[name], (0, fill), value=pad) for name, pad in pads.items()})
+            pads = {**self._fills(), "attention_mask": 0}
+            padded = {name: functional.pad(batch[name], (0, fill), value=pads[name]) for name in pads if name in batch}
+            batch.update(padded)
         return batch
+
+    def _fills(self) -> dict[str, int]:
+        """Returns the value of padding for each tensor by position."""
+        return {"input_ids": self.processor.tokenizer.pad_token_id, "labels": _IGNORED, "context_errors": False}
 
     def _open(self, record: dict) -> dict:
         """Returns a record whose media are in its fields `images` and `videos`, and open."""
@@ -206,22 +224,29 @@ class VilaUDataCollator:
         _refuse_pixels(records)
         return dict(self.processor.encode_training_samples(conversations, images, videos, self.max_length, codes))
 
-    def _pack(
-        self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor, counts: list[int]
-    ) -> dict[str, torch.Tensor | int]:
+    def _context_errors(self, labels: torch.Tensor, choice: random.Random) -> torch.Tensor:
+        """Draws the positions `(B, T)` of images and videos to generate that the model reads with errors."""
+        generator = torch.Generator().manual_seed(choice.getrandbits(63))
+        rates = torch.rand(len(labels), 1, generator=generator)
+        has_errors = torch.rand(len(labels), 1, generator=generator) < self.context_noise
+        is_drawn = torch.rand(labels.shape, generator=generator) < rates * has_errors
+        is_visual = (labels == self.processor.image_token_id) | (labels == self.processor.video_token_id)
+        return is_visual & is_drawn
+
+    def _pack(self, batch: dict[str, Any], is_token: torch.Tensor, counts: list[int]) -> dict[str, torch.Tensor | int]:
         """Concatenates padded samples `(samples, T)` to rows of `counts` samples each, without the padding."""
-        lengths = attention_mask.sum(1)
+        lengths = is_token.sum(1)
         row_lengths = torch.stack([of_row.sum() for of_row in lengths.split(counts)])
         multiple = self.pad_to_multiple_of or 1
         shape = (len(counts), -(-int(row_lengths.max()) // multiple) * multiple)
         is_filled = torch.arange(shape[1]) < row_lengths[:, None]  # (B, T)
         # Labels are shifted by one, so the last token of the previous sample would predict the first label.
-        labels[:, 0] = _IGNORED
-        is_token = attention_mask.bool()
-        packed_ids = torch.full(shape, self.processor.tokenizer.pad_token_id)
-        packed_labels = torch.full(shape, _IGNORED)
-        packed_ids[is_filled] = input_ids[is_token]
-        packed_labels[is_filled] = labels[is_token]
+        batch["labels"][:, 0] = _IGNORED
+        packed = {}
+        for name, fill in self._fills().items():
+            if name in batch:
+                packed[name] = torch.full(shape, fill)
+                packed[name][is_filled] = batch[name][is_token]
         # The padding at the end of a row counts as one more sample, so that no real sample contains it.
         padding = shape[1] - row_lengths
         of_rows = zip(lengths.split(counts), padding, strict=True)
@@ -232,8 +257,7 @@ class VilaUDataCollator:
         borders = functional.pad(ends, (1, 0)).int()
         longest = int(segments.max())
         return {
-            "input_ids": packed_ids,
-            "labels": packed_labels,
+            **packed,
             "position_ids": (torch.arange(begins.numel()) - begins).view(shape),
             "cu_seq_lens_q": borders,
             "cu_seq_lens_k": borders,

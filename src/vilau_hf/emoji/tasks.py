@@ -20,8 +20,8 @@ from .records import ANIMATED
 from .split import is_taught, split_of
 
 
-# Shares of the tasks. Drawing is the hardest and gets most. A clip costs as much as eight images.
-TASKS = {"draw": 12.0, "answer": 6.0, "edit": 3.0, "row": 1.0, "animate": 1.0, "watch": 0.25}
+# Shares of the tasks. Drawing is the hardest and gets most: two thirds of the images and frames.
+TASKS = {"draw": 24.0, "answer": 4.0, "edit": 2.0, "row": 0.5, "animate": 0.5, "watch": 0.1}
 # Images in a record of each task; a clip counts as one.
 IMAGES_OF_TASK = {"draw": 1, "answer": 1, "edit": 2, "row": 4, "animate": 1, "watch": 1}
 QUESTIONS = ("name", "describe", "style", "group", "is_it")

@@ -144,6 +144,7 @@ class VilaUModel(VilaUPreTrainedModel, VilaUVisualInputsMixin):
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         past_key_values: Cache | None = None,
+        context_errors: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VilaUModelOutputWithPast:
         """
@@ -162,6 +163,8 @@ class VilaUModel(VilaUPreTrainedModel, VilaUVisualInputsMixin):
             inputs_embeds (`torch.Tensor` of shape `(B, T, H)`): embeddings instead of `input_ids`.
             use_cache (`bool`): return the cache.
             past_key_values (`Cache`): the name of `cache` before transformers 5.24.
+            context_errors (`torch.BoolTensor` of shape `(B, T)`): visual positions that the language model reads as
+                random codes. The codes of `visual_codes` in the output stay.
             kwargs: further arguments of the language model.
 
         Raises:
@@ -196,6 +199,10 @@ class VilaUModel(VilaUPreTrainedModel, VilaUVisualInputsMixin):
                 inputs_embeds = self.embed(input_ids, visual_codes)
             elif inputs_embeds is not None and visual_codes is not None:
                 inputs_embeds = self.insert_codes(inputs_embeds, visual_codes, visual_codes[..., 0] >= 0)
+        if context_errors is not None and visual_codes is not None and inputs_embeds is not None:
+            size = self.config.vision_config.codebook_size
+            random_codes = torch.randint(size, visual_codes.shape, device=visual_codes.device)
+            inputs_embeds = self.insert_codes(inputs_embeds, random_codes, context_errors)
         # Every rank must use the projector in every training step: distributed training waits for its gradients.
         if visual_codes is None and inputs_embeds is not None and use_cache is False:
             inputs_embeds = self._call_projector_without_codes(inputs_embeds)
@@ -356,6 +363,7 @@ class VilaUForConditionalGeneration(
         num_text_items: torch.Tensor | int | None = None,
         num_visual_items: torch.Tensor | int | None = None,
         past_key_values: Cache | None = None,
+        context_errors: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> VilaUCausalLMOutputWithPast:
         """
@@ -381,6 +389,8 @@ class VilaUForConditionalGeneration(
                 batch is counted. Gradient accumulation and data parallelism need the count of all batches.
             num_visual_items (`torch.Tensor` or `int`): the same for visual tokens.
             past_key_values (`Cache`): the name of `cache` before transformers 5.24.
+            context_errors (`torch.BoolTensor` of shape `(B, T)`): visual positions that the language model reads as
+                random codes, while the loss is for the right ones.
             kwargs: further arguments of the language model, such as `output_hidden_states`. Also `shift_labels`
                 `(B, T)`: the target of each position, instead of `labels`.
         """
@@ -404,6 +414,7 @@ class VilaUForConditionalGeneration(
             return_dict=True,
             cache=cache,
             past_key_values=past_key_values,
+            context_errors=context_errors,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
