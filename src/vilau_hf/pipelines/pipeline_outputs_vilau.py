@@ -29,7 +29,7 @@ class VilaUImagePipelineOutput(ImagePipelineOutput):
     """
 
     # For type checkers, diffusers exports a placeholder instead of the base class.
-    images: list[Image.Image] | np.ndarray | torch.Tensor | None  # type: ignore[assignment]  # `None` if interrupted
+    images: list[Image.Image] | np.ndarray | torch.Tensor | None
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return _mimebundle(self.images)
