@@ -110,7 +110,7 @@ def read_lmms_results(content: Mapping[str, Any], arguments: Sequence[str]) -> d
         arguments (`Sequence[str]`): arguments of its command, which become the settings.
 
     Returns:
-        Name of each task, with `LMMS_PREFIX` -> scores, settings and environment, as the other tasks have them. A score
+        Name of each task, with `LMMS_PREFIX` -> scores, settings and environment, as those of other tasks. A score
         has an interval if lmms-eval gives its standard error.
     """
     environment = {**describe_environment(), "processor": platform.processor() or platform.machine()}
