@@ -1,9 +1,11 @@
 """Images, grids and videos in the formats that scorers read."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vilau_hf.evaluation.media_files import IMAGE_FORMATS, VIDEO_SUFFIXES, image_grid, save_image, save_video
 
@@ -49,3 +51,23 @@ def test_the_same_frames_give_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         save_video(frames(), tmp_path / name, ".mp4")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_the_bytes_of_a_video_do_not_depend_on_the_thread(tmp_path):
+    random = np.random.default_rng(1)
+    clip = []
+    for index in range(4):
+        image = Image.new("RGB", (32, 32), (10, 10, 10))
+        ImageDraw.Draw(image).ellipse((14 - 3 * index, 8, 26 - 3 * index, 20), fill=(220, 40, 40))
+        noisy = np.asarray(image).astype(int) + random.integers(-3, 4, (32, 32, 3))
+        clip.append(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)))
+
+    def encode(number):
+        save_video(clip, tmp_path / f"{number}", ".mp4")
+        return (tmp_path / f"{number}").read_bytes()
+
+    contents = {encode(0)}
+    for number in range(1, 25):
+        with ThreadPoolExecutor(1) as executor:
+            contents.add(executor.submit(encode, number).result())
+    assert len(contents) == 1

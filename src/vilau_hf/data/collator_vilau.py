@@ -98,8 +98,8 @@ class VilaUDataCollator:
     It does not depend on workers or earlier batches, so a resumed run makes the same batches.
 
     With `context_noise`, the model reads some of the images and videos that it learns to generate with errors. It
-    predicts the right codes all the same. So it relies less on the positions before, and more on the prompt. Errors are
-    drawn as the lost prompts are.
+    predicts the right codes all the same. So it relies less on the positions before, and more on the prompt. Errors
+    are drawn as the lost prompts are.
 
     A record is a padded row of the batch. Packs (see [`RecordPacker`]) become rows of several records. With
     `padding_free`, a batch is one row. In such rows no record sees another: position ids begin again with each record,
