@@ -87,7 +87,7 @@ def test_rejects_files_without_video_and_frames_that_are_too_large(tmp_path, vid
     with pytest.raises(ValueError, match="sound.wav.*it has no video stream"):
         VilaUVideoProcessor()(str(tmp_path / "sound.wav"))
     with pytest.raises(ValueError, match=r"grey.*`max_image_pixels` \(100\) pixels, got 32 x 32"):
-        VilaUVideoProcessor(max_image_pixels=100)(str(video_file))
+        VilaUVideoProcessor(size=SIZE, max_image_pixels=100)(str(video_file))
 
 
 def test_a_playlist_cannot_name_other_files(tmp_path, video_file):
