@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from vilau_hf import VilaUForConditionalGeneration, VilaUVisionTowerForPreTraining
 from vilau_hf.training.from_scratch import (
@@ -91,13 +92,16 @@ def test_new_model_shares_embeddings_and_head_if_asked(tower, tokenizer):
     assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
-def test_rounded_model_is_saved_at_half_the_size_and_loaded_unchanged(tower, tokenizer, tmp_path):
-    model = new(tower, tokenizer)
+@pytest.mark.parametrize("tied", [False, True])
+def test_rounded_model_is_saved_at_half_the_size_and_loaded_unchanged(tower, tokenizer, tmp_path, tied):
+    model = new(tower, tokenizer, tie_word_embeddings=tied)
     round_weights(model)
     model.save_pretrained(tmp_path / "full")
     save_halved(model, tmp_path / "half")
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("full", "half")]
     assert sizes[1] < 0.6 * sizes[0]
+    names = [set(load_file(tmp_path / name / "model.safetensors")) for name in ("full", "half")]
+    assert names[0] == names[1] and ("lm_head.weight" in names[0]) != tied
     loaded = VilaUForConditionalGeneration.from_pretrained(tmp_path / "half")
     assert loaded.dtype == model.dtype == torch.float32
     for name, value in model.state_dict().items():

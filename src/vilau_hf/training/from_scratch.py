@@ -182,8 +182,13 @@ def save_halved(model: PreTrainedModel, folder: str | Path) -> None:
         ValueError: if a weight would change.
     """
     halved = {}
+    # Tied weights stay tied, so that `save_pretrained` saves them once.
+    of_memory: dict[tuple[int, torch.Size], torch.Tensor] = {}
     for name, tensor in model.state_dict().items():
-        halved[name] = tensor.bfloat16() if tensor.is_floating_point() else tensor
+        memory = (tensor.data_ptr(), tensor.shape)
+        if memory not in of_memory:
+            of_memory[memory] = tensor.bfloat16() if tensor.is_floating_point() else tensor
+        halved[name] = of_memory[memory]
         if not torch.equal(halved[name].to(tensor.dtype), tensor):
             raise ValueError(f"`model` has weights that bfloat16 cannot hold, in {name!r}. Call `round_weights`.")
     model.save_pretrained(folder, state_dict=halved)
